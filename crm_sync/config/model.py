@@ -1,0 +1,120 @@
+"""crm_sync.yaml as frozen values, checked and defaulted; what every other room reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from crm_sync.domain.changes import WriteRule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrmConfig:
+    """One CRM under `crms:`. `name` is its key, which also names its settings group (CRM_SYNC_<NAME>_…)."""
+
+    name: str
+    type: str  # "salesforce" | "hubspot"
+    environment: str  # "sandbox" | "production"
+    write: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choose:
+    """Which records a sync takes. `missing_any` is resolved: the mapped fill fields when the file does not say."""
+
+    where: Any = None
+    missing_any: tuple[str, ...] = ()
+    or_older_than: timedelta | None = None
+    after_no_match_wait: timedelta = timedelta(days=180)
+    at_most: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendKey:
+    """One key under `match.send`: the CRM fields to try in order, the first filled one counts.
+
+    `as_domain` ("Account.Website | domain") turns a website or an e-mail into its registrable domain.
+    """
+
+    key: str  # email first_name last_name name organization_name domain linkedin_url
+    fields: tuple[str, ...]
+    as_domain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """How a record becomes MatchKeys. `need_one_of`: alternatives, each a group of keys that must all be there."""
+
+    send: tuple[SendKey, ...]
+    need_one_of: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """A CRM value for a number range, both ends included; None is open."""
+
+    value: str
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldMapping:
+    """One CRM field <- Apollo. Exactly one of `source` (a dotted path such as "person.title") and `template` is set."""
+
+    field: str
+    source: str = ""
+    template: str = ""
+    rule: WriteRule = WriteRule.FILL
+    transform: tuple[str, ...] = ()
+    join: str | None = None
+    max: int | None = None
+    round: int | None = None
+    #: Apollo value (folded, see mapping/picklists.py) -> CRM value; None: the field has no table.
+    picklist: Mapping[str, str] | None = None
+    #: "ask" | "leave" | "use"
+    unmapped: str = "ask"
+    unmapped_use: str = ""
+    bands: tuple[Band, ...] = ()
+    when: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentMapping:
+    """`account:` of a people sync: fields of the parent record that `via` points at, fed by the same answer."""
+
+    via: str
+    object_type: str
+    fields: tuple[FieldMapping, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sync:
+    """One entry under `syncs:`."""
+
+    name: str
+    crm: str
+    object_type: str
+    choose: Choose
+    match: Match
+    fields: tuple[FieldMapping, ...]
+    parent: ParentMapping | None = None
+
+    @property
+    def is_company(self) -> bool:
+        return self.object_type in ("Account", "companies")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration. `text` are the bytes it was read from."""
+
+    text: bytes
+    timezone: str
+    crms: Mapping[str, CrmConfig]
+    syncs: Mapping[str, Sync]
+    workers: int = 4
+    placeholders: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())

@@ -1,0 +1,93 @@
+"""What we would write, why, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from crm_sync.domain.records import RecordRef, Value
+
+
+class WriteRule(StrEnum):
+    """Who wins when the CRM and Apollo disagree; from safest to boldest."""
+
+    NEVER = "never"
+    FILL = "fill"
+    TRACK = "track"
+    REVIEW = "review"
+    REPLACE = "replace"
+
+
+class FieldOutcome(StrEnum):
+    """What happened to one field of one record."""
+
+    WRITTEN = "Written"
+    PLANNED = "Planned"
+    SAME = "Same"
+    KEPT = "Kept"
+    NO_VALUE = "No value"
+    INVALID = "Invalid"
+    REJECTED = "Rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedValue:
+    """What the mapping wants one field to hold. `value` is in the CRM's terms; `problem` is set, and `value`
+    is None, when the answer's value does not fit the field."""
+
+    field: str
+    source: str
+    rule: WriteRule
+    value: Value
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldDecision:
+    """One field, decided: before, after, and the reason in words an admin reads."""
+
+    field: str
+    source: str
+    rule: WriteRule
+    outcome: FieldOutcome
+    old: Value
+    new: Value
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeSet:
+    """The decisions for one record. Empty `writes` = nothing to do."""
+
+    ref: RecordRef
+    decisions: tuple[FieldDecision, ...]
+
+    @property
+    def writes(self) -> dict[str, Value]:
+        """CRM field -> new value, only what is to be written."""
+        return {d.field: d.new for d in self.decisions if d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED)}
+
+
+class Written(StrEnum):
+    """How a CRM took one record."""
+
+    WRITTEN = "written"
+    PLANNED = "planned"
+    REJECTED = "rejected"
+    #: The CRM's answer does not say. The walk reads the record again; nothing is assumed.
+    UNACCOUNTED = "unaccounted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOutcome:
+    """One record's result, in the CRM's own words where it refused.
+
+    `dropped` maps each field the CRM refused while the rest was saved to the reason. `ref` may name another id
+    than the one asked for, when the CRM merged the record.
+    """
+
+    ref: RecordRef
+    written: Written
+    reason: str = ""
+    code: str = ""
+    dropped: tuple[tuple[str, str], ...] = ()

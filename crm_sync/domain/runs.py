@@ -1,0 +1,86 @@
+"""One run of a sync and its books."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+
+class RunStatus(StrEnum):
+    """The words every surface uses for a run."""
+
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    WAITING_FOR_PHONES = "Waiting for phones"
+    COMPLETED = "Completed"
+    COMPLETED_WITH_ERRORS = "Completed with errors"
+    STOPPED_AT_BUDGET = "Stopped at budget"
+    CANCELLED = "Cancelled"
+    FAILED = "Failed"
+
+
+class RunKind(StrEnum):
+    """A plan is the same walk with a writer that only answers "planned"."""
+
+    RUN = "run"
+    PLAN = "plan"
+
+
+class RecordOutcome(StrEnum):
+    """What became of one record in a run. The value is the word every surface shows."""
+
+    UPDATED = "Updated"
+    UNCHANGED = "Unchanged"
+    NO_MATCH = "No match"
+    SKIPPED = "Skipped"
+    NEEDS_REVIEW = "Needs review"
+    INVALID = "Invalid"
+    REJECTED = "Rejected"
+    IN_DOUBT = "In doubt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The books: selected = the sum of all the others, or the run is Failed with that as its reason."""
+
+    selected: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    no_match: int = 0
+    skipped: int = 0
+    needs_review: int = 0
+    invalid: int = 0
+    rejected: int = 0
+    in_doubt: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        return self.selected == (
+            self.updated + self.unchanged + self.no_match + self.skipped
+            + self.needs_review + self.invalid + self.rejected + self.in_doubt
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncRun:
+    """One run of a configured sync. `calls` counts provider calls by provider and operation."""
+
+    id: str
+    sync: str
+    crm: str
+    object_type: str
+    kind: RunKind
+    status: RunStatus
+    trigger: str
+    config_version: int | None
+    started_at: datetime
+    finished_at: datetime | None = None
+    reason: str = ""
+    counts: Counts = field(default_factory=Counts)
+    credits: Decimal = Decimal(0)
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def evolve(self, **changes: object) -> SyncRun:
+        return replace(self, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,219 @@
+"""The neighbours we do not own, and what each promises in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from crm_sync.domain.changes import WriteOutcome
+from crm_sync.domain.enrichment import CreditBalance, MatchKeys, Purpose, RawAnswer, Reading
+from crm_sync.domain.records import ObjectSchema, Record, RecordRef, Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which records of one object a walk reads.
+
+    `where` is the admin's filter in the CRM's own language, as configured: text (a SOQL condition) for Salesforce,
+    an OR-list of AND-lists of {property, operator, value} for HubSpot; None for all. `missing_any` are the fields
+    of which at least one must be blank or hold one of `placeholders` (compared trimmed, without case); empty: any
+    record. `after` continues behind that record id. `ids`: only those among these records that satisfy the rest.
+    """
+
+    object_type: str
+    fields: tuple[str, ...]
+    where: Any = None
+    missing_any: tuple[str, ...] = ()
+    placeholders: tuple[str, ...] = ()
+    after: str = ""
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Records in rising id order, and where to go on: `cursor` goes into the next Selection.after.
+
+    `expected` is the provider's own count of records that match, None where it does not tell.
+    """
+
+    records: tuple[Record, ...]
+    cursor: str
+    expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessCheck:
+    """One line of `doctor`: what was tried, whether it works, and the cure when not."""
+
+    name: str
+    ok: bool
+    detail: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRequest:
+    """One record's new values; only keys to be written are present (an absent key leaves the field alone)."""
+
+    ref: RecordRef
+    values: Mapping[str, Value]
+
+
+class Crm(Protocol):
+    """A CRM. Safe to use from several threads. Raises only errors of crm_sync.errors."""
+
+    name: str
+    #: The most ids one `read` call, and the most records one `write` call, send in one request.
+    read_size: int
+    write_size: int
+
+    def object_types(self) -> tuple[str, ...]:
+        """The object types a sync may name on this CRM, in the CRM's own words."""
+        ...
+
+    def describe(self, object_type: str) -> ObjectSchema:
+        """The object as it is now; cached for this instance's life, `refresh()` forgets it.
+
+        Raises:
+            ConfigError: the CRM has no such object, or hides it from this user.
+        """
+        ...
+
+    def refresh(self) -> None: ...
+
+    def check_selection(self, selection: Selection) -> list[str]:
+        """Sentences about what is wrong with `where`, `missing_any` or `fields` (unknown or unfilterable field,
+        syntax, operator); empty when sound. Costs no call beyond `describe`. Each sentence suggests a cure."""
+        ...
+
+    def select(self, selection: Selection, *, page_size: int | None = None) -> Iterator[Page]:
+        """Pages of due records, lazily, by keyset on the id: never an offset, never a cursor that expires.
+
+        Records come exactly once while nobody edits; a record that becomes due behind the cursor waits for the
+        next run. Records whose `missing_any` are all filled are never returned.
+
+        Raises:
+            TransientError: after the adapter's own retries; go on later from the last page's cursor.
+        """
+        ...
+
+    def read(self, object_type: str, ids: Sequence[str], fields: Sequence[str]) -> list[Record | None]:
+        """The records as they are now, by position; None where it is gone. A merged record comes back under its
+        survivor's id. Any number of ids: chunked by `read_size`."""
+        ...
+
+    def write(self, object_type: str, requests: Sequence[WriteRequest]) -> list[WriteOutcome]:
+        """Send the changes; one outcome per request, in the order given. Any number: chunked by `write_size`.
+
+        A record the CRM refuses is a REJECTED outcome, never an exception: one bad record must not stop its
+        neighbours. A lost answer makes UNACCOUNTED outcomes. Two requests must not name the same record.
+
+        Raises:
+            CredentialsError: nothing of this and later chunks was written.
+        """
+        ...
+
+    def record_url(self, ref: RecordRef) -> str:
+        """Where a person opens the record, "" when unknown."""
+        ...
+
+    def check_access(self) -> list[AccessCheck]:
+        """One line per path the product needs (log in, describe, query, limits); never raises."""
+        ...
+
+    def calls(self) -> dict[str, int]:
+        """Requests sent since this instance was made, by operation ("query", "write", "login", …)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Enricher(Protocol):
+    """Apollo. Safe to use from several threads. Paid calls are `ask` only; `read` is pure."""
+
+    per_call: int
+
+    def ask(self, purpose: Purpose, keys: Sequence[MatchKeys]) -> RawAnswer:
+        """One paid call for 1 to `per_call` MatchKeys. Waits for the pace; a 429 is waited out for all workers and
+        sent again, since Apollo charged nothing.
+
+        Raises:
+            RefusedError: 400 or 422; nothing charged; one of the keys may be at fault.
+            CredentialsError: 401 or 403; nothing charged.
+            QuotaError: out of credits, or a rate window so long that waiting makes no sense.
+            TransientError: the request certainly did not leave (refused, DNS, TLS); nothing charged.
+            DoubtError: it left, and no readable answer came: it may have been charged.
+        """
+        ...
+
+    def ask_one(self, purpose: Purpose, keys: MatchKeys) -> RawAnswer:
+        """The single-record endpoint, for what a bulk answer left open. Same price, same errors."""
+        ...
+
+    def read(self, purpose: Purpose, keys: Sequence[MatchKeys], body: bytes) -> Reading:
+        """What `body` (an answer of `ask` or `ask_one`) says about each of `keys`; pure, no call.
+
+        Raises:
+            ContractError: it is not an answer to that question.
+        """
+        ...
+
+    def balance(self) -> CreditBalance | None:
+        """Credits left, None where the key may not ask. Costs no credit."""
+        ...
+
+    def check_access(self) -> list[AccessCheck]: ...
+
+    def calls(self) -> dict[str, int]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """One of the provider's rate windows: at most `limit` calls in `seconds`; `left` as last told."""
+
+    seconds: float
+    limit: int
+    left: int | None = None
+
+
+class Ticket(Protocol):
+    """Permission for one call. `answered()` must follow, whatever became of the call."""
+
+    def answered(self) -> None: ...
+
+
+class Pace(Protocol):
+    """When the next call may leave, for all threads and processes that share the store.
+
+    A call counts against a window from its permission until one whole window after its **answer**
+    (design/performance.md 5: departure(k) >= answer(k-N) + W >= arrival(k-N) + W whatever the network does). A
+    permission whose process died counts until its call's time-out plus one window.
+    """
+
+    def acquire(self, endpoint: str) -> Ticket:
+        """Wait until a call to `endpoint` may leave. Interrupted waits raise nothing by themselves.
+
+        Raises:
+            QuotaError: the wait would be longer than the pace's bound (an exhausted daily window).
+        """
+        ...
+
+    def learn(self, endpoint: str, windows: Sequence[Window]) -> None:
+        """Take the provider's own headers; an empty sequence means the answer told nothing."""
+        ...
+
+    def park(self, endpoint: str, seconds: float) -> None:
+        """Nobody calls `endpoint` for that long (a 429 with retry-after)."""
+        ...
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Aware UTC."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
