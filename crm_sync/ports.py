@@ -171,9 +171,14 @@ class Enricher(Protocol):
     def close(self) -> None: ...
 
 
+#: The limit of a window that the provider says is unlimited (Apollo sends an empty header).
+UNLIMITED = 2**31 - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """One of the provider's rate windows: at most `limit` calls in `seconds`; `left` as last told."""
+    """One of the provider's rate windows: at most `limit` calls in `seconds`, UNLIMITED when it is told to be;
+    `left` as last told."""
 
     seconds: float
     limit: int

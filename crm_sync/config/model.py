@@ -118,3 +118,5 @@ class Config:
     workers: int = 4
     placeholders: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    #: The picklist files it names, as read: they belong to the configuration as much as its text does.
+    files: Mapping[str, bytes] = field(default_factory=dict)

@@ -32,14 +32,18 @@ class FieldOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedValue:
-    """What the mapping wants one field to hold. `value` is in the CRM's terms; `problem` is set, and `value`
-    is None, when the answer's value does not fit the field."""
+    """What the mapping wants one field to hold.
+
+    `value` is in the CRM's terms. `problem` is set, and `value` None, when Apollo's value does not fit the field;
+    `note` says why there is no value although Apollo has one (no picklist entry for it, a condition that is not met).
+    """
 
     field: str
     source: str
     rule: WriteRule
     value: Value
     problem: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

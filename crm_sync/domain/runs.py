@@ -65,7 +65,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRun:
-    """One run of a configured sync. `calls` counts provider calls by provider and operation."""
+    """One run of a configured sync.
+
+    `calls` counts provider calls, "apollo bulk_match" -> 3. `left_out` counts records that were due by their fields
+    and not selected, by reason. `parents` are the books of the `account:` section; its `selected` counts parents.
+    """
 
     id: str
     sync: str
@@ -81,6 +85,8 @@ class SyncRun:
     counts: Counts = field(default_factory=Counts)
     credits: Decimal = Decimal(0)
     calls: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    parents: Counts = field(default_factory=Counts)
 
     def evolve(self, **changes: object) -> SyncRun:
         return replace(self, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,238 @@
+"""The only module that knows every concrete class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crm_sync.clock import SystemClock
+from crm_sync.errors import ConfigError
+from crm_sync.settings import (
+    PREFIX,
+    CrmSettings,
+    HubSpotSettings,
+    SalesforceSettings,
+    Settings,
+    crm_prefix,
+    load_crm_settings,
+    load_settings,
+)
+
+if TYPE_CHECKING:
+    from crm_sync.config.loader import Loaded
+    from crm_sync.config.model import Config
+    from crm_sync.ports import Clock, Crm, Enricher
+    from crm_sync.services import Services
+    from crm_sync.store.config_versions import ConfigVersions
+    from crm_sync.store.engine import Store
+    from crm_sync.store.runs import Runs
+
+
+@dataclass
+class App:
+    """One installation, opened piece by piece: a command pays only for what it touches."""
+
+    env_file: Path | None = None
+    config_file: Path = Path("crm_sync.yaml")
+
+    def __post_init__(self) -> None:
+        self._crms: dict[str, Crm] = {}
+
+    # --- settings -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def settings(self) -> Settings:
+        return load_settings(self.env_file)
+
+    def crm_settings(self, name: str, crm_type: str) -> CrmSettings:
+        return load_crm_settings(name, crm_type, self.env_file)
+
+    def missing_settings(self, crms: Iterable[tuple[str, str]], *, apollo: bool = True) -> list[str]:
+        """Sentences, one for each setting that is needed for these (name, type) CRMs and is missing or wrong."""
+        from adapters.http import check_url
+
+        problems: list[str] = []
+        addresses: list[tuple[str, str]] = []
+        if apollo:
+            addresses.append((f"{PREFIX}APOLLO_URL", self.settings.apollo_url))
+            if not self.settings.apollo_api_key.get_secret_value():
+                problems.append(
+                    f"{PREFIX}APOLLO_API_KEY is not set: the key from Apollo's Settings > Integrations > API"
+                )
+        for name, crm_type in crms:
+            try:
+                group = self.crm_settings(name, crm_type)
+            except ConfigError as error:
+                problems += str(error).splitlines()
+                continue
+            problems += [f"{crm_prefix(name)}{field.upper()} is not set" for field in group.missing()]
+            if group.url:
+                addresses.append((f"{crm_prefix(name)}URL", group.url))
+        for setting, url in addresses:
+            try:
+                check_url(url, setting)
+            except ConfigError as error:
+                problems.append(str(error))
+        return problems
+
+    def require_settings(self, crms: Iterable[tuple[str, str]], *, apollo: bool = True) -> None:
+        """
+        Raises:
+            ConfigError: naming every setting that is missing or wrong, all at once.
+        """
+        problems = self.missing_settings(crms, apollo=apollo)
+        if problems:
+            where = f"in the environment or in {self.env_file}" if self.env_file else "in the environment or in .env"
+            raise ConfigError("\n".join([*problems, f"Set them {where}; settings.example.env explains each."]))
+
+    # --- store and configuration --------------------------------------------------------------------------------
+
+    @cached_property
+    def clock(self) -> Clock:
+        return SystemClock()
+
+    @cached_property
+    def store(self) -> Store:
+        """The database, with the schema this version knows."""
+        store = self.unchecked_store
+        store.ready()
+        return store
+
+    @cached_property
+    def unchecked_store(self) -> Store:
+        from crm_sync.store.engine import Store
+
+        return Store(self.settings.database_url)
+
+    @cached_property
+    def versions(self) -> ConfigVersions:
+        from crm_sync.store.config_versions import ConfigVersions
+
+        return ConfigVersions(self.store)
+
+    @cached_property
+    def runs(self) -> Runs:
+        from crm_sync.store.runs import Runs
+
+        return Runs(self.store)
+
+    def load_file(self) -> Loaded:
+        """The configuration file as it is now, checked without the CRMs."""
+        from crm_sync.config.loader import load_path
+
+        return load_path(self.config_file)
+
+    def applied(self) -> tuple[Config, int]:
+        """The newest configuration version and its number.
+
+        Raises:
+            ConfigError: none was applied yet, or this version of crm-sync does not understand it.
+        """
+        from crm_sync.config.loader import kept, load
+
+        version = self.versions.latest()
+        if version is None:
+            raise ConfigError(
+                "No configuration has been applied yet: write crm_sync.yaml (crm-sync init makes one to start from), "
+                "then run crm-sync config apply"
+            )
+        loaded = load(version.text, file=f"configuration version {version.number}", read_file=kept(version.files))
+        return loaded.require(), version.number
+
+    # --- neighbours ---------------------------------------------------------------------------------------------
+
+    def crm(self, name: str, crm_type: str) -> Crm:
+        """The client of a CRM, made when first asked; its library is imported only then."""
+        if name not in self._crms:
+            self.require_settings([(name, crm_type)], apollo=False)
+            self._crms[name] = _make_crm(name, self.crm_settings(name, crm_type), self.clock)
+        return self._crms[name]
+
+    @cached_property
+    def enricher(self) -> Enricher:
+        from adapters.apollo.client import ApolloEnricher
+
+        from crm_sync.store.pace import StorePace
+
+        self.require_settings([])
+        settings = self.settings
+        return ApolloEnricher(
+            url=settings.apollo_url,
+            api_key=settings.apollo_api_key.get_secret_value(),
+            auth=settings.apollo_auth,
+            pace=StorePace(self.store, clock=self.clock),
+            clock=self.clock,
+        )
+
+    def services(self) -> Services:
+        """Everything a walk needs, for the applied configuration."""
+        from crm_sync.services import Services
+        from crm_sync.store.answers import Answers
+
+        config, number = self.applied()
+        return Services(
+            config=config,
+            config_version=number,
+            crm=lambda name: self.crm(name, config.crms[name].type),
+            enricher=lambda: self.enricher,
+            runs=self.runs,
+            answers=Answers(self.store),
+            clock=self.clock,
+        )
+
+    def close(self) -> None:
+        for crm in self._crms.values():
+            crm.close()
+        if "enricher" in self.__dict__:
+            self.enricher.close()
+        if "unchecked_store" in self.__dict__:
+            self.unchecked_store.close()
+
+
+def _make_crm(name: str, group: CrmSettings, clock: Clock) -> Crm:
+    if isinstance(group, SalesforceSettings):
+        from adapters.salesforce.client import SalesforceCrm
+        from adapters.salesforce.session import SalesforceCredentials
+
+        return SalesforceCrm(
+            name=name,
+            url=group.url,
+            credentials=SalesforceCredentials(
+                auth=group.auth,
+                consumer_key=group.consumer_key,
+                consumer_secret=group.consumer_secret.get_secret_value(),
+                private_key=_key_file(name, group.private_key_file),
+                username=group.username,
+                password=group.password.get_secret_value(),
+                security_token=group.security_token.get_secret_value(),
+                session_id=group.session_id.get_secret_value(),
+            ),
+            clock=clock,
+        )
+    assert isinstance(group, HubSpotSettings)
+    from adapters.hubspot.client import HubSpotCredentials, HubSpotCrm
+
+    return HubSpotCrm(
+        name=name,
+        url=group.url,
+        credentials=HubSpotCredentials(
+            token=group.token.get_secret_value(),
+            client_id=group.client_id,
+            client_secret=group.client_secret.get_secret_value(),
+            refresh_token=group.refresh_token.get_secret_value(),
+        ),
+        clock=clock,
+    )
+
+
+def _key_file(name: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"{crm_prefix(name)}PRIVATE_KEY_FILE: {path} cannot be read ({reason})") from None

@@ -1,0 +1,241 @@
+"""How runs, plans and problems look on a terminal and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from crm_sync.cli import EXIT_AT_BUDGET, EXIT_FAILED, EXIT_WITH_ERRORS
+from crm_sync.domain.changes import FieldDecision, FieldOutcome
+from crm_sync.domain.records import Value
+from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
+from crm_sync.store.runs import RunRecord
+
+STATUS_STYLE = {
+    RunStatus.COMPLETED: "green",
+    RunStatus.COMPLETED_WITH_ERRORS: "yellow",
+    RunStatus.STOPPED_AT_BUDGET: "yellow",
+    RunStatus.CANCELLED: "yellow",
+    RunStatus.FAILED: "red",
+}
+_OUTCOME_STYLE = {
+    FieldOutcome.WRITTEN: "green",
+    FieldOutcome.PLANNED: "green",
+    FieldOutcome.INVALID: "red",
+    FieldOutcome.REJECTED: "red",
+}
+_EXIT = {
+    RunStatus.FAILED: EXIT_FAILED,
+    RunStatus.CANCELLED: EXIT_FAILED,
+    RunStatus.COMPLETED_WITH_ERRORS: EXIT_WITH_ERRORS,
+    RunStatus.STOPPED_AT_BUDGET: EXIT_AT_BUDGET,
+}
+_FUNNEL = (
+    "updated", "unchanged", "no_match", "skipped", "needs_review", "invalid", "rejected", "in_doubt",
+)  # fmt: skip
+
+
+def console() -> Console:
+    """Plain and 100 wide where nobody looks, so that a log or a pipe stays readable."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, width=110, no_color=True)
+
+
+def exit_code(runs: Iterable[SyncRun]) -> int:
+    """The worst of several runs: failed, then with errors, then stopped at budget."""
+    codes = [_EXIT.get(run.status, 0) for run in runs]
+    for code in (EXIT_FAILED, EXIT_WITH_ERRORS, EXIT_AT_BUDGET):
+        if code in codes:
+            return code
+    return 0
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    raise TypeError(type(value).__name__)
+
+
+def run_json(run: SyncRun) -> dict[str, Any]:
+    """One run, flat: the counts beside the rest. `calls` are all provider calls together, `calls_by` each kind."""
+    return {
+        "id": run.id,
+        "sync": run.sync,
+        "crm": run.crm,
+        "object": run.object_type,
+        "kind": run.kind.value,
+        "status": run.status.value,
+        "reason": run.reason,
+        "trigger": run.trigger,
+        "config_version": run.config_version,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        **asdict(run.counts),
+        "credits": run.credits,
+        "calls": sum(run.calls.values()),
+        "calls_by": run.calls,
+        "left_out": run.left_out,
+        "parents": asdict(run.parents) if run.parents.selected else {},
+    }
+
+
+def record_json(record: RunRecord) -> dict[str, Any]:
+    return {
+        "object": record.object_type,
+        "id": record.record_id,
+        "outcome": record.outcome,
+        "reason": record.reason,
+        "fields": [
+            {
+                "field": d.field,
+                "source": d.source,
+                "rule": d.rule.value,
+                "outcome": d.outcome.value,
+                "old": d.old,
+                "new": d.new,
+                "reason": d.reason,
+            }
+            for d in record.decisions
+        ],
+    }
+
+
+def print_run(out: Console, run: SyncRun, *, timezone: str = "UTC") -> None:
+    """The run's books as a funnel, then its calls."""
+    style = STATUS_STYLE.get(run.status, "")
+    word = "Plan" if run.kind is RunKind.PLAN else "Run"
+    out.print(f"[bold]{word} {run.id}[/] · {escape(run.sync)} · {run.object_type} in {escape(run.crm)}")
+    out.print(f"[bold {style}]{run.status.value}[/]" + (f": {escape(run.reason)}" if run.reason else ""))
+    out.print(
+        f"started {local(run.started_at, timezone)}"
+        + (f", took {duration((run.finished_at - run.started_at).total_seconds())}" if run.finished_at else "")
+        + (f", configuration version {run.config_version}" if run.config_version else "")
+    )
+    out.print()
+    widest = max(run.counts.selected, 1)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row("Selected", f"{run.counts.selected:,}", _bar(run.counts.selected, widest))
+    for name in _FUNNEL:
+        count = getattr(run.counts, name)
+        label = name.replace("_", " ").capitalize()
+        if name == "updated" and run.kind is RunKind.PLAN:
+            label = "Would update"
+        if count or name in ("updated", "unchanged", "no_match", "rejected"):
+            table.add_row(f"  {label}", f"{count:,}", _bar(count, widest))
+    out.print(table)
+    for reason, count in run.left_out.items():
+        out.print(f"left out: {count:,} ({escape(reason)})", style="dim")
+    if run.parents.selected:
+        p = run.parents
+        out.print(
+            f"their accounts: {p.selected:,} looked at, {p.updated:,} updated, {p.unchanged:,} unchanged, "
+            f"{p.rejected:,} rejected"
+        )
+    calls = ", ".join(f"{escape(name)} {count:,}" for name, count in run.calls.items())
+    out.print(f"{credit_words(run.credits)} · {sum(run.calls.values()):,} calls" + (f" ({calls})" if calls else ""))
+
+
+def print_records(out: Console, records: Iterable[RunRecord], labels: Mapping[str, str] | None = None) -> None:
+    """Field by field: before, after, and why."""
+    for record in records:
+        label = f" {escape(labels[record.record_id])}" if labels and labels.get(record.record_id) else ""
+        reason = f": {escape(record.reason)}" if record.reason else ""
+        out.print(f"[bold]{record.object_type} {record.record_id}[/]{label} · {record.outcome}{reason}")
+        if not record.decisions:
+            continue
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for name, ratio in (("Field", 3), ("Before", 4), ("After", 4), ("Why", 5)):
+            table.add_column(name, overflow="fold", ratio=ratio)
+        for d in record.decisions:
+            table.add_row(*_cells(d), style="" if d.outcome in _OUTCOME_STYLE else "dim")
+        out.print(table)
+        out.print()
+
+
+def _cells(d: FieldDecision) -> tuple[str, str, str, str]:
+    style = _OUTCOME_STYLE.get(d.outcome)
+    after = escape(shown(d.new))
+    if d.outcome in (FieldOutcome.SAME, FieldOutcome.NO_VALUE):
+        after = ""
+    elif d.outcome is FieldOutcome.KEPT:
+        after = f"({after})" if after else ""
+    return (
+        escape(d.field),
+        escape(shown(d.old)) or "—",
+        f"[{style}]{after}[/]" if style and after else after,
+        f"{d.outcome.value}: {escape(d.reason)}" if d.reason else d.outcome.value,
+    )
+
+
+def shown(value: Value) -> str:
+    """A value as an admin reads it; control characters never reach the terminal."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return "; ".join(value)
+    if isinstance(value, int) or (isinstance(value, float | Decimal) and value == int(value)):
+        return f"{int(value)}"
+    return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def print_reasons(out: Console, reasons: Sequence[tuple[str, str, str, int]], *, most: int = 12) -> None:
+    """What needs attention first: rejected, invalid, in doubt, to review; then the rest."""
+    order = ["Rejected", "Invalid", "In doubt", "Needs review", "Skipped", "No match", "Unchanged", "Updated"]
+    rows = sorted((row for row in reasons if row[2]), key=lambda r: (order.index(r[1]) if r[1] in order else 99, -r[3]))
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("Outcome")
+    table.add_column("Records", justify="right")
+    table.add_column("Reason", overflow="fold")
+    for _, outcome, reason, count in rows[:most]:
+        table.add_row(outcome, f"{count:,}", escape(reason))
+    out.print(table)
+    if len(rows) > most:
+        out.print(f"… and {len(rows) - most} more reasons", style="dim")
+
+
+def credit_words(credits_: Decimal) -> str:
+    return f"{credits_.normalize():,f} credit{'' if credits_ == 1 else 's'}"
+
+
+def local(moment: datetime, timezone: str) -> str:
+    return moment.astimezone(ZoneInfo(timezone)).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _bar(count: int, widest: int) -> str:
+    return "█" * max(round(30 * count / widest), 1 if count else 0)

@@ -1,0 +1,379 @@
+"""A configuration against the CRMs as they are now: what would fail is said before any money is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from crm_sync.config.apollo_attributes import Attribute, AttributeKind, find
+from crm_sync.config.model import Config, CrmConfig, FieldMapping, ParentMapping, Sync
+from crm_sync.config.problems import Path, Problem, Severity, nearest, shown
+from crm_sync.config.text import Document, ordered, parse
+from crm_sync.domain.changes import WriteRule
+from crm_sync.domain.records import Choice, FieldKind, FieldSchema, ObjectSchema
+from crm_sync.errors import ConfigError
+from crm_sync.mapping.picklists import builtin_table
+from crm_sync.ports import Selection
+
+_TEXTS = frozenset((FieldKind.TEXT, FieldKind.LONG_TEXT))
+_CHOICES = frozenset((FieldKind.PICKLIST, FieldKind.MULTI_PICKLIST))
+#: What a value of each kind fits into as it is.
+_FITS: Mapping[AttributeKind, frozenset[FieldKind]] = {
+    AttributeKind.TEXT: _TEXTS | _CHOICES,
+    AttributeKind.LONG_TEXT: _TEXTS,
+    AttributeKind.EMAIL: _TEXTS | {FieldKind.EMAIL},
+    AttributeKind.PHONE: _TEXTS | {FieldKind.PHONE},
+    AttributeKind.URL: _TEXTS | {FieldKind.URL},
+    AttributeKind.INTEGER: _TEXTS | {FieldKind.INTEGER, FieldKind.DECIMAL},
+    AttributeKind.NUMBER: _TEXTS | {FieldKind.INTEGER, FieldKind.DECIMAL},
+    AttributeKind.BOOLEAN: _TEXTS | {FieldKind.BOOLEAN},
+    AttributeKind.DATE: _TEXTS | {FieldKind.DATE, FieldKind.DATETIME},
+    AttributeKind.LIST: frozenset((FieldKind.MULTI_PICKLIST,)),
+}
+#: A template is the admin's own text: it may build an address or a number too.
+_TEMPLATE_FITS = _TEXTS | _CHOICES | {FieldKind.EMAIL, FieldKind.PHONE, FieldKind.URL}
+
+
+class Describes(Protocol):
+    """The part of ports.Crm a check needs."""
+
+    def object_types(self) -> tuple[str, ...]: ...
+
+    def describe(self, object_type: str) -> ObjectSchema: ...
+
+    def check_selection(self, selection: Selection) -> list[str]: ...
+
+
+def check(
+    config: Config,
+    crms: Mapping[str, Describes],
+    *,
+    unmapped: Mapping[tuple[str, str], int] | None = None,
+    urls: Mapping[str, str] | None = None,
+    file: str = "crm_sync.yaml",
+) -> tuple[Problem, ...]:
+    """What is wrong with `config` on these CRMs, from the top of the file to the bottom.
+
+    `crms` by name in the configuration; one that is missing is not checked. `unmapped`: (sync, field) -> number of
+    Apollo values seen so far that have no CRM value. `urls`: CRM name -> address, to compare with `environment`.
+
+    Raises:
+        ProviderError: a CRM could not be asked.
+    """
+    document = parse(config.text, file=file)
+    checker = _Checker(document, config, unmapped or {})
+    for name, crm in config.crms.items():
+        checker.environment(crm, (urls or {}).get(name, ""))
+    for sync in config.syncs.values():
+        if sync.crm in crms:
+            checker.sync(sync, crms[sync.crm])
+    return ordered(checker.problems)
+
+
+class _Checker:
+    def __init__(self, document: Document, config: Config, unmapped: Mapping[tuple[str, str], int]) -> None:
+        self._document = document
+        self._config = config
+        self._unmapped = unmapped
+        self.problems: list[Problem] = []
+
+    def _say(
+        self,
+        path: Path,
+        message: str,
+        suggestion: str = "",
+        *,
+        key: bool = False,
+        severity: Severity = Severity.ERROR,
+    ) -> None:
+        self.problems.append(self._document.problem(path, message, suggestion, key=key, severity=severity))
+
+    def _has(self, path: Path) -> bool:
+        node = self._document.root
+        for step in path:
+            node = node.get(str(step)) if node is not None else None
+        return node is not None
+
+    def environment(self, crm: CrmConfig, url: str) -> None:
+        """Salesforce's own addresses tell a sandbox from production; HubSpot has one address for all."""
+        host = urlsplit(url).hostname or ""
+        if crm.type != "salesforce" or not host.endswith(".salesforce.com"):
+            return
+        # Sandboxes live at <org>--<name>.sandbox.my.salesforce.com, older ones without ".sandbox"; test. logs in to them.
+        is_sandbox = "--" in host or ".sandbox." in host or host.startswith("test.")
+        actual = "sandbox" if is_sandbox else "production"
+        if actual != crm.environment:
+            self._say(
+                ("crms", crm.name, "environment"),
+                f"this says {crm.environment}, and {host} looks like a {actual} org.",
+                f"Write {actual}, or change CRM_SYNC_{crm.name.upper()}_URL.",
+                severity=Severity.WARNING,
+            )
+
+    # --- one sync ---
+
+    def sync(self, sync: Sync, crm: Describes) -> None:
+        at: Path = ("syncs", sync.name)
+        try:
+            schema = crm.describe(sync.object_type)
+        except ConfigError as error:
+            self._say((*at, "object"), str(error))
+            return
+        self._send(sync, crm, schema)
+        self._selection(sync, crm, schema)
+        for mapping in sync.fields:
+            self._mapping((*at, "fields", mapping.field), mapping, schema, sync)
+        if sync.parent is not None:
+            self._parent((*at, "account"), sync.parent, crm, schema, sync)
+
+    def _known(self, path: Path, name: str, schema: ObjectSchema, *, key: bool = False) -> FieldSchema | None:
+        field = schema.fields.get(name)
+        if field is None:
+            by_label = {each.label.casefold(): each.name for each in schema.fields.values()}
+            guess = by_label.get(name.casefold()) or nearest(name, schema.fields)
+            self._say(
+                path,
+                f"{schema.object_type} has no field {name}, or this user may not see it.",
+                f"Did you mean {guess}?" if guess else f"`crm-sync fields {schema.crm} {schema.object_type}` lists them.",
+                key=key,
+            )
+        return field
+
+    def _send(self, sync: Sync, crm: Describes, schema: ObjectSchema) -> None:
+        for key in sync.match.send:
+            path: Path = ("syncs", sync.name, "match", "send", key.key)
+            for name in key.fields:
+                if self._readable(path, name, crm, schema):
+                    selection = Selection(object_type=sync.object_type, fields=(name,))
+                    for sentence in crm.check_selection(selection):
+                        self._say(path, sentence)
+
+    def _readable(self, path: Path, name: str, crm: Describes, schema: ObjectSchema) -> bool:
+        relationship, dot, parent_field = name.partition(".")
+        if not dot:
+            return self._known(path, name, schema) is not None
+        via = {each.relationship: each for each in schema.fields.values() if each.relationship}
+        reference = via.get(relationship)
+        if reference is None or not reference.refers_to:
+            guess = nearest(relationship, via)
+            self._say(
+                path,
+                f"{schema.object_type} has no parent {relationship}, or this user may not see it.",
+                f"Did you mean {guess}.{parent_field}?" if guess else "",
+            )
+            return False
+        try:
+            parent = crm.describe(reference.refers_to[0])
+        except ConfigError as error:
+            self._say(path, str(error))
+            return False
+        return self._known(path, parent_field, parent) is not None
+
+    def _selection(self, sync: Sync, crm: Describes, schema: ObjectSchema) -> None:
+        """The filter, each field of `missing_any`, then all together (HubSpot bounds the whole)."""
+        at: Path = ("syncs", sync.name, "choose")
+        said: set[str] = set()
+
+        def ask(path: Path, selection: Selection, *, key: bool = False) -> None:
+            for sentence in crm.check_selection(selection):
+                if sentence not in said:
+                    said.add(sentence)
+                    self._say(path, sentence, key=key)
+
+        if sync.choose.where is not None:
+            ask((*at, "where"), Selection(object_type=sync.object_type, fields=(), where=sync.choose.where))
+        explicit = self._has((*at, "missing_any"))
+        known: list[str] = []
+        for position, name in enumerate(sync.choose.missing_any):
+            path = (*at, "missing_any", position) if explicit else ("syncs", sync.name, "fields", name)
+            # An unknown field that only stands under `fields` is reported there.
+            if explicit and self._known(path, name, schema) is None:
+                continue
+            if name in schema.fields:
+                known.append(name)
+                ask(path, self._missing(sync, (name,)), key=not explicit)
+        if known:
+            whole = (*at, "missing_any") if explicit else ("syncs", sync.name, "fields")
+            ask(whole, self._missing(sync, tuple(known)), key=not explicit)
+
+    def _missing(self, sync: Sync, names: tuple[str, ...]) -> Selection:
+        return Selection(
+            object_type=sync.object_type,
+            fields=(),
+            where=sync.choose.where,
+            missing_any=names,
+            placeholders=self._config.placeholders,
+        )
+
+    def _parent(
+        self, at: Path, parent: ParentMapping, crm: Describes, schema: ObjectSchema, sync: Sync
+    ) -> None:
+        via = self._known((*at, "via"), parent.via, schema)
+        if via is not None and parent.object_type not in via.refers_to:
+            pointing = [f.name for f in schema.fields.values() if parent.object_type in f.refers_to]
+            self._say(
+                (*at, "via"),
+                f"{parent.via} does not point at a record of {parent.object_type}.",
+                f"Write {pointing[0]}." if pointing else "",
+            )
+        try:
+            parent_schema = crm.describe(parent.object_type)
+        except ConfigError as error:
+            self._say(at, str(error), key=True)
+            return
+        for mapping in parent.fields:
+            self._mapping((*at, "fields", mapping.field), mapping, parent_schema, sync)
+
+    # --- one field ---
+
+    def _mapping(self, at: Path, mapping: FieldMapping, schema: ObjectSchema, sync: Sync) -> None:
+        field = self._known(at, mapping.field, schema, key=True)
+        if field is None:
+            return
+        if not field.writable and mapping.rule is not WriteRule.NEVER:
+            why = field.why_not.strip() or "the CRM does not let this user write it."
+            hint = "Map another field, or set write: never to see the value in plans only."
+            self._say(at, f"{field.name} cannot be written: {why}", hint, key=True)
+            return
+        if field.kind is FieldKind.BOOLEAN and mapping.rule is WriteRule.FILL:
+            where = (*at, "write") if self._has((*at, "write")) else at
+            self._say(where, f"{field.name} is a checkbox, which is never blank, so `fill` never writes it.", "Use replace.")
+        attribute = find(mapping.source) if mapping.source else None
+        if self._fits(at, mapping, field, attribute):
+            self._choices(at, mapping, field)
+            self._length(at, mapping, field)
+        if mapping.rule is WriteRule.REPLACE and "account" not in at:
+            keys = [key.key for key in sync.match.send if mapping.field in key.fields]
+            if keys:
+                self._say(
+                    (*at, "write"),
+                    f"{mapping.field} is what Apollo is asked by ({keys[0]}); replacing it changes who is found next time.",
+                    "Use fill.",
+                    severity=Severity.WARNING,
+                )
+        seen = self._unmapped.get((sync.name, mapping.field), 0)
+        if seen and field.kind in _CHOICES:
+            self._say(
+                at,
+                f"{seen} Apollo value{'s' if seen > 1 else ''} seen so far {'have' if seen > 1 else 'has'} no CRM value.",
+                "Add them to the picklist table, or set `unmapped`.",
+                key=True,
+                severity=Severity.NOTE,
+            )
+
+    def _fits(self, at: Path, mapping: FieldMapping, field: FieldSchema, attribute: Attribute | None) -> bool:
+        """Whether a value of this kind can go into that field; says so when not."""
+        target = f"{field.name} is {_a(field.kind)}"
+        path = (*at, "template") if attribute is None else (*at, "from") if self._has((*at, "from")) else at
+        if mapping.bands and field.kind not in _TEXTS | _CHOICES:
+            self._say((*at, "bands"), f"{target}; `bands` give picklist values or text.", key=True)
+            return False
+        if mapping.picklist is not None and field.kind not in _CHOICES:
+            return self._table_without_picklist(at, mapping, field)
+        if attribute is None:
+            if field.kind in _TEMPLATE_FITS:
+                return True
+            self._say(path, f"a template is text, and {target}.")
+            return False
+        kind = attribute.kind
+        if mapping.bands:
+            kind = AttributeKind.TEXT
+        elif kind is AttributeKind.LIST and mapping.join is not None:
+            kind = AttributeKind.TEXT
+        elif kind is not AttributeKind.LIST and mapping.picklist is not None:
+            kind = AttributeKind.TEXT
+        if field.kind in _FITS[kind]:
+            return True
+        suggestion = ""
+        if kind.is_number and field.kind in _CHOICES:
+            suggestion = 'Add `bands`: a range such as "1..50" for each value of the picklist.'
+        elif kind is AttributeKind.LIST and field.kind in _TEXTS:
+            suggestion = 'Add join: "; ".'
+        elif kind is AttributeKind.LIST and field.kind is FieldKind.PICKLIST:
+            suggestion = "It holds one value; map the list to a multi-select picklist, or with `join` to a text field."
+        elif kind is AttributeKind.BOOLEAN and field.kind in _CHOICES:
+            suggestion = "Add `picklist` with a CRM value for true and one for false."
+        said = "text" if kind is AttributeKind.TEXT else _a_word(kind.value)
+        self._say(path, f"{attribute.path} is {said}, and {target}.", suggestion)
+        return False
+
+    def _table_without_picklist(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> bool:
+        path = (*at, "picklist") if self._has((*at, "picklist")) else (*at, "picklist_file")
+        takes_text = field.kind in _TEXTS
+        self._say(
+            path,
+            f"{field.name} is {_a(field.kind)}, not a picklist"
+            + ("; the values are translated, and nothing checks them." if takes_text else "."),
+            "" if takes_text else "Remove the table.",
+            key=True,
+            severity=Severity.WARNING if takes_text else Severity.ERROR,
+        )
+        return takes_text
+
+    def _choices(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
+        if field.kind not in _CHOICES or not field.choices:
+            return
+        wanted: list[tuple[str, Path]] = []
+        if mapping.picklist is not None and self._has((*at, "picklist")):
+            wanted += [(value, (*at, "picklist", value)) for value in dict.fromkeys(mapping.picklist.values())]
+        elif mapping.picklist is not None:
+            self._choices_of_file(at, mapping, field)
+        wanted += [(band.value, (*at, "bands", band.value)) for band in mapping.bands]
+        if mapping.unmapped == "use":
+            wanted.append((mapping.unmapped_use, (*at, "unmapped")))
+        for value, path in wanted:
+            if not _is_active(value, field.choices):
+                self._say(path, *_no_choice(value, field), key=path[-1] != "unmapped")
+
+    def _choices_of_file(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
+        path = (*at, "picklist_file")
+        gone = [v for v in dict.fromkeys((mapping.picklist or {}).values()) if not _is_active(v, field.choices)]
+        node = self._document.root
+        for step in path:
+            node = node.get(str(step)) if node is not None else None
+        name = node.text if node is not None else ""
+        if not name.startswith("builtin:"):
+            for value in gone:
+                message, suggestion = _no_choice(value, field)
+                self._say(path, f"{name}: {message}", suggestion)
+        elif gone:
+            # Nobody can edit a shipped table, and orgs prune their lists: what is gone is treated as unmapped.
+            some = ", ".join(gone[:5]) + (", …" if len(gone) > 5 else "")
+            self._say(
+                path,
+                f"{len(gone)} of the {len(set(builtin_table(name.removeprefix('builtin:')).values()))} values in this "
+                f"table are not active in {field.name} ({some}) and are never written.",
+                "Activate them in the CRM, or use a picklist_file of your own.",
+                severity=Severity.WARNING,
+            )
+
+    def _length(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
+        if mapping.max is not None and field.length is not None and mapping.max > field.length:
+            self._say(
+                (*at, "max"), f"{field.name} holds {field.length} characters, fewer than {mapping.max}.",
+                f"Write {field.length} or less.",
+            )  # fmt: skip
+
+
+def _is_active(value: str, choices: tuple[Choice, ...]) -> bool:
+    return any(c.active and value in (c.value, c.label) for c in choices)
+
+
+def _no_choice(value: str, field: FieldSchema) -> tuple[str, str]:
+    active = [c.value for c in field.choices if c.active]
+    by_label = {c.label.casefold(): c.value for c in field.choices if c.active}
+    guess = by_label.get(value.casefold()) or nearest(value, active)
+    is_there = any(value in (c.value, c.label) for c in field.choices)
+    state = "is not active in" if is_there else "is not a value of"
+    if guess is not None:
+        return f"{shown(value)} {state} {field.name}.", f"Did you mean {guess}?"
+    return f"{shown(value)} {state} {field.name}.", f"Active: {', '.join(active[:12])}{', …' if len(active) > 12 else ''}."
+
+
+def _a(kind: FieldKind) -> str:
+    return kind.value if kind in _TEXTS else _a_word(kind.value)
+
+
+def _a_word(word: str) -> str:
+    return f"an {word}" if word[0] in "aeio" else f"a {word}"

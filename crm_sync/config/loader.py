@@ -1,0 +1,541 @@
+"""crm_sync.yaml -> Config, or every reason why not, all at once."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path as FilePath
+from typing import Any
+
+from crm_sync.config.apollo_attributes import AttributeKind, find
+from crm_sync.config.model import (
+    Band,
+    Choose,
+    Config,
+    CrmConfig,
+    FieldMapping,
+    Match,
+    ParentMapping,
+    SendKey,
+    Sync,
+)
+from crm_sync.config.problems import ConfigProblems, Path, Problem, Severity, did_you_mean, shown
+from crm_sync.config.schema import COMPANY_KEYS, OBJECTS, SCHEMA, Findings, refuse_what_is_not_built
+from crm_sync.config.text import MAX_BYTES, Document, ordered, parse
+from crm_sync.domain.changes import WriteRule
+from crm_sync.errors import ConfigError
+from crm_sync.mapping.picklists import BUILTIN_TABLES, builtin_table, fold
+
+#: Reads a file named in the configuration; raises OSError when it is not there.
+FileReader = Callable[[str], bytes]
+
+# What proves a person or a company to Apollo, from strongest to weakest (contracts/apollo.md 2.1 and 5, 2026-10: a
+# first name and a company name without a domain is refused before it costs a credit; 2.4: a company's name alone is
+# no longer accepted).
+_PEOPLE_PROOFS = (("email",), ("linkedin_url",), ("first_name", "last_name", "domain"), ("name", "domain"))
+_COMPANY_PROOFS = (("domain",), ("linkedin_url",))
+
+# The parent a people object points at, and its object in the same CRM.
+_PARENTS = {"Contact": "Account", "contacts": "companies"}
+_COMPANIES = ("Account", "companies")
+
+_HUBSPOT_OPERATORS = (
+    "EQ", "NEQ", "LT", "LTE", "GT", "GTE", "BETWEEN", "IN", "NOT_IN", "HAS_PROPERTY", "NOT_HAS_PROPERTY",
+    "CONTAINS_TOKEN", "NOT_CONTAINS_TOKEN",
+)  # fmt: skip
+_HUBSPOT_FILTER_KEYS = ("property", "operator", "value", "values", "highValue")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What became of a text: `config` is None when any problem is an error. `problems` go from top to bottom."""
+
+    document: Document
+    config: Config | None
+    problems: tuple[Problem, ...]
+
+    def require(self) -> Config:
+        """The configuration.
+
+        Raises:
+            ConfigProblems: it has errors; the text is one line for each.
+        """
+        if self.config is None:
+            raise ConfigProblems(problem for problem in self.problems if problem.severity is Severity.ERROR)
+        return self.config
+
+
+def folder(base: FilePath) -> FileReader:
+    """Reads files that lie in `base` or below it, links out of it included in the refusal."""
+
+    def read(name: str) -> bytes:
+        path = (base / name).resolve()
+        if not path.is_relative_to(base.resolve()):
+            raise PermissionError(name)
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+
+    return read
+
+
+def kept(files: Mapping[str, bytes]) -> FileReader:
+    """Reads files that were stored with a configuration version (Config.files)."""
+
+    def read(name: str) -> bytes:
+        try:
+            return files[name]
+        except KeyError:
+            raise FileNotFoundError(name) from None
+
+    return read
+
+
+def load_path(path: FilePath) -> Loaded:
+    """The configuration in the file `path`, with the picklist files beside it.
+
+    Raises:
+        ConfigError: the file cannot be read at all.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist. `crm-sync init` writes a configuration to start from.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or 'unknown reason'}.") from error
+    return load(text, file=path.name, read_file=folder(path.parent))
+
+
+def load(text: bytes, *, file: str = "crm_sync.yaml", read_file: FileReader | None = None) -> Loaded:
+    """Read and check `text`. Never raises for what is in it.
+
+    `file` is the name the messages carry; `read_file` reads a `picklist_file` by the name it has in the text.
+    """
+    document = parse(text, file=file)
+    if document.root is None:
+        return Loaded(document=document, config=None, problems=document.problems)
+    findings = Findings(document=document)
+    values = SCHEMA.read(document.root, (), findings)
+    refuse_what_is_not_built(document.root, findings)
+    reader = _Reader(document, read_file or kept({}))
+    problems = [*document.problems, *findings.problems]
+    config: Config | None = None
+    if isinstance(values, dict):
+        built = reader.config(values)
+        problems += reader.problems
+        if not any(problem.severity is Severity.ERROR for problem in problems):
+            config = built
+    return Loaded(document=document, config=config, problems=ordered(problems))
+
+
+class _Reader:
+    """Values that fit their shapes -> Config, checking what spans several keys.
+
+    Anything may be missing from a dict here, because it was refused before; the Config built then is thrown away.
+    """
+
+    def __init__(self, document: Document, read_file: FileReader) -> None:
+        self._document = document
+        self._read_file = read_file
+        self._files: dict[str, bytes] = {}
+        self.problems: list[Problem] = []
+
+    def _error(self, path: Path, message: str, suggestion: str = "", *, key: bool = False) -> None:
+        self.problems.append(self._document.problem(path, message, suggestion, key=key))
+
+    def _warn(self, path: Path, message: str, suggestion: str = "") -> None:
+        self.problems.append(self._document.problem(path, message, suggestion, severity=Severity.WARNING))
+
+    def config(self, values: Mapping[str, Any]) -> Config:
+        crms = {
+            name: CrmConfig(
+                name=name,
+                type=crm.get("type", ""),
+                environment=crm.get("environment", ""),
+                write=crm.get("write", "auto"),
+            )
+            for name, crm in values.get("crms", {}).items()
+        }
+        syncs = {name: self._sync(name, sync, crms) for name, sync in values.get("syncs", {}).items()}
+        return Config(
+            text=self._document.text,
+            timezone=values.get("timezone", "UTC"),
+            crms=crms,
+            syncs=syncs,
+            workers=values.get("apollo", {}).get("workers", 4),
+            placeholders=values.get("placeholders", ()),
+            warnings=tuple(str(p) for p in self.problems if p.severity is Severity.WARNING),
+            files=self._files,
+        )
+
+    # --- syncs ---
+
+    def _sync(self, name: str, values: Mapping[str, Any], crms: Mapping[str, CrmConfig]) -> Sync:
+        at: Path = ("syncs", name)
+        crm_name, object_type = values.get("crm", ""), values.get("object", "")
+        crm = crms.get(crm_name)
+        if crm_name and crm is None and crms:
+            self._error((*at, "crm"), f"there is no CRM {shown(crm_name)} under `crms`.", did_you_mean(crm_name, crms))
+        crm_type = crm.type if crm is not None else ""
+        if crm_type:
+            known = OBJECTS[crm_type]
+        else:
+            known = tuple(each for objects in OBJECTS.values() for each in objects)
+        if object_type and object_type not in known:
+            where = f"a {crm_type} CRM" if crm_type else "any CRM"
+            self._error(
+                (*at, "object"),
+                f"{shown(object_type)} is not an object a sync can fill in {where}.",
+                did_you_mean(object_type, known),
+            )
+            object_type = ""
+        is_company = object_type in _COMPANIES
+        self._schedule((*at, "schedule"), values.get("schedule"))
+        fields = self._fields(
+            (*at, "fields"), values.get("fields", {}), company="a company look-up" if is_company else ""
+        )
+        return Sync(
+            name=name,
+            crm=crm_name,
+            object_type=object_type,
+            choose=self._choose((*at, "choose"), values.get("choose", {}), crm_type, fields),
+            match=self._match((*at, "match"), values.get("match", {}), is_company=is_company),
+            fields=fields,
+            parent=self._parent((*at, "account"), values.get("account"), object_type),
+        )
+
+    def _schedule(self, at: Path, values: Mapping[str, Any] | None) -> None:
+        if values is None:
+            return
+        ways = [way for way in ("days", "cron", "every") if way in values]
+        if len(ways) > 1:
+            self._error(at, f"a schedule has one of days, cron and every, not {' and '.join(ways)}.")
+        elif ways == ["days"] and "at" not in values:
+            self._error(at, "`at` is missing.", 'Write the time, for example at: "02:30".')
+        elif "at" in values and ways != ["days"]:
+            self._error((*at, "at"), "`at` goes with `days` only.", key=True)
+
+    def _choose(
+        self, at: Path, values: Mapping[str, Any], crm_type: str, fields: tuple[FieldMapping, ...]
+    ) -> Choose:
+        where = values.get("where")
+        if where is not None and crm_type == "salesforce" and not isinstance(where, str):
+            self._error((*at, "where"), "a filter for Salesforce is text.", 'Write a SOQL condition: "AccountId != null".')
+        if where is not None and crm_type == "hubspot":
+            where = self._hubspot_filters((*at, "where"), where)
+        missing_any = values.get("missing_any")
+        if missing_any is None:
+            missing_any = tuple(f.field for f in fields if f.rule in (WriteRule.FILL, WriteRule.TRACK))
+        return Choose(
+            where=where,
+            missing_any=tuple(dict.fromkeys(missing_any)),
+            or_older_than=values.get("or_older_than"),
+            after_no_match_wait=values.get("after_no_match_wait", timedelta(days=180)),
+            at_most=values.get("at_most"),
+        )
+
+    def _hubspot_filters(self, at: Path, where: Any) -> list[list[dict[str, Any]]] | None:
+        """HubSpot's filter as OR-list of AND-lists; a flat list of filters is one AND-list."""
+        example = "Write a list such as [{property: lifecyclestage, operator: EQ, value: customer}]."
+        if not isinstance(where, list) or not where:
+            self._error(at, "a filter for HubSpot is a list.", example)
+            return None
+        groups: list[tuple[Path, Any]] = [((*at, i), group) for i, group in enumerate(where)]
+        if not any(isinstance(group, list) for _, group in groups):
+            groups = [(at, where)]
+        found: list[list[dict[str, Any]]] = []
+        for path, group in groups:
+            if not isinstance(group, list) or not group:
+                self._error(path, "groups of filters and single filters cannot be mixed.", "Put each filter in a list.")
+                continue
+            for i, each in enumerate(group):
+                self._hubspot_filter((*path, i), each, example)
+            found.append(group)
+        return found
+
+    def _hubspot_filter(self, at: Path, each: Any, example: str) -> None:
+        if not isinstance(each, dict):
+            self._error(at, "this is not a filter.", example)
+            return
+        for key in each:
+            if key not in _HUBSPOT_FILTER_KEYS:
+                hint = did_you_mean(key, _HUBSPOT_FILTER_KEYS)
+                self._error((*at, key), f"unknown key {shown(key)} in a filter.", hint, key=True)
+        for key in ("property", "operator"):
+            if not isinstance(each.get(key), str):
+                self._error(at, f"`{key}` is missing.", example)
+        operator = each.get("operator")
+        if not isinstance(operator, str):
+            return
+        if operator not in _HUBSPOT_OPERATORS:
+            hint = did_you_mean(operator, _HUBSPOT_OPERATORS, at_most=20)
+            self._error((*at, "operator"), f"unknown operator {shown(operator)}.", hint)
+        wanted = {"IN": ("values",), "NOT_IN": ("values",), "BETWEEN": ("value", "highValue")}
+        needs = () if operator.endswith("HAS_PROPERTY") else wanted.get(operator, ("value",))
+        for key in needs:
+            if each.get(key) in (None, "", []):
+                self._error(at, f"the operator {shown(operator)} needs `{key}`.")
+        if "values" in needs and "values" in each and not isinstance(each["values"], list):
+            self._error((*at, "values"), "`values` is a list.")
+
+    # --- match ---
+
+    def _match(self, at: Path, values: Mapping[str, Any], *, is_company: bool) -> Match:
+        sent = values.get("send", {})
+        send: list[SendKey] = []
+        for key, entries in sent.items():
+            path = (*at, "send", key)
+            if is_company and key not in COMPANY_KEYS:
+                hint = "Write organization_name." if key == "name" else f"Known here: {', '.join(COMPANY_KEYS)}."
+                self._error(path, f"a company is not looked up by {key}.", hint, key=True)
+            as_domain = any(piped for _, piped in entries)
+            if as_domain and key != "domain":
+                self._error(path, '"| domain" is only for the key `domain`.')
+            send.append(SendKey(key=key, fields=tuple(dict.fromkeys(f for f, _ in entries)), as_domain=as_domain))
+        if "send" in values and not sent:
+            self._error((*at, "send"), "nothing is sent.", "Write at least one key, for example email: Email.")
+        return Match(send=tuple(send), need_one_of=self._need_one_of(at, values, sent, is_company=is_company))
+
+    def _need_one_of(
+        self, at: Path, values: Mapping[str, Any], sent: Mapping[str, Any], *, is_company: bool
+    ) -> tuple[tuple[str, ...], ...]:
+        proofs = _COMPANY_PROOFS if is_company else _PEOPLE_PROOFS
+        words = "domain or linkedin_url" if is_company else "email, linkedin_url, or both names and the domain"
+        given = values.get("need_one_of")
+        if given is None:
+            usable = tuple(proof for proof in proofs if all(key in sent for key in proof))
+            if sent and not usable:
+                self._error((*at, "send"), "these keys are too weak to find anybody by.", f"Send {words}.", key=True)
+            return usable
+        for i, group in enumerate(given):
+            unsent = [key for key in group if key not in sent]
+            if unsent and sent:
+                hint = did_you_mean(unsent[0], [key for key in sent if key not in group])
+                self._error((*at, "need_one_of", i), f"{unsent[0]} is not a key of `send`.", hint)
+            elif not _identifies(group, is_company=is_company):
+                self._error(
+                    (*at, "need_one_of", i),
+                    f"{' and '.join(group)} alone {'does' if len(group) == 1 else 'do'} not identify "
+                    f"{'a company' if is_company else 'a person'}.",
+                    f"Ask for {words}.",
+                )
+        return tuple(tuple(group) for group in given)
+
+    # --- fields ---
+
+    def _parent(self, at: Path, values: Mapping[str, Any] | None, object_type: str) -> ParentMapping | None:
+        if values is None:
+            return None
+        if object_type and object_type not in _PARENTS:
+            self._error(at, f"`account` goes with contacts; {object_type} has no company record of its own.", key=True)
+        return ParentMapping(
+            via=values.get("via", ""),
+            object_type=_PARENTS.get(object_type, ""),
+            fields=self._fields((*at, "fields"), values.get("fields", {}), company="the company's record"),
+        )
+
+    def _fields(self, at: Path, values: Mapping[str, Any], *, company: str) -> tuple[FieldMapping, ...]:
+        return tuple(
+            self._field((*at, name), name, mapping, company=company)
+            for name, mapping in values.items()
+            if isinstance(mapping, dict)
+        )
+
+    def _field(self, at: Path, name: str, values: Mapping[str, Any], *, company: str) -> FieldMapping:
+        source, template = values.get("from", ""), values.get("template", "")
+        node_keys = self._keys_at(at)
+        if source and template:
+            self._error((*at, "template"), "a field has either `from` or `template`.", "Remove one of them.", key=True)
+        elif not source and not template and not node_keys & {"from", "template"}:
+            self._error(at, "`from` is missing.", "Write an Apollo attribute, for example from: person.title.")
+        if company:
+            self._only_companies(at, values, company)
+        self._options_fit(at, values)
+        unmapped = values.get("unmapped", "ask")
+        return FieldMapping(
+            field=name,
+            source=source,
+            template=template,
+            rule=WriteRule(values.get("write", WriteRule.FILL)),
+            transform=values.get("transform", ()),
+            join=values.get("join"),
+            max=values.get("max"),
+            round=values.get("round"),
+            picklist=self._picklist(at, values),
+            unmapped="use" if isinstance(unmapped, dict) else unmapped,
+            unmapped_use=unmapped.get("use", "") if isinstance(unmapped, dict) else "",
+            bands=self._bands((*at, "bands"), values.get("bands", {})),
+            when=values.get("when", ""),
+        )
+
+    def _keys_at(self, path: Path) -> set[str]:
+        node = self._document.root
+        for step in path:
+            node = node.get(str(step)) if node is not None else None
+        return {name.text for name, _ in node.entries} if node is not None else set()
+
+    def _only_companies(self, at: Path, values: Mapping[str, Any], company: str) -> None:
+        for key in ("from", "template", "when"):
+            if "person." in values.get(key, "").replace("{{", " "):
+                path = (*at, key) if key in self._keys_at(at) else at
+                self._error(path, f"{company} is filled from organization.*; there is no person to take this from.")
+
+    def _options_fit(self, at: Path, values: Mapping[str, Any]) -> None:
+        """Options that cannot do anything together, or not with this attribute."""
+        attribute = find(values["from"]) if "from" in values else None
+        kind = attribute.kind if attribute is not None else AttributeKind.TEXT
+        said = f"{values['from']} is {_article(kind)}" if attribute is not None else "a template is text"
+        known = attribute is not None or "template" in values
+
+        def refuse(key: str, message: str, suggestion: str = "") -> None:
+            self._error((*at, key), message, suggestion, key=True)
+
+        if "picklist" in values and "picklist_file" in values:
+            refuse("picklist_file", "a field has either `picklist` or `picklist_file`.", "Remove one of them.")
+        if "bands" in values and ("picklist" in values or "picklist_file" in values):
+            refuse("bands", "a field has either `bands` or a picklist.", "Remove one of them.")
+        if known and "bands" in values and not kind.is_number:
+            refuse("bands", f"`bands` are for numbers; {said}.")
+        if known and "round" in values and not kind.is_number:
+            refuse("round", f"`round` is for numbers; {said}.")
+        if "round" in values and "bands" in values:
+            refuse("round", "`round` and `bands` cannot work together.", "Remove `round`.")
+        if known and "join" in values and kind is not AttributeKind.LIST:
+            refuse("join", f"`join` is for lists; {said}.")
+        if known and "max" in values and (kind.is_number or kind is AttributeKind.BOOLEAN):
+            refuse("max", f"`max` shortens text; {said}.")
+        for key in ("picklist", "picklist_file", "join", "bands"):
+            if "max" in values and key in values and key != "join":
+                refuse("max", f"`max` would cut values of `{key}`.", "Remove `max`.")
+        if "ignore_change_below" in values and known and not kind.is_number:
+            refuse("ignore_change_below", f"`ignore_change_below` is for numbers; {said}.")
+
+    # --- picklists and bands ---
+
+    def _picklist(self, at: Path, values: Mapping[str, Any]) -> Mapping[str, str] | None:
+        if "picklist" in values:
+            rows = (
+                ((*at, "picklist", crm_value), apollo, crm_value)
+                for crm_value, apollo_values in values["picklist"].items()
+                for apollo in apollo_values
+            )
+            return self._inverted(rows)
+        if "picklist_file" in values:
+            return self._picklist_file((*at, "picklist_file"), values["picklist_file"])
+        return None
+
+    def _inverted(self, rows: Iterable[tuple[Path, str, str]]) -> dict[str, str]:
+        table: dict[str, str] = {}
+        for path, apollo, crm_value in rows:
+            first = table.setdefault(fold(apollo), crm_value)
+            if first != crm_value:
+                self._error(path, *_two_values(apollo, first, crm_value), key=True)
+        return table
+
+    def _picklist_file(self, at: Path, name: str) -> Mapping[str, str] | None:
+        if name.startswith("builtin:"):
+            table = name.removeprefix("builtin:")
+            if table in BUILTIN_TABLES:
+                return builtin_table(table)
+            hint = did_you_mean(table, BUILTIN_TABLES)
+            self._error(at, f"there is no built-in table {shown(table)}.", hint)
+            return None
+        try:
+            content = self._read_file(name)
+        except OSError:
+            self._error(
+                at,
+                f"the file {shown(name)} cannot be read beside the configuration.",
+                "It is a CSV file with the columns apollo and crm.",
+            )
+            return None
+        self._files[name] = content
+        table: dict[str, str] = {}
+        for row in _csv_rows(name, content):
+            if isinstance(row, Problem):
+                self.problems.append(row)
+                continue
+            line, apollo, crm_value = row
+            first = table.setdefault(fold(apollo), crm_value)
+            if first != crm_value:
+                self.problems.append(_in_csv(name, line, *_two_values(apollo, first, crm_value)))
+        return table
+
+    def _bands(self, at: Path, values: Mapping[str, tuple[float | None, float | None]]) -> tuple[Band, ...]:
+        bands = sorted(
+            (Band(value=value, low=low, high=high) for value, (low, high) in values.items()),
+            key=lambda band: (band.low is not None, band.low or 0.0),
+        )
+        for one, other in _neighbours(bands):
+            if one.high is None or other.low is None or other.low <= one.high:
+                self._error(
+                    (*at, other.value), f"the bands {shown(one.value)} and {shown(other.value)} overlap.", key=True
+                )
+            elif other.low > one.high + 1:
+                self._warn(
+                    (*at, other.value),
+                    f"numbers between {one.high:g} and {other.low:g} are in no band and stay without a value.",
+                )
+        return tuple(bands)
+
+
+def _identifies(group: tuple[str, ...], *, is_company: bool) -> bool:
+    keys = set(group)
+    if is_company:
+        return bool(keys & {"domain", "linkedin_url"})
+    named = "name" in keys or {"first_name", "last_name"} <= keys
+    return bool(keys & {"email", "linkedin_url"}) or (named and bool(keys & {"domain", "organization_name"}))
+
+
+def _neighbours(bands: list[Band]) -> Iterator[tuple[Band, Band]]:
+    return zip(bands, bands[1:], strict=False)
+
+
+def _article(kind: AttributeKind) -> str:
+    return {AttributeKind.TEXT: "text", AttributeKind.LONG_TEXT: "long text"}.get(
+        kind, ("an " if kind.value[0] in "aeio" else "a ") + kind.value + (" value" if kind is AttributeKind.BOOLEAN else "")
+    )
+
+
+def _two_values(apollo: str, first: str, second: str) -> tuple[str, str]:
+    return f"the Apollo value {shown(apollo)} has two CRM values, {shown(first)} and {shown(second)}.", "Keep one of them."
+
+
+def _in_csv(file: str, line: int, message: str, suggestion: str = "") -> Problem:
+    return Problem(file=file, line=line, column=1, path="", message=message, suggestion=suggestion)
+
+
+def _csv_rows(file: str, content: bytes) -> Iterator[Problem | tuple[int, str, str]]:
+    """(line, Apollo value, CRM value) of a picklist file. A row without a CRM value says "left unmapped" and is skipped."""
+    if len(content) > MAX_BYTES:
+        yield _in_csv(file, 1, f"a picklist file may have at most {MAX_BYTES:,} bytes.")
+        return
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        yield _in_csv(file, line, "this is not UTF-8 text.", "Save the file as CSV UTF-8.")
+        return
+    head = text.split("\n", 1)[0]
+    # A spreadsheet in a country with decimal commas separates by semicolons.
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in head and "," not in head else ",")
+    try:
+        columns = [cell.strip().casefold() for cell in next(rows, [])]
+        if "apollo" not in columns or "crm" not in columns:
+            yield _in_csv(file, 1, "the first line does not name the columns.", "Write apollo,crm.")
+            return
+        apollo, crm = columns.index("apollo"), columns.index("crm")
+        for row in rows:
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) <= max(apollo, crm):
+                yield _in_csv(file, rows.line_num, "this line has too few columns.", "Write an Apollo value, then a CRM value.")
+            elif not row[apollo].strip():
+                yield _in_csv(file, rows.line_num, "this line has no Apollo value.")
+            elif row[crm].strip():
+                yield rows.line_num, row[apollo].strip(), row[crm].strip()
+    except csv.Error:
+        yield _in_csv(file, rows.line_num, "this line cannot be read as CSV.")

@@ -1,0 +1,31 @@
+"""What counts as an empty field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from crm_sync.domain.records import Value
+
+
+def is_blank(value: Value) -> bool:
+    """None, nothing but blanks, or no choice. A checkbox is never blank, and nought is a number."""
+    if value is None or value == () or value == "":
+        return True
+    return isinstance(value, str) and value.isspace()
+
+
+def is_placeholder(value: Value, placeholders: frozenset[str]) -> bool:
+    """`placeholders` are in their `placeholder_form`."""
+    return isinstance(value, str) and bool(placeholders) and len(value) < 60 and placeholder_form(value) in placeholders
+
+
+def placeholder_form(text: str) -> str:
+    """Trimmed and without case; a placeholder of punctuation alone ("-") must stay itself."""
+    return text.strip().casefold()
+
+
+def lacking(values: Mapping[str, Value], fields: Sequence[str], placeholders: frozenset[str]) -> tuple[str, ...]:
+    """Those of `fields` that are blank or hold a placeholder."""
+    return tuple(
+        field for field in fields if is_blank(value := values.get(field)) or is_placeholder(value, placeholders)
+    )

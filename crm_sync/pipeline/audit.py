@@ -1,0 +1,117 @@
+"""Who changed which field from what to what and why: intended before, confirmed after; and the run's books."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from crm_sync.domain.changes import ChangeSet, FieldOutcome
+from crm_sync.domain.runs import Counts, RecordOutcome, RunKind
+from crm_sync.pipeline.walk import Target, Walk, seen
+from crm_sync.store.runs import WRITING, RecordState, RunRecord
+
+if TYPE_CHECKING:
+    from crm_sync.domain.enrichment import MatchKeys
+    from crm_sync.pipeline.write import Settled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What the next selection needs to know about a record: by which keys, and what it still lacks."""
+
+    keys: MatchKeys
+    lacking: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Audit:
+    """The audit and the running books of one walk; used by the writing stage only."""
+
+    walk: Walk
+    outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
+    parent_outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
+    refused_fields: int = 0
+
+    def intend(self, target: Target, changes: Mapping[str, ChangeSet], batches: Mapping[str, int | None]) -> None:
+        """Commit what is about to be written."""
+        walk = self.walk
+        walk.runs.intend(
+            walk.run_id,
+            [
+                RunRecord(
+                    object_type=target.object_type,
+                    record_id=record_id,
+                    outcome=WRITING,
+                    reason="",
+                    decisions=change.decisions,
+                    batch_id=batches.get(record_id),
+                )
+                for record_id, change in changes.items()
+            ],
+            now=walk.clock.now(),
+        )
+
+    def close(self, target: Target, settled: Sequence[Settled], attempts: Mapping[str, Attempt]) -> None:
+        """Commit what became of each record, and remember the attempt; a plan remembers none.
+
+        A record that was not reached is not remembered: the next run takes it again.
+        """
+        walk, now = self.walk, self.walk.clock.now()
+        tally = self.outcomes if target is walk.target else self.parent_outcomes
+        states = []
+        for one in settled:
+            tally[one.outcome] += 1
+            self.refused_fields += sum(d.outcome is FieldOutcome.REJECTED for d in one.decisions)
+            attempt = attempts.get(one.record_id)
+            if attempt is not None and walk.kind is RunKind.RUN:
+                states.append(
+                    RecordState(
+                        object_type=target.object_type,
+                        record_id=one.record_id,
+                        outcome=one.outcome.value,
+                        seen=seen(walk, attempt.keys, attempt.lacking),
+                        attempted_at=now,
+                    )
+                )
+        records = [(one.intended, _run_record(target, one)) for one in settled]
+        walk.runs.settle(
+            walk.run_id,
+            sync=walk.sync.name,
+            intended=[record for intended, record in records if intended],
+            others=[record for intended, record in records if not intended],
+            states=states,
+            now=now,
+        )
+
+    def counts(self, selected: int) -> Counts:
+        return _counts(self.outcomes, selected)
+
+    def parent_counts(self) -> Counts:
+        return _counts(self.parent_outcomes, self.parent_outcomes.total())
+
+
+def _run_record(target: Target, settled: Settled) -> RunRecord:
+    return RunRecord(
+        object_type=target.object_type,
+        record_id=settled.record_id,
+        outcome=settled.outcome.value,
+        reason=settled.reason,
+        decisions=settled.decisions,
+        batch_id=settled.batch_id,
+    )
+
+
+def _counts(outcomes: Counter[RecordOutcome], selected: int) -> Counts:
+    return Counts(
+        selected=selected,
+        updated=outcomes[RecordOutcome.UPDATED],
+        unchanged=outcomes[RecordOutcome.UNCHANGED],
+        no_match=outcomes[RecordOutcome.NO_MATCH],
+        skipped=outcomes[RecordOutcome.SKIPPED],
+        needs_review=outcomes[RecordOutcome.NEEDS_REVIEW],
+        invalid=outcomes[RecordOutcome.INVALID],
+        rejected=outcomes[RecordOutcome.REJECTED],
+        in_doubt=outcomes[RecordOutcome.IN_DOUBT],
+    )

@@ -1,0 +1,64 @@
+"""Full tens of distinct match keys; the same person asked for twice is one look-up fanned out to all."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from crm_sync.domain.enrichment import MatchKeys
+from crm_sync.pipeline.walk import Due
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Distinct keys for one paid call, in order."""
+
+    keys: tuple[MatchKeys, ...]
+
+
+class Desk:
+    """Where due records wait for their answer, by key. Thread-safe.
+
+    A key is open from the moment it is taken until `answered`, and remembered as asked for the rest of the run, so
+    that a record whose page was looked up before the answer came is not bought a second time.
+    """
+
+    def __init__(self, per_call: int) -> None:
+        self._per_call = per_call
+        self._lock = threading.Lock()
+        self._filling: list[MatchKeys] = []
+        self._waiting: dict[str, list[Due]] = {}
+        self._asked: set[int] = set()
+
+    def was_asked(self, key: str) -> bool:
+        """Whether this run asked for the key and has its answer: look it up in the store again."""
+        with self._lock:
+            return key not in self._waiting and hash(key) in self._asked
+
+    def take(self, due: Due) -> Batch | None:
+        """Let a record wait; returns a batch when this one filled it."""
+        key = due.keys.key
+        with self._lock:
+            waiting = self._waiting.get(key)
+            if waiting is not None:
+                waiting.append(due)
+                return None
+            self._waiting[key] = [due]
+            self._filling.append(due.keys)
+            return self._close() if len(self._filling) == self._per_call else None
+
+    def rest(self) -> Batch | None:
+        """The last batch, which may be smaller."""
+        with self._lock:
+            return self._close() if self._filling else None
+
+    def answered(self, key: str) -> list[Due]:
+        """All records that wait for this key; it is closed now."""
+        with self._lock:
+            self._asked.add(hash(key))
+            return self._waiting.pop(key, [])
+
+    def _close(self) -> Batch:
+        batch = Batch(keys=tuple(self._filling))
+        self._filling = []
+        return batch

@@ -1,0 +1,90 @@
+"""What a run that died left behind: paid answers are read, lost ones are in doubt, the run gets its end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
+from crm_sync.errors import ContractError
+from crm_sync.pipeline.enrich import expansion_of
+from crm_sync.services import Services
+from crm_sync.store.answers import Expansion
+from crm_sync.store.runs import WRITING
+
+#: A run on another machine is dead after so long without a sign of life; longer than any call of ours may take.
+_SILENT_FOR = timedelta(minutes=10)
+
+
+def recover(services: Services) -> list[SyncRun]:
+    """Close every run whose process is gone; returns them. Costs no call."""
+    closed = []
+    for run, owner, alive_at in services.runs.unfinished():
+        if not _alive(owner, alive_at, services.clock.now()):
+            _recover_calls(run, services)
+            closed.append(_close(run, services))
+    return closed
+
+
+def _alive(owner: str, alive_at: datetime, now: datetime) -> bool:
+    host, _, process = owner.rpartition(":")
+    if host != socket.gethostname():
+        return now - alive_at < _SILENT_FOR
+    if int(process) == os.getpid():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return now - alive_at < _SILENT_FOR  # the number may have been given to another process since
+
+
+def _recover_calls(run: SyncRun, services: Services) -> None:
+    now = services.clock.now()
+    expansions: list[Expansion] = []
+    for batch_id, state in services.answers.unfinished(run.id):
+        purpose, keys, single = services.answers.asked(batch_id)
+        if state == "sent":
+            reason = "the process ended while Apollo was being asked"
+            services.answers.in_doubt(batch_id, purpose, keys, b"", reason, now=now)
+            continue
+        stored = services.answers.load([batch_id])[batch_id]
+        try:
+            reading = services.enricher().read(purpose, keys, stored.body)
+        except ContractError as error:
+            services.answers.in_doubt(batch_id, purpose, keys, stored.body, str(error), now=now)
+            continue
+        expansions.append(
+            expansion_of(batch_id, purpose, keys, reading, services.answers.credits_told(batch_id), single=single)
+        )
+    if expansions:
+        services.answers.expand(expansions, now=now)
+
+
+def _close(run: SyncRun, services: Services) -> SyncRun:
+    """Its books from the audit; a write that was intended and not confirmed is looked at by the next run."""
+    now = services.clock.now()
+    tally: Counter[str] = Counter()
+    for object_type, outcome, _, count in services.runs.reasons(run.id):
+        if object_type == run.object_type:
+            tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
+    services.runs.close_intended(run.id, "not confirmed: the process ended; the next run reads it again", now=now)
+    counts = Counts(
+        selected=tally.total(),
+        **{outcome.name.lower(): tally[outcome.value] for outcome in RecordOutcome},
+    )
+    closed = replace(
+        run,
+        status=RunStatus.FAILED,
+        reason="its process ended before the run did; what was paid for is kept and the next run goes on",
+        finished_at=now,
+        counts=counts,
+        credits=services.answers.spent(run.id),
+    )
+    services.runs.save(closed, now=now)
+    return closed

@@ -1,0 +1,273 @@
+"""The first walk: select, batch, enrich, map, diff, write, audit."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from crm_sync.config.model import Sync
+from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
+from crm_sync.errors import ConfigError, ContractError, CredentialsError, CrmSyncError
+from crm_sync.mapping.blanks import lacking
+from crm_sync.mapping.match_keys import registrable_domain
+from crm_sync.pipeline.audit import Attempt, Audit
+from crm_sync.pipeline.recover import recover
+from crm_sync.pipeline.stages import Stages
+from crm_sync.pipeline.walk import Answered, Stop, Walk, prepare
+from crm_sync.pipeline.write import Candidate, Settled, write_candidates
+from crm_sync.services import Services
+
+#: How often a running run saves its books, seconds.
+_SAVE_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run stands: `expected` is how many records it will take at most, None unknown."""
+
+    done: int
+    expected: int | None
+    counts: Counts
+    credits: Decimal
+
+
+def run_sync(
+    sync: Sync,
+    services: Services,
+    *,
+    kind: RunKind,
+    trigger: str,
+    limit: int | None = None,
+    stop: Stop | None = None,
+    watch: Callable[[Progress], None] | None = None,
+) -> SyncRun:
+    """Walk one sync to its end and return its books; a plan is the same walk with nothing written.
+
+    A neighbour's failure ends the run with a status and a reason, never with an exception. `stop`, raised from
+    outside, cancels: what was paid for is still written.
+
+    Raises:
+        ConfigError: the sync does not fit the CRM; nothing has run.
+        StoreError: the database failed, so nothing more may be spent.
+    """
+    crm, enricher = services.crm(sync.crm), services.enricher()
+    before = _calls(sync, services)
+    recover(services)
+    run = SyncRun(
+        id=_new_id(services.clock.now()),
+        sync=sync.name,
+        crm=sync.crm,
+        object_type=sync.object_type,
+        kind=kind,
+        status=RunStatus.RUNNING,
+        trigger=trigger,
+        config_version=services.config_version,
+        started_at=services.clock.now(),
+    )
+    services.runs.open(run, owner=owner())
+    try:
+        walk = prepare(sync, services, run_id=run.id, kind=kind, limit=limit, crm=crm, enricher=enricher)
+        if stop is not None:
+            walk.stop = stop
+        ended = _walk(walk, run, services, watch)
+    except ConfigError as error:
+        services.runs.save(_end(run, services, RunStatus.FAILED, str(error)), now=services.clock.now())
+        raise
+    except CrmSyncError as error:
+        ended = _end(run, services, RunStatus.FAILED, str(error))
+    calls = Counter(_calls(sync, services))
+    calls.subtract(before)
+    ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
+    services.runs.save(ended, now=services.clock.now())
+    return ended
+
+
+def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progress], None] | None) -> SyncRun:
+    desk = WritingDesk(walk)
+    expected: list[int] = []
+    stages = Stages(walk, on_expected=expected.append)
+    saved_at = services.clock.now()
+    for group in stages.answered():
+        desk.take(group)
+        now = services.clock.now()
+        if watch is not None or now - saved_at > timedelta(seconds=_SAVE_EVERY_S):
+            counts = desk.audit.counts(stages.selected)
+            if watch is not None:
+                watch(_progress(walk, desk, expected, counts))
+            if now - saved_at > timedelta(seconds=_SAVE_EVERY_S):
+                saved_at = now
+                services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out)), now=now)
+    desk.finish()
+    if walk.kind is RunKind.RUN:
+        services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
+    counts = desk.audit.counts(stages.selected)
+    run = replace(run, counts=counts, parents=desk.audit.parent_counts(), left_out=dict(stages.left_out))
+    if watch is not None:
+        watch(_progress(walk, desk, expected, counts))
+    return _end(run, services, *_verdict(walk, run, desk.audit))
+
+
+def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts) -> Progress:
+    total = expected[0] if expected else None
+    if walk.at_most is not None:
+        total = walk.at_most if total is None else min(total, walk.at_most)
+    return Progress(done=desk.taken, expected=total, counts=counts, credits=walk.answers.spent(walk.run_id))
+
+
+def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
+    """The run's status and reason, worst first."""
+    counts, stop = run.counts, walk.stop
+    if not counts.balanced or not run.parents.balanced:
+        return RunStatus.FAILED, f"the books do not balance: {counts}"
+    if stop:
+        if stop.error is None:
+            return RunStatus.CANCELLED, stop.reason
+        nothing_done = counts.selected == counts.skipped
+        if nothing_done or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
+            return RunStatus.FAILED, stop.reason
+        return RunStatus.COMPLETED_WITH_ERRORS, stop.reason
+    troubles = [
+        (counts.rejected, "rejected by the CRM"),
+        (counts.invalid, "invalid"),
+        (counts.in_doubt, "in doubt"),
+        (run.parents.rejected, f"rejected on {walk.parent.object_type}" if walk.parent else ""),
+        (audit.refused_fields, "field values refused"),
+    ]
+    if any(count for count, _ in troubles):
+        return RunStatus.COMPLETED_WITH_ERRORS, ", ".join(f"{count} {word}" for count, word in troubles if count)
+    return RunStatus.COMPLETED, ""
+
+
+def _expected(error: Exception) -> bool:
+    return isinstance(error, CrmSyncError)
+
+
+def _end(run: SyncRun, services: Services, status: RunStatus, reason: str) -> SyncRun:
+    return replace(
+        run,
+        status=status,
+        reason=reason,
+        finished_at=services.clock.now(),
+        credits=services.answers.spent(run.id),
+    )
+
+
+class WritingDesk:
+    """The writing stage: gathers answers until one re-read takes them all, then settles them together."""
+
+    def __init__(self, walk: Walk) -> None:
+        self._walk = walk
+        self.audit = Audit(walk=walk)
+        self.taken = 0
+        self.unmapped: Counter[tuple[str, str]] = Counter()
+        self._waiting: list[tuple[Answered, Candidate]] = []
+        self._parents: dict[str, Candidate] = {}
+        self._parents_done: set[str] = set()
+
+    def take(self, group: list[Answered]) -> None:
+        plain = [answered for answered in group if answered.enrichment is None]
+        if plain:
+            self._close_plain(plain)
+        self._waiting += [self._map(answered) for answered in group if answered.enrichment is not None]
+        self.taken += len(group)
+        size = self._walk.crm.read_size
+        while len(self._waiting) >= size:
+            chunk, self._waiting = self._waiting[:size], self._waiting[size:]
+            self._settle(chunk)
+
+    def finish(self) -> None:
+        if self._waiting:
+            chunk, self._waiting = self._waiting, []
+            self._settle(chunk)
+        self._settle_parents()
+
+    def _map(self, answered: Answered) -> tuple[Answered, Candidate]:
+        walk = self._walk
+        assert answered.enrichment is not None
+        mapped = walk.target.mapper.want(answered.enrichment)
+        self.unmapped.update(mapped.unmapped)
+        record_id = answered.due.record.ref.id
+        candidate = Candidate(record_id=record_id, wanted=mapped.wanted, batch_id=answered.batch_id)
+        if walk.parent is not None:
+            self._map_parent(answered)
+        return answered, candidate
+
+    def _map_parent(self, answered: Answered) -> None:
+        """The employer that came with a person serves the account it belongs to, and no other."""
+        walk = self._walk
+        assert walk.parent is not None
+        assert walk.sync.parent is not None
+        assert answered.enrichment is not None
+        parent_id = answered.due.record.values.get(walk.sync.parent.via)
+        organization = answered.enrichment.organization
+        if not isinstance(parent_id, str) or not parent_id or parent_id in self._parents_done:
+            return
+        domain = registrable_domain(organization.get("primary_domain") or "")
+        if not domain or domain != answered.due.keys.domain:
+            return
+        self._parents_done.add(parent_id)
+        mapped = walk.parent.mapper.want(answered.enrichment)
+        self.unmapped.update(mapped.unmapped)
+        self._parents[parent_id] = Candidate(record_id=parent_id, wanted=mapped.wanted, batch_id=answered.batch_id)
+        if len(self._parents) >= walk.crm.read_size:
+            self._settle_parents()
+
+    def _settle(self, chunk: list[tuple[Answered, Candidate]]) -> None:
+        walk = self._walk
+        settled = write_candidates(walk, walk.target, [candidate for _, candidate in chunk], self.audit)
+        attempts = {
+            one.record_id: Attempt(keys=answered.due.keys, lacking=self._lacking(answered, one))
+            for (answered, _), one in zip(chunk, settled, strict=True)
+            if one.reached
+        }
+        self.audit.close(walk.target, settled, attempts)
+
+    def _lacking(self, answered: Answered, settled: Settled) -> tuple[str, ...]:
+        if settled.values is None:
+            return answered.due.lacking
+        return lacking(settled.values, self._walk.sync.choose.missing_any, self._walk.folded_placeholders)
+
+    def _settle_parents(self) -> None:
+        walk = self._walk
+        if walk.parent is None or not self._parents:
+            return
+        candidates, self._parents = list(self._parents.values()), {}
+        self.audit.close(walk.parent, write_candidates(walk, walk.parent, candidates, self.audit), {})
+
+    def _close_plain(self, group: list[Answered]) -> None:
+        settled, attempts = [], {}
+        for answered in group:
+            record_id = answered.due.record.ref.id
+            assert answered.outcome is not None
+            settled.append(
+                Settled(
+                    record_id=record_id,
+                    outcome=answered.outcome,
+                    reason=answered.reason,
+                    batch_id=answered.batch_id,
+                )
+            )
+            if answered.reached:
+                attempts[record_id] = Attempt(keys=answered.due.keys, lacking=answered.due.lacking)
+        self.audit.close(self._walk.target, settled, attempts)
+
+
+def owner() -> str:
+    """This process, as the store names it: enough to tell whether it still lives, on this machine."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _calls(sync: Sync, services: Services) -> dict[str, int]:
+    crm = {f"{sync.crm} {name}": count for name, count in services.crm(sync.crm).calls().items()}
+    return crm | {f"apollo {name}": count for name, count in services.enricher().calls().items()}
+
+
+def _new_id(now: datetime) -> str:
+    """Sorts by time, reads aloud, and does not collide: 20261123-021500-7f3a."""
+    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

@@ -1,0 +1,126 @@
+"""Which records are due: lacking something mapped, or past their refresh window."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from crm_sync.domain.records import Record
+from crm_sync.domain.runs import RecordOutcome
+from crm_sync.mapping.blanks import lacking
+from crm_sync.pipeline.walk import Due, Walk, seen
+from crm_sync.ports import Selection
+from crm_sync.store.answers import IN_DOUBT, StoredAnswer
+from crm_sync.store.runs import SETTLED, RecordState
+
+#: Refreshed records are looked up by id this many at a time (one HubSpot search takes 100 values).
+_REFRESH_PAGE = 100
+
+LEFT_OUT_SEEN = "nothing new since the last attempt"
+LEFT_OUT_DOUBT = "in doubt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuePage:
+    """Selected records with what the store already knows of each; `expected` is the CRM's own count, None unknown."""
+
+    due: tuple[Due, ...]
+    stored: dict[str, StoredAnswer]
+    expected: int | None
+
+
+def due_pages(walk: Walk, left_out: Counter[str]) -> Iterator[DuePage]:
+    """Pages of due records, at most `walk.at_most` in all; counts into `left_out` what is not selected and why."""
+    room = walk.at_most
+    for records, expected, refresh in _pages(walk):
+        page = _sift(walk, records, expected, left_out, refresh=refresh)
+        if room is not None:
+            page = DuePage(due=page.due[:room], stored=page.stored, expected=page.expected)
+            room -= len(page.due)
+        if page.due:
+            yield page
+        if walk.stop or room == 0:
+            return
+
+
+def _pages(walk: Walk) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
+    """First what lacks something, then what is past the window; the two cannot overlap (see `_refresh`)."""
+    choose = walk.sync.choose
+    selection = Selection(
+        object_type=walk.sync.object_type,
+        fields=selected_fields(walk),
+        where=choose.where,
+        missing_any=choose.missing_any,
+        placeholders=walk.placeholders,
+    )
+    for page in walk.crm.select(selection):
+        yield page.records, page.expected, False
+    if choose.or_older_than is not None and choose.missing_any:
+        yield from _refresh(walk, selection)
+
+
+def _refresh(walk: Walk, selection: Selection) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
+    """Records that lack nothing and were last attempted before the window began."""
+    after = ""
+    while True:
+        ids = walk.runs.attempted_before(
+            walk.sync.name, walk.sync.object_type, walk.fresh_since, SETTLED, after=after, limit=_REFRESH_PAGE
+        )
+        if not ids:
+            return
+        after = ids[-1]
+        again = Selection(
+            object_type=selection.object_type, fields=selection.fields, where=selection.where, ids=tuple(ids)
+        )
+        for page in walk.crm.select(again):
+            complete = [r for r in page.records if not _lacking(walk, r)]
+            if complete:
+                yield complete, None, True
+
+
+def selected_fields(walk: Walk) -> tuple[str, ...]:
+    """What a selection reads: the match keys, the fields that may lack, and the way to the parent."""
+    names = dict.fromkeys(name for key in walk.sync.match.send for name in key.fields)
+    names.update(dict.fromkeys(walk.sync.choose.missing_any))
+    if walk.sync.parent is not None:
+        names[walk.sync.parent.via] = None
+    return tuple(names)
+
+
+def _lacking(walk: Walk, record: Record) -> tuple[str, ...]:
+    return lacking(record.values, walk.sync.choose.missing_any, walk.folded_placeholders)
+
+
+def _sift(
+    walk: Walk, records: Sequence[Record], expected: int | None, left_out: Counter[str], *, refresh: bool
+) -> DuePage:
+    """Leave out what was attempted with the same result ahead, and what is in doubt."""
+    states = walk.runs.states(walk.sync.name, walk.sync.object_type, [record.ref.id for record in records])
+    candidates = []
+    for record in records:
+        due = Due(record=record, keys=walk.keys_of(record.values), lacking=_lacking(walk, record))
+        state = states.get(record.ref.id)
+        if (
+            state is not None
+            and not refresh
+            and _settled(walk, state)
+            and state.seen == seen(walk, due.keys, due.lacking)
+        ):
+            left_out[LEFT_OUT_SEEN] += 1
+        else:
+            candidates.append(due)
+    stored = walk.answers.look_up(walk.purpose, (due.keys.key for due in candidates))
+    doubtful = {key for key, answer in stored.items() if answer.verdict == IN_DOUBT}
+    if doubtful:
+        kept = [due for due in candidates if due.keys.key not in doubtful]
+        left_out[LEFT_OUT_DOUBT] += len(candidates) - len(kept)
+        candidates = kept
+    return DuePage(due=tuple(candidates), stored=stored, expected=expected)
+
+
+def _settled(walk: Walk, state: RecordState) -> bool:
+    if state.outcome not in SETTLED:
+        return False
+    since = walk.no_match_since if state.outcome == RecordOutcome.NO_MATCH.value else walk.fresh_since
+    return state.attempted_at >= since

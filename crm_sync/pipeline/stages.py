@@ -1,0 +1,144 @@
+"""Reading, asking and writing at the same time, with bounded queues between them.
+
+One thread reads the CRM and forms batches, `workers` threads ask Apollo, and the caller's thread maps and writes. A
+queue that is full makes the stage before it wait, so memory does not grow with the number of records. An error in
+any stage raises the stop sign: no new work is taken, what was paid for still reaches the writer.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from crm_sync.domain.runs import RecordOutcome
+from crm_sync.errors import CrmSyncError
+from crm_sync.mapping.match_keys import weakness
+from crm_sync.pipeline.batch import Batch, Desk
+from crm_sync.pipeline.enrich import EnrichRoom
+from crm_sync.pipeline.select import DuePage, due_pages
+from crm_sync.pipeline.walk import Answered, Due, Walk
+
+T = TypeVar("T")
+
+
+class Stages:
+    """The reading and the asking stage of one walk."""
+
+    def __init__(self, walk: Walk, *, on_expected: Callable[[int], None]) -> None:
+        self._walk = walk
+        self._on_expected = on_expected
+        self._desk = Desk(walk.enricher.per_call)
+        self._room = EnrichRoom(walk, self._desk)
+        self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=walk.workers)
+        self._results: queue.Queue[list[Answered] | None] = queue.Queue(maxsize=4 * walk.workers)
+        self._abandoned = threading.Event()
+        self.left_out: Counter[str] = Counter()
+        self.selected = 0
+
+    def answered(self) -> Iterator[list[Answered]]:
+        """Every selected record exactly once, in no particular order."""
+        walk = self._walk
+        threads = [threading.Thread(target=self._asking, name=f"asking-{n}", daemon=True) for n in range(walk.workers)]
+        reader = threading.Thread(target=self._reading, name="reading", daemon=True)
+        for thread in (*threads, reader):
+            thread.start()
+        alive = len(threads) + 1
+        try:
+            while alive:
+                group = self._results.get()
+                if group is None:
+                    alive -= 1
+                else:
+                    yield group
+        finally:
+            # The writer failed or was interrupted: paid calls under way are finished and journaled, no more.
+            walk.stop.raise_("the run ended")
+            self._abandoned.set()
+            for thread in (*threads, reader):
+                thread.join()
+            self._room.flush()
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def _reading(self) -> None:
+        walk = self._walk
+        try:
+            for page in due_pages(walk, self.left_out):
+                if page.expected is not None:
+                    self._on_expected(page.expected)
+                self.selected += len(page.due)
+                self._take(page)
+        except CrmSyncError as error:
+            walk.stop.raise_(str(error), error)
+        except Exception as error:  # noqa: BLE001 - a bug in a thread must end the run, not hang it
+            walk.stop.raise_(f"unexpected {type(error).__name__}", error)
+        finally:
+            self._give(self._desk.rest())
+            for _ in range(walk.workers):
+                self._pass_on(self._batches, None)
+            self._put(None)
+
+    def _take(self, page: DuePage) -> None:
+        walk = self._walk
+        strong: list[Due] = []
+        weak: list[Answered] = []
+        for due in page.due:
+            problem = weakness(due.keys, walk.match)
+            if problem:
+                weak.append(Answered(due=due, outcome=RecordOutcome.SKIPPED, reason=problem))
+            else:
+                strong.append(due)
+        served, open_ = self._room.serve(strong, page.stored)
+        if weak or served:
+            self._put([*weak, *served])
+        for due in open_:
+            if self._desk.was_asked(due.keys.key):
+                again, still_open = self._room.serve([due], self._room.known_since(due.keys.key))
+                if again:
+                    self._put(again)
+                if not still_open:
+                    continue
+            self._give(self._desk.take(due))
+
+    def _give(self, batch: Batch | None) -> None:
+        if batch is not None:
+            self._pass_on(self._batches, batch)
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    def _asking(self) -> None:
+        while not self._abandoned.is_set():
+            try:
+                batch = self._batches.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if batch is None:
+                break
+            self._put(self._ask(batch))
+        self._put(None)
+
+    def _ask(self, batch: Batch) -> list[Answered]:
+        walk, room = self._walk, self._room
+        if not walk.stop:
+            try:
+                return room.ask(batch.keys)
+            except CrmSyncError as error:
+                walk.stop.raise_(str(error), error)
+            except Exception as error:  # noqa: BLE001 - a bug in a thread must end the run, not hang it
+                walk.stop.raise_(f"unexpected {type(error).__name__}", error)
+        return room.give_up(batch.keys, walk.stop.reason)
+
+    def _put(self, group: list[Answered] | None) -> None:
+        self._pass_on(self._results, group)
+
+    def _pass_on(self, line: queue.Queue[T], item: T) -> None:
+        """Put without hanging for ever when the other end has gone."""
+        while not self._abandoned.is_set():
+            try:
+                line.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return

@@ -1,0 +1,168 @@
+"""What one run of one sync knows: compiled once, then only read (but for the stop sign)."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from crm_sync.config.model import FieldMapping, Match, Sync
+from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose
+from crm_sync.domain.records import ObjectSchema, Record, Value
+from crm_sync.domain.runs import RecordOutcome, RunKind
+from crm_sync.mapping.apply import Mapper, sources
+from crm_sync.mapping.blanks import placeholder_form
+from crm_sync.mapping.match_keys import compile_keys
+from crm_sync.ports import Clock, Crm, Enricher
+from crm_sync.services import Services
+from crm_sync.store.answers import Answers
+from crm_sync.store.runs import Runs
+
+#: How long an answer serves when the sync sets no refresh window of its own.
+DEFAULT_FRESH_FOR = timedelta(days=180)
+
+
+class Stop:
+    """A sign every stage looks at: take no new work, finish what is under way.
+
+    The first one who raises it gives the reason; `error` is None when a person asked for it.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self.reason = ""
+        self.error: Exception | None = None
+
+    def raise_(self, reason: str, error: Exception | None = None) -> None:
+        with self._lock:
+            if not self._event.is_set():
+                self.reason, self.error = reason, error
+                self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """One selected record with what Apollo would recognise it by. `lacking`: which chosen fields are blank."""
+
+    record: Record
+    keys: MatchKeys
+    lacking: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A due record at the end of the enriching stage: `enrichment` to be mapped, or its final `outcome`.
+
+    `reached` is False when the run ended before its turn: nothing was learnt about it.
+    """
+
+    due: Due
+    enrichment: Enrichment | None = None
+    outcome: RecordOutcome | None = None
+    reason: str = ""
+    batch_id: int | None = None
+    reached: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One object that a walk writes: the sync's own, or the parent of its `account:` section."""
+
+    object_type: str
+    schema: ObjectSchema
+    mapper: Mapper
+    read_fields: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Walk:
+    """Everything the rooms of one run share."""
+
+    run_id: str
+    kind: RunKind
+    sync: Sync
+    purpose: Purpose
+    crm: Crm
+    enricher: Enricher
+    runs: Runs
+    answers: Answers
+    clock: Clock
+    keys_of: Callable[[Mapping[str, Value]], MatchKeys]
+    match: Match
+    target: Target
+    parent: Target | None
+    placeholders: tuple[str, ...]
+    folded_placeholders: frozenset[str]
+    sources: frozenset[str]
+    mapping_digest: bytes
+    at_most: int | None
+    workers: int
+    fresh_since: datetime
+    no_match_since: datetime
+    stop: Stop = field(default_factory=Stop)
+
+
+def prepare(
+    sync: Sync, services: Services, *, run_id: str, kind: RunKind, limit: int | None, crm: Crm, enricher: Enricher
+) -> Walk:
+    """Compile a sync against the live schema.
+
+    Raises:
+        ConfigError: the CRM has no such object.
+    """
+    config, now = services.config, services.clock.now()
+    purpose = Purpose.COMPANY if sync.is_company else Purpose.PERSON
+    schema = crm.describe(sync.object_type)
+    fresh_for = sync.choose.or_older_than or DEFAULT_FRESH_FOR
+    limits = [n for n in (limit, sync.choose.at_most) if n is not None]
+    parent = None
+    if sync.parent is not None:
+        parent = _target(sync.parent.object_type, sync.parent.fields, crm.describe(sync.parent.object_type), ())
+    return Walk(
+        run_id=run_id,
+        kind=kind,
+        sync=sync,
+        purpose=purpose,
+        crm=crm,
+        enricher=enricher,
+        runs=services.runs,
+        answers=services.answers,
+        clock=services.clock,
+        keys_of=compile_keys(sync.match, purpose, placeholders=config.placeholders),
+        match=sync.match,
+        target=_target(sync.object_type, sync.fields, schema, sync.choose.missing_any),
+        parent=parent,
+        placeholders=config.placeholders,
+        folded_placeholders=frozenset(placeholder_form(word) for word in config.placeholders),
+        sources=sources(sync.fields),
+        mapping_digest=_digest(sync, config.placeholders),
+        at_most=min(limits) if limits else None,
+        workers=config.workers,
+        fresh_since=now - fresh_for,
+        no_match_since=now - sync.choose.after_no_match_wait,
+    )
+
+
+def seen(walk: Walk, keys: MatchKeys, lacking: tuple[str, ...]) -> bytes:
+    """Digest of all that an attempt at a record was based on: nothing of it changed, nothing new can come out."""
+    digest = hashlib.blake2b(walk.mapping_digest, digest_size=16)
+    digest.update(keys.key.encode())
+    digest.update("\0".join(lacking).encode())
+    return digest.digest()
+
+
+def _target(object_type: str, fields: tuple[FieldMapping, ...], schema: ObjectSchema, also: tuple[str, ...]) -> Target:
+    names = dict.fromkeys([mapping.field for mapping in fields])
+    names.update(dict.fromkeys(also))
+    return Target(object_type=object_type, schema=schema, mapper=Mapper(fields, schema), read_fields=tuple(names))
+
+
+def _digest(sync: Sync, placeholders: tuple[str, ...]) -> bytes:
+    text = repr((sync.fields, sync.match, sync.parent, sync.choose.missing_any, placeholders))
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

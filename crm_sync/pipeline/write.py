@@ -1,0 +1,203 @@
+"""From answers to written records: map, re-read, decide, write, and know for each what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from crm_sync.domain.changes import ChangeSet, FieldDecision, FieldOutcome, WantedValue, WriteOutcome, Written
+from crm_sync.domain.records import Record, Value
+from crm_sync.domain.runs import RecordOutcome, RunKind
+from crm_sync.errors import CrmSyncError
+from crm_sync.pipeline.audit import Audit
+from crm_sync.pipeline.diff import decide
+from crm_sync.pipeline.walk import Target, Walk
+from crm_sync.ports import WriteRequest
+
+_GONE = "gone from the CRM since it was read"
+_NOTHING = "Apollo has no value for any mapped field"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A record with what the mapping wants it to hold."""
+
+    record_id: str
+    wanted: tuple[WantedValue, ...]
+    batch_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """One candidate's end.
+
+    `values` is what the record holds now, as far as it was read and written; None where it was not read. `intended`:
+    the audit holds a row for it from before the write. `reached` is False when the run ended before its turn.
+    """
+
+    record_id: str
+    outcome: RecordOutcome
+    reason: str = ""
+    decisions: tuple[FieldDecision, ...] = ()
+    batch_id: int | None = None
+    values: Mapping[str, Value] | None = None
+    intended: bool = False
+    reached: bool = True
+
+
+def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate], audit: Audit) -> list[Settled]:
+    """Settle each candidate, in order.
+
+    A CRM's failure never raises here: the stop sign goes up, and each record says what is known of it.
+    """
+    to_read = [c for c in candidates if any(w.value is not None or w.problem for w in c.wanted)]
+    try:
+        current = _read(walk, target, to_read)
+    except CrmSyncError as error:
+        walk.stop.raise_(str(error), error)
+        return [_unreached(c, str(error)) for c in candidates]
+    changes: dict[str, ChangeSet] = {}
+    settled: dict[str, Settled] = {}
+    for candidate in candidates:
+        if candidate.record_id not in current:
+            settled[candidate.record_id] = _plain(candidate, RecordOutcome.UNCHANGED, _NOTHING)
+            continue
+        record = current[candidate.record_id]
+        if record is None:
+            settled[candidate.record_id] = _plain(candidate, RecordOutcome.SKIPPED, _GONE)
+            continue
+        change = _decide(walk, target, candidate, record)
+        if change.writes:
+            changes[candidate.record_id] = change
+        else:
+            settled[candidate.record_id] = _kept(candidate, change, record)
+    by_id = {c.record_id: c for c in candidates}
+    for record_id, outcome, change in _write(walk, target, changes, by_id, audit):
+        settled[record_id] = _written(by_id[record_id], change, current[record_id], outcome)
+    return [settled[c.record_id] for c in candidates]
+
+
+def _read(walk: Walk, target: Target, candidates: Sequence[Candidate]) -> dict[str, Record | None]:
+    if not candidates:
+        return {}
+    ids = [c.record_id for c in candidates]
+    return dict(zip(ids, walk.crm.read(target.object_type, ids, target.read_fields), strict=True))
+
+
+def _decide(walk: Walk, target: Target, candidate: Candidate, record: Record) -> ChangeSet:
+    return decide(
+        record.ref,
+        record.values,
+        candidate.wanted,
+        placeholders=walk.folded_placeholders,
+        schema=target.schema,
+    )
+
+
+def _write(
+    walk: Walk, target: Target, changes: Mapping[str, ChangeSet], candidates: Mapping[str, Candidate], audit: Audit
+) -> list[tuple[str, WriteOutcome, ChangeSet]]:
+    if not changes:
+        return []
+    if walk.kind is RunKind.PLAN:
+        return [
+            (record_id, WriteOutcome(ref=change.ref, written=Written.PLANNED), change)
+            for record_id, change in changes.items()
+        ]
+    audit.intend(target, changes, {record_id: c.batch_id for record_id, c in candidates.items()})
+    requests = [WriteRequest(ref=change.ref, values=change.writes) for change in changes.values()]
+    try:
+        outcomes = walk.crm.write(target.object_type, requests)
+    except CrmSyncError as error:
+        walk.stop.raise_(str(error), error)
+        outcomes = [WriteOutcome(ref=r.ref, written=Written.UNACCOUNTED, reason=str(error)) for r in requests]
+    results = list(zip(changes, outcomes, changes.values(), strict=True))
+    return _account(walk, target, results, candidates)
+
+
+def _account(
+    walk: Walk,
+    target: Target,
+    results: list[tuple[str, WriteOutcome, ChangeSet]],
+    candidates: Mapping[str, Candidate],
+) -> list[tuple[str, WriteOutcome, ChangeSet]]:
+    """What the CRM's answer left open is read again and judged by what the record holds; nothing is assumed."""
+    open_ = [record_id for record_id, outcome, _ in results if outcome.written is Written.UNACCOUNTED]
+    if not open_:
+        return results
+    try:
+        found = _read(walk, target, [candidates[record_id] for record_id in open_])
+    except CrmSyncError as error:
+        walk.stop.raise_(str(error), error)
+        found = {}
+    return [
+        (record_id, _judge(walk, target, candidates[record_id], outcome, found), change)
+        if outcome.written is Written.UNACCOUNTED
+        else (record_id, outcome, change)
+        for record_id, outcome, change in results
+    ]
+
+
+def _judge(
+    walk: Walk, target: Target, candidate: Candidate, outcome: WriteOutcome, found: Mapping[str, Record | None]
+) -> WriteOutcome:
+    if candidate.record_id not in found:
+        reason = f"not known whether it was written ({outcome.reason}); the next run reads it again"
+        return replace(outcome, written=Written.REJECTED, reason=reason)
+    record = found[candidate.record_id]
+    if record is None:
+        return replace(outcome, written=Written.REJECTED, reason=_GONE)
+    left = _decide(walk, target, candidate, record).writes
+    if not left:
+        return replace(outcome, written=Written.WRITTEN, reason="")
+    reason = f"the CRM's answer was lost and the record does not hold the value ({outcome.reason})"
+    return replace(outcome, written=Written.REJECTED, reason=reason)
+
+
+def _plain(candidate: Candidate, outcome: RecordOutcome, reason: str) -> Settled:
+    return Settled(record_id=candidate.record_id, outcome=outcome, reason=reason, batch_id=candidate.batch_id)
+
+
+def _unreached(candidate: Candidate, error: str) -> Settled:
+    return replace(_plain(candidate, RecordOutcome.SKIPPED, f"not written: {error}"), reached=False)
+
+
+def _kept(candidate: Candidate, change: ChangeSet, record: Record) -> Settled:
+    invalid = [d for d in change.decisions if d.outcome is FieldOutcome.INVALID]
+    return Settled(
+        record_id=candidate.record_id,
+        outcome=RecordOutcome.INVALID if invalid else RecordOutcome.UNCHANGED,
+        reason=f"{invalid[0].field}: {invalid[0].reason}" if invalid else "",
+        decisions=change.decisions,
+        batch_id=candidate.batch_id,
+        values=record.values,
+    )
+
+
+def _written(candidate: Candidate, change: ChangeSet, record: Record | None, outcome: WriteOutcome) -> Settled:
+    """The decisions as the CRM took them."""
+    values = dict(record.values) if record is not None else {}
+    dropped = dict(outcome.dropped)
+    decisions = []
+    for decision in change.decisions:
+        if decision.outcome is not FieldOutcome.WRITTEN:
+            decisions.append(decision)
+        elif outcome.written is Written.PLANNED:
+            decisions.append(replace(decision, outcome=FieldOutcome.PLANNED))
+        elif outcome.written is Written.REJECTED or decision.field in dropped:
+            reason = dropped.get(decision.field) or outcome.reason
+            decisions.append(replace(decision, outcome=FieldOutcome.REJECTED, reason=f"refused: {reason}"))
+        else:
+            decisions.append(decision)
+            values[decision.field] = decision.new
+    saved = any(d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED) for d in decisions)
+    reason = outcome.reason or "; ".join(f"{field}: {why}" for field, why in outcome.dropped)
+    return Settled(
+        record_id=candidate.record_id,
+        outcome=RecordOutcome.UPDATED if saved else RecordOutcome.REJECTED,
+        reason=reason,
+        decisions=tuple(decisions),
+        batch_id=candidate.batch_id,
+        values=values,
+        intended=outcome.written is not Written.PLANNED,
+    )

@@ -1,0 +1,24 @@
+"""What a walk needs from the outside, made once by bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crm_sync.config.model import Config
+from crm_sync.ports import Clock, Crm, Enricher
+from crm_sync.store.answers import Answers
+from crm_sync.store.runs import Runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """`crm` and `enricher` make the client when first asked and keep it: a CRM nobody uses is never imported."""
+
+    config: Config
+    config_version: int | None
+    crm: Callable[[str], Crm]
+    enricher: Callable[[], Enricher]
+    runs: Runs
+    answers: Answers
+    clock: Clock

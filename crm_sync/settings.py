@@ -1,0 +1,147 @@
+"""Where things are and what unlocks them: environment and .env file -> one frozen value, checked at start."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from crm_sync.errors import ConfigError
+
+PREFIX = "CRM_SYNC_"
+
+T = TypeVar("T", bound="_Group")
+
+
+class _Group(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, env_file_encoding="utf-8"
+    )
+
+
+class Settings(_Group):
+    """The settings that are there whatever the configuration names."""
+
+    database_url: str = "sqlite:///crm_sync.db"
+    secret_key: SecretStr = SecretStr("")
+    public_url: str = ""
+    apollo_api_key: SecretStr = SecretStr("")
+    apollo_url: str = "https://api.apollo.io/api/v1"
+    apollo_auth: Literal["header", "body"] = "header"
+
+
+class SalesforceSettings(_Group):
+    """One Salesforce org. Which of them are needed depends on `auth`, see `missing`."""
+
+    url: str = ""
+    auth: Literal["client_credentials", "jwt", "password", "session"] = "client_credentials"
+    consumer_key: str = ""
+    consumer_secret: SecretStr = SecretStr("")
+    private_key_file: str = ""
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    security_token: SecretStr = SecretStr("")
+    session_id: SecretStr = SecretStr("")
+
+    def missing(self) -> list[str]:
+        needed = {
+            "client_credentials": ("url", "consumer_key", "consumer_secret"),
+            "jwt": ("url", "consumer_key", "private_key_file", "username"),
+            "password": ("url", "username", "password"),
+            "session": ("url", "session_id"),
+        }[self.auth]
+        return [name for name in needed if not _shown(getattr(self, name))]
+
+
+class HubSpotSettings(_Group):
+    """One HubSpot portal: a service key or private-app token, or the three of an OAuth app."""
+
+    url: str = "https://api.hubapi.com"
+    token: SecretStr = SecretStr("")
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    refresh_token: SecretStr = SecretStr("")
+
+    def missing(self) -> list[str]:
+        oauth = ("client_id", "client_secret", "refresh_token")
+        if _shown(self.token):
+            return []
+        if any(_shown(getattr(self, name)) for name in oauth):
+            return [name for name in oauth if not _shown(getattr(self, name))]
+        return ["token"]
+
+
+CrmSettings = SalesforceSettings | HubSpotSettings
+_GROUPS: dict[str, type[SalesforceSettings] | type[HubSpotSettings]] = {
+    "salesforce": SalesforceSettings,
+    "hubspot": HubSpotSettings,
+}
+
+
+def load_settings(env_file: Path | None) -> Settings:
+    """Environment first, then `env_file`.
+
+    Raises:
+        ConfigError: a value that cannot be; every one is named, none is shown.
+    """
+    return _load(Settings, PREFIX, env_file)
+
+
+def load_crm_settings(name: str, crm_type: str, env_file: Path | None) -> CrmSettings:
+    """The group of the CRM called `name` in the configuration: CRM_SYNC_<NAME>_…"""
+    return _load(_GROUPS[crm_type], crm_prefix(name), env_file)
+
+
+def crm_prefix(name: str) -> str:
+    """salesforce-eu -> CRM_SYNC_SALESFORCE_EU_"""
+    return f"{PREFIX}{re.sub(r'[^A-Z0-9]', '_', name.upper())}_"
+
+
+def setting_names(crms: Iterable[tuple[str, str]]) -> set[str]:
+    """Every variable this installation may have set; `crms` are (name, type)."""
+    names = {PREFIX + field.upper() for field in Settings.model_fields}
+    for name, crm_type in crms:
+        names |= {crm_prefix(name) + field.upper() for field in _GROUPS[crm_type].model_fields}
+    return names
+
+
+def unknown_settings(crms: Iterable[tuple[str, str]], env_file: Path | None) -> list[str]:
+    """Sentences about CRM_SYNC_ variables nobody reads: usually a typing error."""
+    known = setting_names(crms)
+    sentences = []
+    for name in sorted(_set_names(env_file) - known):
+        near = get_close_matches(name, known, n=1)
+        sentences.append(f"{name} is set and no setting has that name" + (f"; did you mean {near[0]}?" if near else ""))
+    return sentences
+
+
+def _set_names(env_file: Path | None) -> set[str]:
+    from dotenv import dotenv_values
+
+    names = set(os.environ)
+    if env_file is not None:
+        names |= set(dotenv_values(env_file))
+    return {name.upper() for name in names if name.upper().startswith(PREFIX)}
+
+
+def _load(group: type[T], prefix: str, env_file: Path | None) -> T:
+    try:
+        return group(_env_prefix=prefix, _env_file=env_file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            field = str(problem["loc"][0])
+            choices = get_args(group.model_fields[field].annotation)
+            hint = f"; write one of: {', '.join(map(str, choices))}" if choices else f": {problem['msg']}"
+            lines.append(f"{prefix}{field.upper()} has a value that cannot be{hint}")
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _shown(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value

@@ -1,0 +1,197 @@
+"""The database: how it is opened, and how a transaction begins."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from crm_sync.errors import ConfigError, StoreError
+
+#: The schema this code was written for: the newest file in migrations/versions.
+SCHEMA_VERSION = "0001"
+
+
+class Store:
+    """One database, SQLite or PostgreSQL; safe to use from several threads.
+
+    SQLite runs in WAL with synchronous=FULL (a commit survives a power cut) and every writing transaction begins
+    IMMEDIATE: a deferred one that reads first fails at once with "database is locked" when somebody wrote in between,
+    whatever the busy time-out (design/reliability.md 0.8). Writers of one machine take turns by a file lock beside
+    the database, because SQLite's own busy handler sleeps in steps of up to 100 ms (design/performance.md 1).
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except SQLAlchemyError as error:
+            raise ConfigError(
+                "CRM_SYNC_DATABASE_URL is not a database URL; write sqlite:///crm_sync.db or "
+                "postgresql://user:password@host/database"
+            ) from error
+        name = parsed.get_backend_name()
+        if name == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        elif name != "sqlite":
+            raise ConfigError(
+                f"CRM_SYNC_DATABASE_URL names {name}; crm-sync runs on sqlite and postgresql. "
+                "Write sqlite:///crm_sync.db or postgresql://user:password@host/database"
+            )
+        elif not parsed.database or parsed.database == ":memory:":
+            raise ConfigError("CRM_SYNC_DATABASE_URL names no file; write sqlite:///crm_sync.db")
+        self.dialect = name
+        self.shown_url = parsed.render_as_string(hide_password=True)
+        self.path = Path(parsed.database) if name == "sqlite" and parsed.database else None
+        self._turn = threading.RLock()
+        self._lock_file: int | None = None
+        if self.path is not None:
+            self._create_private(self.path)
+        self.engine: Engine = create_engine(
+            parsed,
+            pool_pre_ping=name == "postgresql",
+            **({"connect_args": {"timeout": 30.0}} if name == "sqlite" else {"pool_size": 8}),
+        )
+        if name == "sqlite":
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    def _create_private(self, path: Path) -> None:
+        """Make the file readable by its owner alone: it will hold people's data."""
+        if not path.parent.is_dir():
+            raise StoreError(
+                f"The database folder {path.parent} does not exist; create it or change CRM_SYNC_DATABASE_URL"
+            )
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            self._lock_file = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"The database {path} cannot be opened ({error.strerror}); check the folder's owner and rights"
+            ) from error
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write; committed at the end, rolled back by an exception. Keep it short."""
+        if self._lock_file is None:
+            with self._translated(), self.engine.begin() as connection:
+                yield connection
+            return
+        with self._turn:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            try:
+                with (
+                    self._translated(),
+                    self.engine.connect().execution_options(crm_sync_writes=True) as connection,
+                    connection.begin(),
+                ):
+                    yield connection
+            finally:
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view; nothing may be written through it."""
+        with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            raise StoreError(
+                f"The database {self.shown_url} did not take the request: {_cause(error)}. "
+                "Check that it is running and has disk space; `crm-sync doctor` tries it"
+            ) from error
+
+    def schema_version(self) -> str:
+        """The schema the database has: "" when it is empty."""
+        with self.read() as connection:
+            if not self.engine.dialect.has_table(connection, "alembic_version"):
+                return ""
+            return connection.execute(text("select version_num from alembic_version")).scalar() or ""
+
+    def ready(self) -> None:
+        """Make sure that the schema is the one this code knows; an empty database gets it.
+
+        Raises:
+            StoreError: the schema is older (migrate it) or newer (upgrade crm-sync), never guessed.
+        """
+        found = self.schema_version()
+        if found == SCHEMA_VERSION:
+            return
+        if found == "":
+            self.migrate()
+        elif found in _known_versions():
+            raise StoreError(
+                f"The database has schema {found} and this crm-sync needs {SCHEMA_VERSION}: run crm-sync migrate"
+            )
+        else:
+            raise StoreError(
+                f"The database has schema {found}, which this crm-sync ({SCHEMA_VERSION}) does not know: "
+                "it was made by a newer version; upgrade crm-sync"
+            )
+
+    def migrate(self) -> tuple[str, str]:
+        """Bring the schema to SCHEMA_VERSION; returns (before, after). Refuses a schema it does not know."""
+        from alembic import command
+
+        before = self.schema_version()
+        if before and before not in _known_versions():
+            raise StoreError(
+                f"The database has schema {before}, which this crm-sync does not know; upgrade crm-sync first"
+            )
+        with self.write() as connection:
+            config = _alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        return before, self.schema_version()
+
+    def close(self) -> None:
+        self.engine.dispose()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # Python's own implicit BEGIN would be a deferred one; we begin by hand (see _begin_sqlite).
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA wal_autocheckpoint=4000")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("crm_sync_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _cause(error: DBAPIError) -> str:
+    """The driver's first line; it names no values, only what is wrong with the file or the server."""
+    return str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+
+
+def _alembic_config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _known_versions() -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory.from_config(_alembic_config()).walk_revisions()}

@@ -1,0 +1,381 @@
+"""Runs, their records and what each record was last seen with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, bindparam, func, insert, select, update
+
+from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
+from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun
+from crm_sync.store.engine import Store
+from crm_sync.store.tables import record_states, run_records, runs, unmapped_values
+from crm_sync.store.upsert import upsert
+
+#: A run record whose CRM write was intended and is not yet confirmed.
+WRITING = "Writing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One record in one run, as `show` and the audit tell it. `decisions` is empty where nothing was mapped."""
+
+    object_type: str
+    record_id: str
+    outcome: str
+    reason: str
+    decisions: tuple[FieldDecision, ...] = ()
+    batch_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordState:
+    """A sync's last attempt at a record. `seen` digests what it was based on (pipeline/select.py)."""
+
+    object_type: str
+    record_id: str
+    outcome: str
+    seen: bytes
+    attempted_at: datetime
+
+
+class Runs:
+    """The history: one row a run, one row a record in a run, one row a record for its last attempt."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    def open(self, run: SyncRun, *, owner: str) -> None:
+        with self._store.write() as connection:
+            connection.execute(insert(runs).values(_run_values(run) | {"owner": owner, "alive_at": run.started_at}))
+
+    def save(self, run: SyncRun, *, now: datetime) -> None:
+        """Its books as they stand; also the sign that the run is alive."""
+        values = _run_values(run) | {"alive_at": now}
+        with self._store.write() as connection:
+            connection.execute(update(runs).where(runs.c.id == run.id).values(values))
+
+    def unfinished(self) -> list[tuple[SyncRun, str, datetime]]:
+        """(run, owner, last sign of life) of every run that has not ended."""
+        query = select(runs).where(runs.c.status == RunStatus.RUNNING.value).order_by(runs.c.started_at)
+        with self._store.read() as connection:
+            return [(_run(row), row.owner, row.alive_at) for row in connection.execute(query)]
+
+    def get(self, run_id: str) -> SyncRun | None:
+        """By id, or by the only id that begins so."""
+        with self._store.read() as connection:
+            rows = connection.execute(
+                select(runs)
+                .where(runs.c.id.startswith(run_id, autoescape=True))
+                .order_by(runs.c.started_at.desc())
+                .limit(2)
+            ).all()
+        return _run(rows[0]) if len(rows) == 1 else next((_run(row) for row in rows if row.id == run_id), None)
+
+    def latest(self, *, limit: int = 20, sync: str | None = None) -> list[SyncRun]:
+        """Newest first."""
+        query = select(runs).order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(limit)
+        if sync is not None:
+            query = query.where(runs.c.sync == sync)
+        with self._store.read() as connection:
+            return [_run(row) for row in connection.execute(query)]
+
+    # --- records in a run ---------------------------------------------------------------------------------------
+
+    def intend(self, run_id: str, records: Sequence[RunRecord], *, now: datetime) -> None:
+        """What is about to be written, committed before the CRM is asked."""
+        with self._store.write() as connection:
+            connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in records])
+
+    def settle(
+        self,
+        run_id: str,
+        *,
+        sync: str,
+        intended: Sequence[RunRecord],
+        others: Sequence[RunRecord],
+        states: Sequence[RecordState],
+        now: datetime,
+    ) -> None:
+        """In one commit: what became of the intended records, the records that needed no write, the last attempts."""
+        with self._store.write() as connection:
+            if intended:
+                connection.execute(
+                    _CONFIRM,
+                    [
+                        {
+                            "b_run": run_id,
+                            "b_type": record.object_type,
+                            "b_id": record.record_id,
+                            "b_outcome": record.outcome,
+                            "b_reason": record.reason,
+                            "b_decisions": _encode(record.decisions),
+                            "b_at": now,
+                        }
+                        for record in intended
+                    ],
+                )
+            if others:
+                connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in others])
+            if states:
+                connection.execute(
+                    upsert(connection, record_states, ("outcome", "seen", "attempted_at", "run_id")),
+                    [
+                        {
+                            "sync": sync,
+                            "object_type": state.object_type,
+                            "record_id": state.record_id,
+                            "outcome": state.outcome,
+                            "seen": state.seen,
+                            "attempted_at": state.attempted_at,
+                            "run_id": run_id,
+                        }
+                        for state in states
+                    ],
+                )
+
+    def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
+        """A dead run's intended writes get an end: Skipped, with the reason."""
+        with self._store.write() as connection:
+            connection.execute(
+                update(run_records)
+                .where(run_records.c.run_id == run_id, run_records.c.outcome == WRITING)
+                .values(outcome=RecordOutcome.SKIPPED.value, reason=reason, at=now)
+            )
+
+    def records(
+        self, run_id: str, *, outcome: str | None = None, limit: int | None = None, object_type: str | None = None
+    ) -> Iterator[RunRecord]:
+        query = select(run_records).where(run_records.c.run_id == run_id).order_by(run_records.c.record_id)
+        if outcome is not None:
+            query = query.where(run_records.c.outcome == outcome)
+        if object_type is not None:
+            query = query.where(run_records.c.object_type == object_type)
+        if limit is not None:
+            query = query.limit(limit)
+        with self._store.read() as connection:
+            for row in connection.execute(query):
+                yield _record(row)
+
+    def reasons(self, run_id: str) -> list[tuple[str, str, str, int]]:
+        """(object type, outcome, reason, how many), most frequent first."""
+        count = func.count().label("n")
+        query = (
+            select(run_records.c.object_type, run_records.c.outcome, run_records.c.reason, count)
+            .where(run_records.c.run_id == run_id)
+            .group_by(run_records.c.object_type, run_records.c.outcome, run_records.c.reason)
+            .order_by(count.desc(), run_records.c.outcome, run_records.c.reason)
+        )
+        with self._store.read() as connection:
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
+
+    # --- last attempts ------------------------------------------------------------------------------------------
+
+    def states(self, sync: str, object_type: str, record_ids: Sequence[str]) -> dict[str, RecordState]:
+        """The last attempt at each of these records, where there was one."""
+        found: dict[str, RecordState] = {}
+        with self._store.read() as connection:
+            for start in range(0, len(record_ids), 500):
+                rows = connection.execute(
+                    select(
+                        record_states.c.record_id,
+                        record_states.c.outcome,
+                        record_states.c.seen,
+                        record_states.c.attempted_at,
+                    ).where(
+                        record_states.c.sync == sync,
+                        record_states.c.object_type == object_type,
+                        record_states.c.record_id.in_(record_ids[start : start + 500]),
+                    )
+                )
+                for record_id, outcome, seen, attempted_at in rows:
+                    found[record_id] = RecordState(
+                        object_type=object_type,
+                        record_id=record_id,
+                        outcome=outcome,
+                        seen=bytes(seen),
+                        attempted_at=attempted_at,
+                    )
+        return found
+
+    def attempted_before(
+        self, sync: str, object_type: str, before: datetime, outcomes: Iterable[str], *, after: str, limit: int
+    ) -> list[str]:
+        """Record ids in id order behind `after` whose last attempt is older than `before`."""
+        with self._store.read() as connection:
+            return list(
+                connection.execute(
+                    select(record_states.c.record_id)
+                    .where(
+                        record_states.c.sync == sync,
+                        record_states.c.object_type == object_type,
+                        record_states.c.attempted_at < before,
+                        record_states.c.outcome.in_(list(outcomes)),
+                        record_states.c.record_id > after,
+                    )
+                    .order_by(record_states.c.record_id)
+                    .limit(limit)
+                ).scalars()
+            )
+
+    # --- picklist values nobody mapped --------------------------------------------------------------------------
+
+    def count_unmapped(self, sync: str, seen: Mapping[tuple[str, str], int], *, now: datetime) -> None:
+        """Add to the tally of (CRM field, Apollo value) pairs that no table maps."""
+        if not seen:
+            return
+        with self._store.write() as connection:
+            statement = upsert(
+                connection,
+                unmapped_values,
+                ("last_at",),
+                add=("seen",),
+            )
+            connection.execute(
+                statement,
+                [
+                    {"sync": sync, "field": field, "value": value[:400], "seen": count, "first_at": now, "last_at": now}
+                    for (field, value), count in seen.items()
+                ],
+            )
+
+    def unmapped(self, sync: str | None = None) -> list[tuple[str, str, str, int]]:
+        """(sync, CRM field, Apollo value, times seen), most frequent first."""
+        query = select(
+            unmapped_values.c.sync, unmapped_values.c.field, unmapped_values.c.value, unmapped_values.c.seen
+        ).order_by(unmapped_values.c.seen.desc(), unmapped_values.c.value)
+        if sync is not None:
+            query = query.where(unmapped_values.c.sync == sync)
+        with self._store.read() as connection:
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
+
+
+# Built once: composing a statement costs more than running it.
+_CONFIRM = (
+    update(run_records)
+    .where(
+        run_records.c.run_id == bindparam("b_run"),
+        run_records.c.object_type == bindparam("b_type"),
+        run_records.c.record_id == bindparam("b_id"),
+    )
+    .values(
+        outcome=bindparam("b_outcome"),
+        reason=bindparam("b_reason"),
+        decisions=bindparam("b_decisions"),
+        at=bindparam("b_at"),
+    )
+)
+
+
+def _run_values(run: SyncRun) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "sync": run.sync,
+        "crm": run.crm,
+        "object_type": run.object_type,
+        "kind": run.kind.value,
+        "status": run.status.value,
+        "reason": run.reason,
+        "trigger": run.trigger,
+        "config_version": run.config_version,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "counts": orjson.dumps(asdict(run.counts)).decode(),
+        "credits": run.credits,
+        "calls": orjson.dumps(run.calls, option=orjson.OPT_SORT_KEYS).decode(),
+        "left_out": orjson.dumps(run.left_out, option=orjson.OPT_SORT_KEYS).decode(),
+        "parents": orjson.dumps(asdict(run.parents)).decode(),
+    }
+
+
+def _run(row: Row[Any]) -> SyncRun:
+    return SyncRun(
+        id=row.id,
+        sync=row.sync,
+        crm=row.crm,
+        object_type=row.object_type,
+        kind=RunKind(row.kind),
+        status=RunStatus(row.status),
+        reason=row.reason,
+        trigger=row.trigger,
+        config_version=row.config_version,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        counts=Counts(**orjson.loads(row.counts)),
+        credits=row.credits or Decimal(0),
+        calls=orjson.loads(row.calls),
+        left_out=orjson.loads(row.left_out),
+        parents=Counts(**orjson.loads(row.parents)),
+    )
+
+
+def _record_values(run_id: str, record: RunRecord, now: datetime) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "object_type": record.object_type,
+        "record_id": record.record_id,
+        "outcome": record.outcome,
+        "reason": record.reason,
+        "decisions": _encode(record.decisions),
+        "batch_id": record.batch_id,
+        "at": now,
+    }
+
+
+def _encode(decisions: tuple[FieldDecision, ...]) -> bytes | None:
+    """One JSON array a record instead of a row a field: a run of a million records stays writable."""
+    if not decisions:
+        return None
+    return orjson.dumps(
+        [(d.field, d.source, d.rule, d.outcome, d.old, d.new, d.reason) for d in decisions], default=_plain
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    raise TypeError(type(value).__name__)
+
+
+def _record(row: Row[Any]) -> RunRecord:
+    decisions = tuple(
+        FieldDecision(
+            field=field,
+            source=source,
+            rule=WriteRule(rule),
+            outcome=FieldOutcome(outcome),
+            old=tuple(old) if isinstance(old, list) else old,
+            new=tuple(new) if isinstance(new, list) else new,
+            reason=reason,
+        )
+        for field, source, rule, outcome, old, new, reason in (orjson.loads(row.decisions) if row.decisions else ())
+    )
+    return RunRecord(
+        object_type=row.object_type,
+        record_id=row.record_id,
+        outcome=row.outcome,
+        reason=row.reason,
+        decisions=decisions,
+        batch_id=row.batch_id,
+    )
+
+
+#: What a later run may leave out when nothing changed since (pipeline/select.py).
+SETTLED = tuple(
+    outcome.value
+    for outcome in (
+        RecordOutcome.UPDATED,
+        RecordOutcome.UNCHANGED,
+        RecordOutcome.NO_MATCH,
+        RecordOutcome.NEEDS_REVIEW,
+        RecordOutcome.INVALID,
+        RecordOutcome.SKIPPED,
+    )
+)

@@ -1,0 +1,648 @@
+"""Every mistake an admin can make in crm_sync.yaml, and the sentence that answers it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from crm_sync.config.loader import Loaded, folder, kept, load, load_path
+from crm_sync.config.model import Band, SendKey
+from crm_sync.config.problems import ConfigProblems, Severity
+from crm_sync.config.schema import NOT_YET
+from crm_sync.domain.changes import WriteRule
+from crm_sync.errors import ConfigError
+from crm_sync.mapping.picklists import fold
+
+BASE = """\
+version: 1
+crms:
+  salesforce:
+    type: salesforce
+    environment: sandbox
+  hs:
+    type: hubspot
+    environment: production
+syncs:
+  contacts:
+    crm: salesforce
+    object: Contact
+    match:
+      send:
+        email: Email
+    fields:
+      Title: person.title
+"""
+
+
+def loaded(old: str = "", new: str = "", **files: bytes) -> Loaded:
+    assert old in BASE
+    text = BASE.replace(old, new) if old else BASE
+    return load(text.encode(), read_file=kept({f"{name}.csv": content for name, content in files.items()}))
+
+
+def found(old: str = "", new: str = "", **files: bytes) -> list[str]:
+    return [str(problem).removeprefix("crm_sync.yaml:") for problem in loaded(old, new, **files).problems]
+
+
+def field(mapping: str, **files: bytes) -> list[str]:
+    """The problems when Title is mapped as `mapping`, whose column 1 is column 14 of line 17."""
+    return found("Title: person.title", f"Title: {mapping}", **files)
+
+
+def test_a_small_configuration_is_read_with_its_defaults() -> None:
+    config = loaded().require()
+
+    assert config.text == BASE.encode()
+    assert (config.timezone, config.workers, config.placeholders) == ("UTC", 4, ())
+    assert (config.crms["hs"].type, config.crms["hs"].environment, config.crms["hs"].write) == (
+        "hubspot",
+        "production",
+        "auto",
+    )
+    sync = config.syncs["contacts"]
+    assert (sync.crm, sync.object_type, sync.parent, sync.is_company) == ("salesforce", "Contact", None, False)
+    assert sync.choose.missing_any == ("Title",)
+    assert (sync.choose.at_most, sync.choose.after_no_match_wait) == (None, timedelta(days=180))
+    assert sync.match.send == (SendKey(key="email", fields=("Email",)),)
+    assert sync.match.need_one_of == (("email",),)
+    [mapping] = sync.fields
+    assert (mapping.field, mapping.source, mapping.rule) == ("Title", "person.title", WriteRule.FILL)
+    assert (mapping.picklist, mapping.bands, mapping.unmapped, mapping.join) == (None, (), "ask", None)
+
+
+def test_everything_a_field_can_say_is_read() -> None:
+    text = (
+        BASE.replace(
+            "      Title: person.title\n",
+            """\
+      Title: {from: person.title, write: never, transform: trim, max: 80, when: "person.email_status = verified"}
+      Level__c:
+        from: person.seniority
+        write: replace
+        picklist: {Executive: [c_suite, owner], "1": vp}
+        unmapped: {use: Other}
+      Note__c: {template: "{{ person.city }}, {{ person.country }}", write: replace}
+      Departments__c: {from: person.departments, join: "; ", transform: [trim, title_case]}
+      Size__c: {from: organization.estimated_num_employees, bands: {"51+": "51..", "1-50": "1..50"}}
+      Revenue__c: {from: organization.annual_revenue, round: 1000}
+      Industry__c: {from: organization.industry, picklist_file: map.csv, unmapped: "use: Other"}
+    account: {via: AccountId, fields: {Name: organization.name}}
+""",
+        )
+        .replace(
+            "    match:\n",
+            '    choose: {where: "AccountId != null", or_older_than: 2w, at_most: 20, after_no_match_wait: 4h}\n    match:\n',
+        )
+        .replace("Email\n", "Email\n        domain: [Account.Website | domain, Email|domain]\n")
+    )
+
+    config = load(text.encode(), read_file=kept({"map.csv": b"apollo,crm\nbanking,Finance\n"})).require()
+
+    sync = config.syncs["contacts"]
+    by_name = {mapping.field: mapping for mapping in sync.fields}
+    assert sync.choose.where == "AccountId != null"
+    assert (sync.choose.or_older_than, sync.choose.after_no_match_wait) == (timedelta(weeks=2), timedelta(hours=4))
+    assert sync.choose.at_most == 20
+    # `never` and `replace` never make a record due.
+    assert sync.choose.missing_any == ("Departments__c", "Size__c", "Revenue__c", "Industry__c")
+    assert sync.match.send[1] == SendKey(key="domain", fields=("Account.Website", "Email"), as_domain=True)
+    assert (by_name["Title"].transform, by_name["Title"].max) == (("trim",), 80)
+    assert by_name["Title"].when == "person.email_status = verified"
+    assert by_name["Level__c"].picklist == {fold("c_suite"): "Executive", fold("owner"): "Executive", fold("vp"): "1"}
+    assert (by_name["Level__c"].unmapped, by_name["Level__c"].unmapped_use) == ("use", "Other")
+    assert (by_name["Industry__c"].unmapped, by_name["Industry__c"].unmapped_use) == ("use", "Other")
+    assert by_name["Industry__c"].picklist == {fold("banking"): "Finance"}
+    assert by_name["Note__c"].template == "{{ person.city }}, {{ person.country }}"
+    assert by_name["Departments__c"].join == "; "
+    assert by_name["Size__c"].bands == (Band(value="1-50", low=1, high=50), Band(value="51+", low=51, high=None))
+    assert by_name["Revenue__c"].round == 1000
+    assert sync.parent is not None
+    assert (sync.parent.via, sync.parent.object_type) == ("AccountId", "Account")
+    assert config.files == {"map.csv": b"apollo,crm\nbanking,Finance\n"}
+
+
+# --- one mistake each ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("version: 1", "version: 2", ['1:10: version: "2": this program reads configurations of version 1. Write version: 1.']),
+        ("version: 1\n", "", ["1:1: `version` is missing. Write 1."]),
+        ("crms:", "crm:", ['2:1: crm: unknown key "crm". Did you mean crms?']),
+        (
+            "version: 1",
+            "version: 1\ntimezone: Europe/Berln",
+            ['2:11: timezone: "Europe/Berln": there is no such time zone. Did you mean Europe/Berlin?'],
+        ),
+        (
+            "version: 1",
+            "version: 1\ntimezone: ../../etc/passwd",
+            [
+                '2:11: timezone: "../../etc/passwd": there is no such time zone. '
+                "Write a name such as Europe/Berlin or America/New_York."
+            ],
+        ),
+        (
+            "version: 1",
+            "version: 1\napollo: {workers: many}",
+            ['2:19: apollo.workers: expected a whole number from 1 to 32, got "many".'],
+        ),
+        (
+            "version: 1",
+            "version: 1\napollo: {workers: 0}",
+            ['2:19: apollo.workers: expected a whole number from 1 to 32, got "0".'],
+        ),
+        (
+            "version: 1",
+            "version: 1\nplaceholders:",
+            ["2:1: placeholders: there is no value here. Write a list of texts, or remove the key."],
+        ),
+        (
+            "    environment: sandbox\n",
+            "",
+            ["3:3: crms.salesforce: `environment` is missing. Write sandbox or production."],
+        ),
+        (
+            "environment: sandbox",
+            "environment: prod",
+            ['5:18: crms.salesforce.environment: unknown environment "prod". Did you mean production?'],
+        ),
+        ("type: salesforce", "type: sforce", ['4:11: crms.salesforce.type: unknown CRM type "sforce". Did you mean salesforce?']),
+        (
+            "  hs:",
+            "  apollo:",
+            [
+                '6:3: crms.apollo: "apollo": this name is taken by the settings CRM_SYNC_APOLLO_…. Choose another name.',
+            ],
+        ),
+        (
+            "  hs:",
+            "  My CRM:",
+            [
+                "6:3: crms.My CRM: \"My CRM\": a CRM's name has lower-case letters, digits and underscores only. "
+                "It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL.",
+            ],
+        ),
+        (
+            "crm: salesforce",
+            "crm: salesforces",
+            ['11:10: syncs.contacts.crm: there is no CRM "salesforces" under `crms`. Did you mean salesforce?'],
+        ),
+        (
+            "object: Contact",
+            "object: contacts",
+            [
+                '12:13: syncs.contacts.object: "contacts" is not an object a sync can fill in a salesforce CRM. '
+                "Did you mean Contact?"
+            ],
+        ),
+        (
+            "object: Contact",
+            "object: [Contact]",
+            [
+                "12:13: syncs.contacts.object: expected Contact, Lead or Account (Salesforce), contacts or companies "
+                "(HubSpot), got a list."
+            ],
+        ),
+        ("    object: Contact\n", "", [
+            "10:3: syncs.contacts: `object` is missing. Write Contact, Lead or Account (Salesforce), contacts or "
+            "companies (HubSpot)."
+        ]),
+        ("    object: Contact\n", "    object: Contact\n    schedul: {every: 4h}\n", [
+            '13:5: syncs.contacts.schedul: unknown key "schedul". Did you mean schedule?'
+        ]),
+        ("        email: Email", "        e_mail: Email", [
+            '15:9: syncs.contacts.match.send.e_mail: unknown key "e_mail". Did you mean email?'
+        ]),
+        ("email: Email", "first_name: FirstName", [
+            "14:7: syncs.contacts.match.send: these keys are too weak to find anybody by. "
+            "Send email, linkedin_url, or both names and the domain."
+        ]),
+        ("email: Email", "email: Email | lower", [
+            '15:16: syncs.contacts.match.send.email: "Email | lower": only "| domain" can follow the field. '
+            'Write it as in "Account.Website | domain".'
+        ]),
+        ("email: Email", "email: Email | domain", [
+            '15:16: syncs.contacts.match.send.email: "| domain" is only for the key `domain`.'
+        ]),
+        ("email: Email", "email: the mail", [
+            '15:16: syncs.contacts.match.send.email: "the mail": this is not the API name of a field. '
+            "API names have letters, digits and underscores; `crm-sync fields` lists them."
+        ]),
+        ("    fields:", "      need_one_of: [email, [first_name, domain]]\n    fields:", [
+            "16:28: syncs.contacts.match.need_one_of[1]: first_name is not a key of `send`. Known here: email."
+        ]),
+        ("    fields:", "      need_one_of: [emial]\n    fields:", [
+            '16:21: syncs.contacts.match.need_one_of[0]: unknown key of `send` "emial". Did you mean email?'
+        ]),
+        ("Email\n", "Email\n        domain: Website\n      need_one_of: [domain]\n", [
+            "17:21: syncs.contacts.match.need_one_of[0]: domain alone does not identify a person. "
+            "Ask for email, linkedin_url, or both names and the domain."
+        ]),
+        ("    fields:\n      Title: person.title\n", "    fields:\n", [
+            "16:5: syncs.contacts.fields: there is no field here. Write at least one field."
+        ]),
+        ("    match:", "    choose: {at_most: 1.5}\n    match:", [
+            '13:23: syncs.contacts.choose.at_most: expected a whole number from 1 to 100,000,000, got "1.5".'
+        ]),
+        ("    match:", "    choose: {or_older_than: 6 months}\n    match:", [
+            '13:29: syncs.contacts.choose.or_older_than: "6 months": this is not a duration. '
+            "Write a number and m, h, d or w: 30m, 4h, 120d, 2w."
+        ]),
+        ("    match:", "    choose: {where: [{property: x, operator: EQ, value: 1}]}\n    match:", [
+            '13:21: syncs.contacts.choose.where: a filter for Salesforce is text. '
+            'Write a SOQL condition: "AccountId != null".'
+        ]),
+        ("    fields:", "    account: {via: AccountId, fields: {Title: person.title}}\n    fields:", [
+            "16:46: syncs.contacts.account.fields.Title: the company's record is filled from organization.*; there is "
+            "no person to take this from."
+        ]),
+        ("Contact\n", "Lead\n    account: {via: AccountId, fields: {Name: organization.name}}\n", [
+            "13:5: syncs.contacts.account: `account` goes with contacts; Lead has no company record of its own."
+        ]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_answered_with_its_place_and_its_cure(old: str, new: str, expected: list[str]) -> None:
+    assert found(old, new) == expected
+
+
+@pytest.mark.parametrize(
+    ("mapping", "expected"),
+    [
+        ("person.titel", ['17:14: T: "person.titel": Apollo has no such attribute. Did you mean person.title?']),
+        ("title", ['17:14: T: "title": Apollo has no such attribute. Did you mean person.title?']),
+        (
+            "person.organization.name",
+            ['17:14: T: "person.organization.name": Apollo has no such attribute. Did you mean organization.name?'],
+        ),
+        (
+            "xyzzy",
+            ['17:14: T: "xyzzy": Apollo has no such attribute. `crm-sync fields apollo` lists them.'],
+        ),
+        (
+            "person.phone_numbers",
+            [
+                '17:14: T: "person.phone_numbers": this cannot be mapped: it is the employer\'s switchboard, never the '
+                "person's own number; use organization.primary_phone.sanitized_number for the switchboard, and `phones` "
+                "for people."
+            ],
+        ),
+        ("[person.title]", [
+            "17:14: T: expected an Apollo attribute such as person.title or a mapping (from, template, write, when, "
+            "transform, join, max, round, picklist, picklist_file, unmapped, bands, ignore_change_below), got a list."
+        ]),
+        ("{}", ["17:14: T: `from` is missing. Write an Apollo attribute, for example from: person.title."]),
+        ("{from: person.title, writ: fill}", ['17:35: T.writ: unknown key "writ". Did you mean write?']),
+        ("{from: person.title, write: fil}", ['17:42: T.write: unknown write rule "fil". Did you mean fill?']),
+        ("{from: person.title, write: always}", [
+            '17:42: T.write: unknown write rule "always". Known here: never, fill, track, review, replace.'
+        ]),
+        ("{from: person.title, transform: [trim, titlecase]}", [
+            '17:53: T.transform[1]: "titlecase": there is no such transform. Did you mean title_case?'
+        ]),
+        ("{from: person.title, template: \"{{ person.city }}\"}", [
+            "17:35: T.template: a field has either `from` or `template`. Remove one of them."
+        ]),
+        ("{template: \"{{ person.town }}\"}", [
+            '17:25: T.template: "{{ person.town }}": Apollo has no such attribute. Did you mean person.name?'
+        ]),
+        ("{template: \"{{ person.city }\"}", [
+            '17:25: T.template: "{{ person.city }": a placeholder in this template cannot be read. '
+            "Write it as {{ person.city }}."
+        ]),
+        ("{template: \"constant\"}", [
+            '17:25: T.template: "constant": this template names no Apollo attribute. Write one as {{ person.city }}.'
+        ]),
+        ("{from: person.title, when: \"person.email_status == verified\"}", [
+            '17:41: T.when: "person.email_status == verified": "==" is not an operator here. Write a single =.'
+        ]),
+        ("{from: person.title, when: \"person.email_state = verified\"}", [
+            '17:41: T.when: "person.email_state = verified": Apollo has no such attribute. Did you mean person.email_status?'
+        ]),
+        ("{from: person.title, join: \", \"}", [
+            "17:35: T.join: `join` is for lists; person.title is text."
+        ]),
+        ("{from: person.title, round: 10}", ["17:35: T.round: `round` is for numbers; person.title is text."]),
+        ("{from: person.title, bands: {a: \"1..2\"}}", ["17:35: T.bands: `bands` are for numbers; person.title is text."]),
+        ("{from: organization.founded_year, max: 10}", [
+            "17:48: T.max: `max` shortens text; organization.founded_year is a whole number."
+        ]),
+        ("{from: organization.founded_year, bands: {a: \"5-9\"}}", [
+            '17:59: T.bands.a: "5-9": this is not a range of numbers. Write it with two dots: "1..50", or "51.." '
+            "without an end."
+        ]),
+        ("{from: organization.founded_year, bands: {a: \"9..5\"}}", [
+            '17:59: T.bands.a: "9..5": the range ends before it begins. Write "5..9".'
+        ]),
+        ("{from: organization.founded_year, bands: {a: \"1..50\", b: \"50..\"}}", [
+            '17:68: T.bands.b: the bands "a" and "b" overlap.'
+        ]),
+        ("{from: organization.founded_year, bands: {a: \"1..50\", b: \"52..\"}}", [
+            "17:71: warning: T.bands.b: numbers between 50 and 52 are in no band and stay without a value."
+        ]),
+        ("{from: person.seniority, picklist: {A: [vp], B: [director, vp]}}", [
+            '17:73: T.picklist.B: the Apollo value "vp" has two CRM values, "A" and "B". Keep one of them.'
+        ]),
+        ("{from: person.seniority, picklist: {A: []}, picklist_file: m.csv}", [
+            "17:58: T.picklist_file: a field has either `picklist` or `picklist_file`. Remove one of them."
+        ]),
+        ("{from: person.seniority, picklist_file: nothing.csv}", [
+            '17:54: T.picklist_file: the file "nothing.csv" cannot be read beside the configuration. '
+            "It is a CSV file with the columns apollo and crm."
+        ]),
+        ("{from: person.seniority, picklist_file: ../secret.csv}", [
+            '17:54: T.picklist_file: "../secret.csv": the file must lie beside the configuration or below it. '
+            'Write a name such as "map.csv".'
+        ]),
+        ("{from: organization.industry, picklist_file: \"builtin:salesforce_industri\"}", [
+            '17:59: T.picklist_file: there is no built-in table "salesforce_industri". '
+            "Did you mean salesforce_industry?"
+        ]),
+        ("{from: person.seniority, picklist: {A: vp}, unmapped: skip}", [
+            '17:68: T.unmapped: unknown answer to an unmapped value "skip". Known here: ask, leave.'
+        ]),
+        ("{from: person.seniority, picklist: {A: vp}, unmapped: {us: A}}", [
+            '17:69: T.unmapped.us: unknown key "us". Did you mean use?'
+        ]),
+        ("{from: person.title, write: track}", [
+            "17:42: T.write: not available yet: the write rule track. Use never, fill or replace until a later version "
+            "brings it."
+        ]),
+        ("{from: organization.founded_year, ignore_change_below: 5}", [
+            '17:69: T.ignore_change_below: "5": this is not a percentage. Write a number from 0 to 100 and a percent '
+            "sign: 5%.",
+            "17:48: T.ignore_change_below: not available yet: ignoring small changes. Remove it until a later version "
+            "brings it.",
+        ]),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_field_is_answered_with_its_place_and_its_cure(mapping: str, expected: list[str]) -> None:
+    said = [line.replace("syncs.contacts.fields.Title", "T") for line in field(mapping, m=b"apollo,crm\n")]
+
+    assert sorted(said) == sorted(expected)
+
+
+def test_all_mistakes_are_reported_at_once_from_top_to_bottom() -> None:
+    text = BASE.replace("version: 1", "version: 7").replace("person.title", "person.titel").replace("Contact", "Kontact")
+
+    result = load(text.encode())
+
+    assert result.config is None
+    assert [p.line for p in result.problems] == [1, 12, 17]
+    with pytest.raises(ConfigProblems) as caught:
+        result.require()
+    assert len(str(caught.value).splitlines()) == 3
+    assert caught.value.problems == result.problems
+
+
+def test_mistakes_beside_a_duplicate_key_are_reported_too() -> None:
+    lines = found("      Title: person.title", "      Title: person.titel\n      Title: person.title")
+
+    assert [line.split(": ", 1)[0] for line in lines] == ["17:14", "18:7"]
+
+
+def test_a_company_sync_knows_no_person() -> None:
+    lines = found("object: Contact", "object: Account")
+
+    assert lines == [
+        "15:9: syncs.contacts.match.send.email: a company is not looked up by email. "
+        "Known here: domain, linkedin_url, organization_name.",
+        "17:14: syncs.contacts.fields.Title: a company look-up is filled from organization.*; there is no person to "
+        "take this from.",
+    ] or lines == [
+        "14:7: syncs.contacts.match.send: these keys are too weak to find anybody by. Send domain or linkedin_url.",
+        "15:9: syncs.contacts.match.send.email: a company is not looked up by email. "
+        "Known here: domain, linkedin_url, organization_name.",
+        "17:14: syncs.contacts.fields.Title: a company look-up is filled from organization.*; there is no person to "
+        "take this from.",
+    ]
+
+
+# --- HubSpot's filters ------------------------------------------------------------------------------------------------
+
+
+def hubspot(where: str) -> Loaded:
+    text = BASE.replace("crm: salesforce", "crm: hs").replace(
+        "object: Contact\n", f"object: contacts\n    choose: {{where: {where}}}\n"
+    )
+    return load(text.encode())
+
+
+def test_a_flat_list_of_hubspot_filters_is_one_group() -> None:
+    config = hubspot("[{property: a, operator: EQ, value: 007}, {property: b, operator: HAS_PROPERTY}]").require()
+
+    assert config.syncs["contacts"].choose.where == [
+        [{"property": "a", "operator": "EQ", "value": "007"}, {"property": "b", "operator": "HAS_PROPERTY"}]
+    ]
+
+
+def test_a_list_of_lists_of_hubspot_filters_is_kept() -> None:
+    config = hubspot("[[{property: a, operator: IN, values: [x, 1]}], [{property: b, operator: EQ, value: x}]]").require()
+
+    where = config.syncs["contacts"].choose.where
+    assert [len(group) for group in where] == [1, 1]
+    assert where[0][0]["values"] == ["x", "1"]
+
+
+@pytest.mark.parametrize(
+    ("where", "place", "words"),
+    [
+        ("city = Paris", "13:21", "a filter for HubSpot is a list"),
+        ("[]", "13:21", "a filter for HubSpot is a list"),
+        ("[{operator: EQ, value: 1}]", "13:22", "`property` is missing"),
+        ("[{property: a, operator: EQUALS, value: 1}]", "13:47", 'unknown operator "EQUALS". Did you mean EQ?'),
+        ("[{property: a, operator: EQ}]", "13:22", 'the operator "EQ" needs `value`'),
+        ("[{property: a, operator: IN, value: x}]", "13:22", 'the operator "IN" needs `values`'),
+        ("[{property: a, operator: IN, values: x}]", "13:59", "`values` is a list"),
+        ("[{property: a, operator: BETWEEN, value: 1}]", "13:22", 'the operator "BETWEEN" needs `highValue`'),
+        ("[{propety: a, property: a, operator: EQ, value: 1}]", "13:23", "Did you mean property?"),
+        ("[[{property: a, operator: EQ, value: 1}], {property: a}]", "13:63", "cannot be mixed"),
+    ],
+)
+def test_a_mistake_in_a_hubspot_filter_is_placed(where: str, place: str, words: str) -> None:
+    [problem] = [str(p) for p in hubspot(where).problems]
+
+    assert problem.startswith(f"crm_sync.yaml:{place}: ")
+    assert words in problem
+
+
+# --- picklist files ---------------------------------------------------------------------------------------------------
+
+WITH_FILE = "{from: person.seniority, picklist_file: m.csv}"
+
+
+def test_a_picklist_file_with_semicolons_quotes_and_a_byte_order_mark_is_read() -> None:
+    result = loaded(
+        "Title: person.title", f"Title: {WITH_FILE}", m='\ufeffCRM;Apollo\r\n"Exec; top";c_suite\r\n;intern\r\n\r\n'.encode()
+    )
+
+    assert result.require().syncs["contacts"].fields[0].picklist == {fold("c_suite"): "Exec; top"}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a,b\n1,2\n", "m.csv:1:1: the first line does not name the columns. Write apollo,crm."),
+        (b"", "m.csv:1:1: the first line does not name the columns. Write apollo,crm."),
+        (b"apollo,crm\nvp\n", "m.csv:2:1: this line has too few columns. Write an Apollo value, then a CRM value."),
+        (b"apollo,crm\n,VP\n", "m.csv:2:1: this line has no Apollo value."),
+        (
+            b"apollo,crm\nvp,VP\nVP,Boss\n",
+            'm.csv:3:1: the Apollo value "VP" has two CRM values, "VP" and "Boss". Keep one of them.',
+        ),
+        (b"apollo,crm\nvp,\xff\n", "m.csv:2:1: this is not UTF-8 text. Save the file as CSV UTF-8."),
+        (b"x" * (1024 * 1024 + 1), "m.csv:1:1: a picklist file may have at most 1,048,576 bytes."),
+    ],
+)
+def test_a_mistake_in_a_picklist_file_names_that_file_and_line(content: bytes, expected: str) -> None:
+    assert field(WITH_FILE, m=content) == [expected]
+
+
+def test_files_are_read_beside_the_configuration_only(tmp_path: Path) -> None:
+    inside = tmp_path / "config"
+    inside.mkdir()
+    (inside / "m.csv").write_bytes(b"apollo,crm\nvp,VP\n")
+    (tmp_path / "outside.csv").write_bytes(b"apollo,crm\nvp,VP\n")
+    (inside / "link.csv").symlink_to(tmp_path / "outside.csv")
+    (inside / "crm_sync.yaml").write_text(BASE.replace("Title: person.title", f"Title: {WITH_FILE}"))
+
+    config = load_path(inside / "crm_sync.yaml").require()
+
+    assert config.syncs["contacts"].fields[0].picklist == {fold("vp"): "VP"}
+    with pytest.raises(OSError, match="link.csv"):
+        folder(inside)("link.csv")
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"crm_sync\.yaml does not exist\. `crm-sync init` writes"):
+        load_path(tmp_path / "crm_sync.yaml")
+
+
+def test_a_built_in_table_needs_no_file() -> None:
+    config = loaded(
+        "Title: person.title", 'Industry: {from: organization.industry, picklist_file: "builtin:salesforce_industry"}'
+    ).require()
+
+    table = config.syncs["contacts"].fields[0].picklist
+    assert table is not None
+    assert table[fold("banking")] == "Banking"
+    assert config.files == {}
+
+
+# --- not available yet ------------------------------------------------------------------------------------------------
+
+PRODUCT_EXAMPLE = (Path(__file__).parent / "product_example.yaml").read_bytes()
+
+
+def test_the_example_of_the_product_page_lacks_nothing_but_later_features() -> None:
+    result = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"}))
+
+    assert [(p.line, p.path) for p in result.problems] == [
+        (12, "budget"),
+        (20, "suppress"),
+        (25, "stamps"),
+        (35, "syncs.contacts-nightly.schedule"),
+        (50, "syncs.contacts-nightly.match.trust_when"),
+        (51, "syncs.contacts-nightly.match.otherwise"),
+        (54, "syncs.contacts-nightly.fields.LinkedIn__c.write"),
+        (55, "syncs.contacts-nightly.fields.Department__c.write"),
+        (58, "syncs.contacts-nightly.fields.Seniority__c.write"),
+        (67, "syncs.contacts-nightly.fields.Email.write"),
+        (71, "syncs.contacts-nightly.account.fields.NumberOfEmployees.write"),
+        (72, "syncs.contacts-nightly.phones"),
+        (81, "syncs.contacts-nightly.job_change"),
+        (86, "syncs.accounts-weekly.schedule"),
+        (90, "syncs.accounts-weekly.fields.Industry.write"),
+        (91, "syncs.accounts-weekly.fields.NumberOfEmployees.write"),
+        (91, "syncs.accounts-weekly.fields.NumberOfEmployees.ignore_change_below"),
+        (95, "alerts"),
+        (99, "keep"),
+    ]
+    assert all(p.message.startswith("not available yet: ") for p in result.problems)
+
+
+def test_the_example_without_later_features_is_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crm_sync.config.schema.NOT_YET", {})
+
+    config = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"})).require()
+
+    contacts, accounts = config.syncs.values()
+    assert contacts.choose.missing_any == ("Title", "Seniority__c")
+    assert accounts.choose.missing_any == ("Industry", "NumberOfEmployees", "Size_Band__c", "AnnualRevenue")
+    assert contacts.match.need_one_of == (("email",), ("linkedin_url",), ("first_name", "last_name", "domain"))
+    assert config.timezone == "America/New_York"
+    assert config.placeholders == ("[[unknown]]", "n/a", "-", "unknown")
+
+
+@pytest.mark.parametrize("pattern", NOT_YET)
+def test_each_later_key_refuses_by_name_in_the_example_or_here(pattern: str) -> None:
+    extra = b"""
+  guarded:
+    crm: salesforce
+    object: Contact
+    match: {send: {email: Email}}
+    fields: {Title: {from: person.title, write: review}}
+    account: {via: AccountId, fields: {NumberOfEmployees: {from: organization.estimated_num_employees, ignore_change_below: 5%}}}
+"""
+    text = PRODUCT_EXAMPLE.replace(b"write: auto", b"write: fast").replace(b"\nalerts:", extra + b"\nalerts:")
+
+    paths = [p.path.split(".") for p in load(text).problems if p.message.startswith("not available yet")]
+
+    steps = pattern.split(".")
+    assert any(len(p) == len(steps) and all(s in ("*", q) for s, q in zip(steps, p, strict=True)) for p in paths)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    ["alerts: []", "budget: {}", "budget:", "keep:"],
+)
+def test_an_empty_later_section_asks_for_nothing(harmless: str) -> None:
+    assert [line for line in found("version: 1", f"version: 1\n{harmless}") if "not available" in line] == []
+
+
+def test_a_mistake_inside_a_later_section_is_its_own_problem() -> None:
+    lines = found("version: 1", "version: 1\nbudget: {per_run: lots, per_weak: 5, at_limit: stop, in_doubt: {retry_up_to: x}}")
+
+    assert lines == [
+        "2:1: budget: not available yet: spending limits. Remove it until a later version brings it.",
+        '2:19: budget.per_run: "lots": this is not a number of credits. Write a number such as 500 or 12.5.',
+        '2:25: budget.per_weak: unknown key "per_weak". Did you mean per_week?'.replace("per_week", "per_day"),
+        '2:38: budget.at_limit: unknown value "stop". Known here: pause, fail.',
+        '2:67: budget.in_doubt.retry_up_to: "x": this is not a number of credits. Write a number such as 500 or 12.5.',
+    ] or lines[2].startswith("2:25: budget.per_weak: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("{every: 4h, cron: '0 4 * * 0'}", "one of days, cron and every"),
+        ("{days: weekdays}", "`at` is missing"),
+        ("{every: 4h, at: '02:30'}", "`at` goes with `days` only"),
+        ("{cron: '0 4 * *'}", "not a cron expression of five fields"),
+        ("{days: [mon, tues], at: '02:30'}", "Did you mean tue?"),
+        ("{days: daily, at: 25:00}", "not a time of day"),
+    ],
+)
+def test_a_mistake_in_a_schedule_is_reported_beside_its_absence(schedule: str, words: str) -> None:
+    lines = found("    match:", f"    schedule: {schedule}\n    match:")
+
+    assert len(lines) == 2
+    assert any("not available yet" in line for line in lines)
+    assert any(words in line for line in lines)
+
+
+def test_the_way_of_writing_may_be_said_when_it_is_the_default() -> None:
+    assert found("environment: sandbox", "environment: sandbox\n    write: auto") == []
+    assert "Use auto until" in found("environment: sandbox", "environment: sandbox\n    write: bulk")[0]
+
+
+def test_warnings_stay_with_the_configuration() -> None:
+    result = loaded(
+        "Title: person.title", 'Size: {from: organization.founded_year, bands: {a: "1..5", b: "9.."}}'
+    )
+
+    assert [p.severity for p in result.problems] == [Severity.WARNING]
+    assert result.require().warnings == (str(result.problems[0]),)
