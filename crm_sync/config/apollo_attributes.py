@@ -56,6 +56,17 @@ class Attribute:
 
 
 @cache
+def _vocabularies() -> Mapping[str, tuple[str, ...]]:
+    lists = orjson.loads(files("crm_sync").joinpath("data/apollo_vocabularies.json").read_bytes())
+    return {name: tuple(words) for name, words in lists.items()}
+
+
+def vocabulary(name: str) -> tuple[str, ...]:
+    """The words of one of Apollo's closed lists (Attribute.vocabulary), empty for an unknown name."""
+    return _vocabularies().get(name, ())
+
+
+@cache
 def _all() -> Mapping[str, Attribute]:
     rows = orjson.loads(files("crm_sync").joinpath("data/apollo_attributes.json").read_bytes())
     found: dict[str, Attribute] = {}

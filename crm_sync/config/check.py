@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from crm_sync.config.apollo_attributes import Attribute, AttributeKind, find
+from crm_sync.config.apollo_attributes import Attribute, AttributeKind, find, vocabulary
 from crm_sync.config.model import Config, CrmConfig, FieldMapping, ParentMapping, Sync
 from crm_sync.config.problems import Path, Problem, Severity, nearest, shown
 from crm_sync.config.text import Document, ordered, parse
 from crm_sync.domain.changes import WriteRule
-from crm_sync.domain.records import Choice, FieldKind, FieldSchema, ObjectSchema
+from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema
 from crm_sync.errors import ConfigError
-from crm_sync.mapping.picklists import builtin_table
+from crm_sync.mapping.picklists import builtin_table, choice_index, fold
 from crm_sync.ports import Selection
 
 _TEXTS = frozenset((FieldKind.TEXT, FieldKind.LONG_TEXT))
@@ -100,7 +100,7 @@ class _Checker:
         host = urlsplit(url).hostname or ""
         if crm.type != "salesforce" or not host.endswith(".salesforce.com"):
             return
-        # Sandboxes live at <org>--<name>.sandbox.my.salesforce.com, older ones without ".sandbox"; test. logs in to them.
+        # A sandbox is <org>--<name>.sandbox.my.salesforce.com, an older one has no ".sandbox"; test. logs in to them.
         is_sandbox = "--" in host or ".sandbox." in host or host.startswith("test.")
         actual = "sandbox" if is_sandbox else "production"
         if actual != crm.environment:
@@ -131,11 +131,16 @@ class _Checker:
         field = schema.fields.get(name)
         if field is None:
             by_label = {each.label.casefold(): each.name for each in schema.fields.values()}
-            guess = by_label.get(name.casefold()) or nearest(name, schema.fields)
+            # Without the ending that all of Salesforce's own fields share, or any two of them look alike.
+            stems = {each.removesuffix("__c"): each for each in schema.fields}
+            stem = nearest(name.removesuffix("__c"), stems)
+            guess = by_label.get(name.casefold()) or (stems[stem] if stem is not None else None)
             self._say(
                 path,
                 f"{schema.object_type} has no field {name}, or this user may not see it.",
-                f"Did you mean {guess}?" if guess else f"`crm-sync fields {schema.crm} {schema.object_type}` lists them.",
+                f"Did you mean {guess}?"
+                if guess
+                else f"`crm-sync fields {schema.crm} {schema.object_type}` lists them.",
                 key=key,
             )
         return field
@@ -206,9 +211,7 @@ class _Checker:
             placeholders=self._config.placeholders,
         )
 
-    def _parent(
-        self, at: Path, parent: ParentMapping, crm: Describes, schema: ObjectSchema, sync: Sync
-    ) -> None:
+    def _parent(self, at: Path, parent: ParentMapping, crm: Describes, schema: ObjectSchema, sync: Sync) -> None:
         via = self._known((*at, "via"), parent.via, schema)
         if via is not None and parent.object_type not in via.refers_to:
             pointing = [f.name for f in schema.fields.values() if parent.object_type in f.refers_to]
@@ -238,7 +241,9 @@ class _Checker:
             return
         if field.kind is FieldKind.BOOLEAN and mapping.rule is WriteRule.FILL:
             where = (*at, "write") if self._has((*at, "write")) else at
-            self._say(where, f"{field.name} is a checkbox, which is never blank, so `fill` never writes it.", "Use replace.")
+            self._say(
+                where, f"{field.name} is a checkbox, which is never blank, so `fill` never writes it.", "Use replace."
+            )
         attribute = find(mapping.source) if mapping.source else None
         if self._fits(at, mapping, field, attribute):
             self._choices(at, mapping, field)
@@ -248,15 +253,16 @@ class _Checker:
             if keys:
                 self._say(
                     (*at, "write"),
-                    f"{mapping.field} is what Apollo is asked by ({keys[0]}); replacing it changes who is found next time.",
+                    f"{mapping.field} is sent to Apollo as {keys[0]}; replacing it changes who is found next time.",
                     "Use fill.",
                     severity=Severity.WARNING,
                 )
         seen = self._unmapped.get((sync.name, mapping.field), 0)
         if seen and field.kind in _CHOICES:
+            have = "values seen so far have" if seen > 1 else "value seen so far has"
             self._say(
                 at,
-                f"{seen} Apollo value{'s' if seen > 1 else ''} seen so far {'have' if seen > 1 else 'has'} no CRM value.",
+                f"{seen} Apollo {have} no CRM value.",
                 "Add them to the picklist table, or set `unmapped`.",
                 key=True,
                 severity=Severity.NOTE,
@@ -270,18 +276,16 @@ class _Checker:
             self._say((*at, "bands"), f"{target}; `bands` give picklist values or text.", key=True)
             return False
         if mapping.picklist is not None and field.kind not in _CHOICES:
-            return self._table_without_picklist(at, mapping, field)
+            return self._table_without_picklist(at, field)
         if attribute is None:
             if field.kind in _TEMPLATE_FITS:
                 return True
             self._say(path, f"a template is text, and {target}.")
             return False
         kind = attribute.kind
-        if mapping.bands:
-            kind = AttributeKind.TEXT
-        elif kind is AttributeKind.LIST and mapping.join is not None:
-            kind = AttributeKind.TEXT
-        elif kind is not AttributeKind.LIST and mapping.picklist is not None:
+        if "year" in mapping.transform and kind is AttributeKind.DATE:
+            kind = AttributeKind.INTEGER
+        elif mapping.bands or "domain" in mapping.transform or self._becomes_text(mapping, kind):
             kind = AttributeKind.TEXT
         if field.kind in _FITS[kind]:
             return True
@@ -298,18 +302,15 @@ class _Checker:
         self._say(path, f"{attribute.path} is {said}, and {target}.", suggestion)
         return False
 
-    def _table_without_picklist(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> bool:
+    @staticmethod
+    def _becomes_text(mapping: FieldMapping, kind: AttributeKind) -> bool:
+        """A joined list is one text; a table's value is one for a single word, and stays a list for a list."""
+        return mapping.join is not None if kind is AttributeKind.LIST else mapping.picklist is not None
+
+    def _table_without_picklist(self, at: Path, field: FieldSchema) -> bool:
         path = (*at, "picklist") if self._has((*at, "picklist")) else (*at, "picklist_file")
-        takes_text = field.kind in _TEXTS
-        self._say(
-            path,
-            f"{field.name} is {_a(field.kind)}, not a picklist"
-            + ("; the values are translated, and nothing checks them." if takes_text else "."),
-            "" if takes_text else "Remove the table.",
-            key=True,
-            severity=Severity.WARNING if takes_text else Severity.ERROR,
-        )
-        return takes_text
+        self._say(path, f"{field.name} is {_a(field.kind)}, not a picklist.", "Remove the table.", key=True)
+        return False
 
     def _choices(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
         if field.kind not in _CHOICES or not field.choices:
@@ -322,13 +323,31 @@ class _Checker:
         wanted += [(band.value, (*at, "bands", band.value)) for band in mapping.bands]
         if mapping.unmapped == "use":
             wanted.append((mapping.unmapped_use, (*at, "unmapped")))
+        live = choice_index(field.choices)
         for value, path in wanted:
-            if not _is_active(value, field.choices):
+            if fold(value) not in live:
                 self._say(path, *_no_choice(value, field), key=path[-1] != "unmapped")
+        attribute = find(mapping.source)
+        words = vocabulary(attribute.vocabulary) if attribute is not None else ()
+        if (
+            mapping.picklist is None
+            and not mapping.transform
+            and words
+            and not any(fold(word) in live for word in words)
+        ):
+            self._say(
+                at,
+                f"none of Apollo's {len(words)} words for {mapping.source} is a value of {field.name}, so nothing will "
+                "be written.",
+                "Add `picklist` with the CRM's values and Apollo's words for each.",
+                key=True,
+                severity=Severity.WARNING,
+            )
 
     def _choices_of_file(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
         path = (*at, "picklist_file")
-        gone = [v for v in dict.fromkeys((mapping.picklist or {}).values()) if not _is_active(v, field.choices)]
+        live = choice_index(field.choices)
+        gone = [value for value in dict.fromkeys((mapping.picklist or {}).values()) if fold(value) not in live]
         node = self._document.root
         for step in path:
             node = node.get(str(step)) if node is not None else None
@@ -356,19 +375,17 @@ class _Checker:
             )  # fmt: skip
 
 
-def _is_active(value: str, choices: tuple[Choice, ...]) -> bool:
-    return any(c.active and value in (c.value, c.label) for c in choices)
-
-
 def _no_choice(value: str, field: FieldSchema) -> tuple[str, str]:
     active = [c.value for c in field.choices if c.active]
-    by_label = {c.label.casefold(): c.value for c in field.choices if c.active}
-    guess = by_label.get(value.casefold()) or nearest(value, active)
+    guess = nearest(value, active)
     is_there = any(value in (c.value, c.label) for c in field.choices)
     state = "is not active in" if is_there else "is not a value of"
     if guess is not None:
         return f"{shown(value)} {state} {field.name}.", f"Did you mean {guess}?"
-    return f"{shown(value)} {state} {field.name}.", f"Active: {', '.join(active[:12])}{', …' if len(active) > 12 else ''}."
+    return (
+        f"{shown(value)} {state} {field.name}.",
+        f"Active: {', '.join(active[:12])}{', …' if len(active) > 12 else ''}.",
+    )
 
 
 def _a(kind: FieldKind) -> str:

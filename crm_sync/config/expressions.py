@@ -1,6 +1,6 @@
 """The small languages inside crm_sync.yaml: durations, bands, conditions, templates, key fields.
 
-Pure, and independent of the file they stand in; what cannot be read raises Unreadable with a sentence.
+Pure, and independent of the file they stand in; what cannot be read raises UnreadableError with a sentence.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FIELD_OR_PARENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?\Z")
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """`text` is not what is expected there; `suggestion` shows the right form."""
 
     def __init__(self, message: str, suggestion: str = "") -> None:
@@ -33,7 +33,7 @@ def duration(text: str) -> timedelta:
     """30m, 4h, 120d, 2w. No months and no years: they have no one length."""
     match = _DURATION.match(text.strip())
     if match is None:
-        raise Unreadable("this is not a duration.", "Write a number and m, h, d or w: 30m, 4h, 120d, 2w.")
+        raise UnreadableError("this is not a duration.", "Write a number and m, h, d or w: 30m, 4h, 120d, 2w.")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
@@ -41,7 +41,7 @@ def percentage(text: str) -> Decimal:
     """5% -> 5."""
     match = _PERCENTAGE.match(text.strip())
     if match is None or Decimal(match[1]) > 100:
-        raise Unreadable("this is not a percentage.", "Write a number from 0 to 100 and a percent sign: 5%.")
+        raise UnreadableError("this is not a percentage.", "Write a number from 0 to 100 and a percent sign: 5%.")
     return Decimal(match[1])
 
 
@@ -52,7 +52,7 @@ def amount(text: str) -> Decimal:
     except InvalidOperation:
         value = Decimal(-1)
     if not value.is_finite() or value < 0 or value > 10**9:
-        raise Unreadable("this is not a number of credits.", "Write a number such as 500 or 12.5.")
+        raise UnreadableError("this is not a number of credits.", "Write a number such as 500 or 12.5.")
     return value
 
 
@@ -60,7 +60,7 @@ def time_of_day(text: str) -> tuple[int, int]:
     """02:30 -> (2, 30)."""
     match = _TIME.match(text)
     if match is None:
-        raise Unreadable("this is not a time of day.", 'Write hours and minutes with 24 hours: "02:30".')
+        raise UnreadableError("this is not a time of day.", 'Write hours and minutes with 24 hours: "02:30".')
     return int(match[1]), int(match[2])
 
 
@@ -68,17 +68,19 @@ def band(text: str) -> tuple[float | None, float | None]:
     """1..50 -> (1, 50); 51.. -> (51, None). Both ends belong to the band."""
     match = _BAND.match(text.strip())
     if match is None or not (match[1] or match[2]):
-        raise Unreadable("this is not a range of numbers.", 'Write it with two dots: "1..50", or "51.." without an end.')
+        raise UnreadableError(
+            "this is not a range of numbers.", 'Write it with two dots: "1..50", or "51.." without an end.'
+        )
     low, high = (float(end) if end else None for end in match.groups())
     if low is not None and high is not None and low > high:
-        raise Unreadable("the range ends before it begins.", f'Write "{match[2]}..{match[1]}".')
+        raise UnreadableError("the range ends before it begins.", f'Write "{match[2]}..{match[1]}".')
     return low, high
 
 
 def field_name(text: str, *, parent: bool = False) -> str:
     """A field's API name; with `parent` also one of the parent record ("Account.Website")."""
     if (_FIELD_OR_PARENT if parent else _FIELD).match(text) is None:
-        raise Unreadable(
+        raise UnreadableError(
             "this is not the API name of a field.",
             "API names have letters, digits and underscores; `crm-sync fields` lists them.",
         )
@@ -89,7 +91,7 @@ def key_field(text: str) -> tuple[str, bool]:
     """One entry of `match.send`: "Account.Website | domain" -> ("Account.Website", True)."""
     name, pipe, function = (part.strip() for part in text.partition("|"))
     if pipe and function != "domain":
-        raise Unreadable('only "| domain" can follow the field.', 'Write it as in "Account.Website | domain".')
+        raise UnreadableError('only "| domain" can follow the field.', 'Write it as in "Account.Website | domain".')
     return field_name(name, parent=True), bool(pipe)
 
 
@@ -123,6 +125,7 @@ _WHEN_HELP = 'Write a condition such as "person.email_status = verified", "… i
 _PATH = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.]*)\s*")
 _OPERATOR = re.compile(r"(!=|==|=|in\b|is\s+not\s+blank\b|is\s+blank\b)\s*", re.IGNORECASE)
 _VALUE = re.compile(r"\"([^\"]*)\"|'([^']*)'|([^\"',\[\]=]+?)(?=\s*(?:,|\]|\s+and\s|\Z))", re.IGNORECASE)
+_DANGLING = re.compile(r"\sor\s|\s(?:and|or)\Z", re.IGNORECASE)
 _AND = re.compile(r"\s+and\s+", re.IGNORECASE)
 
 
@@ -134,10 +137,10 @@ def parse_when(text: str) -> tuple[Condition, ...]:
         path = _PATH.match(text, at)
         operator = _OPERATOR.match(text, path.end()) if path else None
         if path is None or operator is None:
-            raise Unreadable("this condition cannot be read.", _WHEN_HELP)
+            raise UnreadableError("this condition cannot be read.", _WHEN_HELP)
         word = " ".join(operator[1].lower().split())
         if word == "==":
-            raise Unreadable('"==" is not an operator here.', "Write a single =.")
+            raise UnreadableError('"==" is not an operator here.', "Write a single =.")
         at = operator.end()
         values: tuple[str, ...] = ()
         if word == "in":
@@ -150,23 +153,23 @@ def parse_when(text: str) -> tuple[Condition, ...]:
             return tuple(conditions)
         joint = _AND.match(text, at) or _AND.match(text, max(at - 1, 0))
         if joint is None:
-            raise Unreadable("conditions can only be joined by `and`.", "For several values use `in [a, b]`.")
+            raise UnreadableError("conditions can only be joined by `and`.", "For several values use `in [a, b]`.")
         at = joint.end()
 
 
 def _one_value(text: str, at: int) -> tuple[str, int]:
     match = _VALUE.match(text, at)
     if match is None:
-        raise Unreadable("a value is missing in this condition.", _WHEN_HELP)
+        raise UnreadableError("a value is missing in this condition.", _WHEN_HELP)
     value = next(group for group in match.groups() if group is not None).strip()
-    if match[3] is not None and re.search(r"\sor\s", value, re.IGNORECASE):
-        raise Unreadable("conditions can only be joined by `and`.", "For several values use `in [a, b]`.")
+    if match[3] is not None and _DANGLING.search(value):
+        raise UnreadableError("conditions can only be joined by `and`.", "For several values use `in [a, b]`.")
     return value, match.end()
 
 
 def _list_of_values(text: str, at: int) -> tuple[tuple[str, ...], int]:
     if text[at : at + 1] != "[":
-        raise Unreadable("`in` needs a list in brackets.", _WHEN_HELP)
+        raise UnreadableError("`in` needs a list in brackets.", _WHEN_HELP)
     values: list[str] = []
     at += 1
     while True:
@@ -181,7 +184,7 @@ def _list_of_values(text: str, at: int) -> tuple[tuple[str, ...], int]:
         if mark == "]":
             return tuple(values), at
         if mark != ",":
-            raise Unreadable('the list of `in` has no closing "]".', _WHEN_HELP)
+            raise UnreadableError('the list of `in` has no closing "]".', _WHEN_HELP)
 
 
 # --- templates ------------------------------------------------------------------------------------------------
@@ -210,7 +213,7 @@ def parse_template(text: str) -> tuple[TemplatePart, ...]:
     if at < len(text):
         parts.append(TemplatePart(text=text[at:]))
     if any("{{" in part.text or "}}" in part.text for part in parts):
-        raise Unreadable("a placeholder in this template cannot be read.", "Write it as {{ person.city }}.")
+        raise UnreadableError("a placeholder in this template cannot be read.", "Write it as {{ person.city }}.")
     if not any(part.path for part in parts):
-        raise Unreadable("this template names no Apollo attribute.", "Write one as {{ person.city }}.")
+        raise UnreadableError("this template names no Apollo attribute.", "Write one as {{ person.city }}.")
     return tuple(parts)

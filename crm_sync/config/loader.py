@@ -7,10 +7,11 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
 
-from crm_sync.config.apollo_attributes import AttributeKind, find
+from crm_sync.config.apollo_attributes import AttributeKind, find, vocabulary
 from crm_sync.config.model import (
     Band,
     Choose,
@@ -22,7 +23,7 @@ from crm_sync.config.model import (
     SendKey,
     Sync,
 )
-from crm_sync.config.problems import ConfigProblems, Path, Problem, Severity, did_you_mean, shown
+from crm_sync.config.problems import InvalidConfigError, Path, Problem, Severity, did_you_mean, shown
 from crm_sync.config.schema import COMPANY_KEYS, OBJECTS, SCHEMA, Findings, refuse_what_is_not_built
 from crm_sync.config.text import MAX_BYTES, Document, ordered, parse
 from crm_sync.domain.changes import WriteRule
@@ -61,10 +62,10 @@ class Loaded:
         """The configuration.
 
         Raises:
-            ConfigProblems: it has errors; the text is one line for each.
+            InvalidConfigError: it has errors; the text is one line for each.
         """
         if self.config is None:
-            raise ConfigProblems(problem for problem in self.problems if problem.severity is Severity.ERROR)
+            raise InvalidConfigError(problem for problem in self.problems if problem.severity is Severity.ERROR)
         return self.config
 
 
@@ -210,20 +211,25 @@ class _Reader:
     def _schedule(self, at: Path, values: Mapping[str, Any] | None) -> None:
         if values is None:
             return
-        ways = [way for way in ("days", "cron", "every") if way in values]
+        keys = self._keys_at(at)
+        ways = [way for way in ("days", "cron", "every") if way in keys]
         if len(ways) > 1:
             self._error(at, f"a schedule has one of days, cron and every, not {' and '.join(ways)}.")
-        elif ways == ["days"] and "at" not in values:
+        elif ways == ["days"] and "at" not in keys:
             self._error(at, "`at` is missing.", 'Write the time, for example at: "02:30".')
-        elif "at" in values and ways != ["days"]:
+        elif "at" in keys and ways != ["days"]:
             self._error((*at, "at"), "`at` goes with `days` only.", key=True)
+        elif not keys:
+            self._error(
+                at, "the schedule is empty.", 'Write {days: weekdays, at: "02:30"}, {cron: "…"} or {every: 4h}.'
+            )
 
-    def _choose(
-        self, at: Path, values: Mapping[str, Any], crm_type: str, fields: tuple[FieldMapping, ...]
-    ) -> Choose:
+    def _choose(self, at: Path, values: Mapping[str, Any], crm_type: str, fields: tuple[FieldMapping, ...]) -> Choose:
         where = values.get("where")
         if where is not None and crm_type == "salesforce" and not isinstance(where, str):
-            self._error((*at, "where"), "a filter for Salesforce is text.", 'Write a SOQL condition: "AccountId != null".')
+            self._error(
+                (*at, "where"), "a filter for Salesforce is text.", 'Write a SOQL condition: "AccountId != null".'
+            )
         if where is not None and crm_type == "hubspot":
             where = self._hubspot_filters((*at, "where"), where)
         missing_any = values.get("missing_any")
@@ -295,8 +301,10 @@ class _Reader:
             if as_domain and key != "domain":
                 self._error(path, '"| domain" is only for the key `domain`.')
             send.append(SendKey(key=key, fields=tuple(dict.fromkeys(f for f, _ in entries)), as_domain=as_domain))
-        if "send" in values and not sent:
+        if "send" in values and not self._keys_at((*at, "send")):
             self._error((*at, "send"), "nothing is sent.", "Write at least one key, for example email: Email.")
+        if is_company:
+            sent = {key: entries for key, entries in sent.items() if key in COMPANY_KEYS}
         return Match(send=tuple(send), need_one_of=self._need_one_of(at, values, sent, is_company=is_company))
 
     def _need_one_of(
@@ -307,11 +315,13 @@ class _Reader:
         given = values.get("need_one_of")
         if given is None:
             usable = tuple(proof for proof in proofs if all(key in sent for key in proof))
-            if sent and not usable:
+            if sent and not usable and len(sent) == len(self._keys_at((*at, "send"))):
                 self._error((*at, "send"), "these keys are too weak to find anybody by.", f"Send {words}.", key=True)
             return usable
         for i, group in enumerate(given):
             unsent = [key for key in group if key not in sent]
+            if unsent and unsent[0] in self._keys_at((*at, "send")):
+                continue  # it is sent, and was refused above
             if unsent and sent:
                 hint = did_you_mean(unsent[0], [key for key in sent if key not in group])
                 self._error((*at, "need_one_of", i), f"{unsent[0]} is not a key of `send`.", hint)
@@ -407,9 +417,11 @@ class _Reader:
             refuse("join", f"`join` is for lists; {said}.")
         if known and "max" in values and (kind.is_number or kind is AttributeKind.BOOLEAN):
             refuse("max", f"`max` shortens text; {said}.")
-        for key in ("picklist", "picklist_file", "join", "bands"):
-            if "max" in values and key in values and key != "join":
+        for key in ("picklist", "picklist_file", "bands"):
+            if "max" in values and key in values:
                 refuse("max", f"`max` would cut values of `{key}`.", "Remove `max`.")
+        if known and "transform" in values and (kind.is_number or kind is AttributeKind.BOOLEAN):
+            refuse("transform", f"`transform` is for text; {said}.")
         if "ignore_change_below" in values and known and not kind.is_number:
             refuse("ignore_change_below", f"`ignore_change_below` is for numbers; {said}.")
 
@@ -418,30 +430,33 @@ class _Reader:
     def _picklist(self, at: Path, values: Mapping[str, Any]) -> Mapping[str, str] | None:
         if "picklist" in values:
             rows = (
-                ((*at, "picklist", crm_value), apollo, crm_value)
+                ((*at, "picklist", crm_value, position), apollo, crm_value)
                 for crm_value, apollo_values in values["picklist"].items()
-                for apollo in apollo_values
+                for position, apollo in enumerate(apollo_values)
             )
-            return self._inverted(rows)
+            return self._inverted(rows, _vocabulary(values))
         if "picklist_file" in values:
             return self._picklist_file((*at, "picklist_file"), values["picklist_file"])
         return None
 
-    def _inverted(self, rows: Iterable[tuple[Path, str, str]]) -> dict[str, str]:
+    def _inverted(self, rows: Iterable[tuple[Path, str, str]], words: tuple[str, ...]) -> dict[str, str]:
         table: dict[str, str] = {}
+        known = {fold(word) for word in words}
         for path, apollo, crm_value in rows:
+            if known and fold(apollo) not in known:
+                # Not an error: the spelling of some industries is reconstructed (contracts/apollo.md 2.1, 2026-10).
+                self._warn(path, f"{shown(apollo)} is not a word Apollo is known to use.", did_you_mean(apollo, words))
             first = table.setdefault(fold(apollo), crm_value)
             if first != crm_value:
-                self._error(path, *_two_values(apollo, first, crm_value), key=True)
+                self._error(path, *_two_values(apollo, first, crm_value))
         return table
 
     def _picklist_file(self, at: Path, name: str) -> Mapping[str, str] | None:
         if name.startswith("builtin:"):
-            table = name.removeprefix("builtin:")
-            if table in BUILTIN_TABLES:
-                return builtin_table(table)
-            hint = did_you_mean(table, BUILTIN_TABLES)
-            self._error(at, f"there is no built-in table {shown(table)}.", hint)
+            builtin = name.removeprefix("builtin:")
+            if builtin in BUILTIN_TABLES:
+                return builtin_table(builtin)
+            self._error(at, f"there is no built-in table {shown(builtin)}.", did_you_mean(builtin, BUILTIN_TABLES))
             return None
         try:
             content = self._read_file(name)
@@ -469,7 +484,7 @@ class _Reader:
             (Band(value=value, low=low, high=high) for value, (low, high) in values.items()),
             key=lambda band: (band.low is not None, band.low or 0.0),
         )
-        for one, other in _neighbours(bands):
+        for one, other in pairwise(bands):
             if one.high is None or other.low is None or other.low <= one.high:
                 self._error(
                     (*at, other.value), f"the bands {shown(one.value)} and {shown(other.value)} overlap.", key=True
@@ -482,6 +497,12 @@ class _Reader:
         return tuple(bands)
 
 
+def _vocabulary(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The closed list the field's Apollo words come from; empty when there is none, or transforms change the words."""
+    attribute = find(values.get("from", ""))
+    return vocabulary(attribute.vocabulary) if attribute is not None and "transform" not in values else ()
+
+
 def _identifies(group: tuple[str, ...], *, is_company: bool) -> bool:
     keys = set(group)
     if is_company:
@@ -490,18 +511,18 @@ def _identifies(group: tuple[str, ...], *, is_company: bool) -> bool:
     return bool(keys & {"email", "linkedin_url"}) or (named and bool(keys & {"domain", "organization_name"}))
 
 
-def _neighbours(bands: list[Band]) -> Iterator[tuple[Band, Band]]:
-    return zip(bands, bands[1:], strict=False)
-
-
 def _article(kind: AttributeKind) -> str:
     return {AttributeKind.TEXT: "text", AttributeKind.LONG_TEXT: "long text"}.get(
-        kind, ("an " if kind.value[0] in "aeio" else "a ") + kind.value + (" value" if kind is AttributeKind.BOOLEAN else "")
+        kind,
+        ("an " if kind.value[0] in "aeio" else "a ") + kind.value + (" value" if kind is AttributeKind.BOOLEAN else ""),
     )
 
 
 def _two_values(apollo: str, first: str, second: str) -> tuple[str, str]:
-    return f"the Apollo value {shown(apollo)} has two CRM values, {shown(first)} and {shown(second)}.", "Keep one of them."
+    return (
+        f"the Apollo value {shown(apollo)} has two CRM values, {shown(first)} and {shown(second)}.",
+        "Keep one of them.",
+    )
 
 
 def _in_csv(file: str, line: int, message: str, suggestion: str = "") -> Problem:
@@ -509,7 +530,7 @@ def _in_csv(file: str, line: int, message: str, suggestion: str = "") -> Problem
 
 
 def _csv_rows(file: str, content: bytes) -> Iterator[Problem | tuple[int, str, str]]:
-    """(line, Apollo value, CRM value) of a picklist file. A row without a CRM value says "left unmapped" and is skipped."""
+    """(line, Apollo value, CRM value) of a picklist file; a row without a CRM value means "not mapped", skipped."""
     if len(content) > MAX_BYTES:
         yield _in_csv(file, 1, f"a picklist file may have at most {MAX_BYTES:,} bytes.")
         return
@@ -532,7 +553,9 @@ def _csv_rows(file: str, content: bytes) -> Iterator[Problem | tuple[int, str, s
             if not any(cell.strip() for cell in row):
                 continue
             if len(row) <= max(apollo, crm):
-                yield _in_csv(file, rows.line_num, "this line has too few columns.", "Write an Apollo value, then a CRM value.")
+                yield _in_csv(
+                    file, rows.line_num, "this line has too few columns.", "Write an Apollo value, then a CRM value."
+                )
             elif not row[apollo].strip():
                 yield _in_csv(file, rows.line_num, "this line has no Apollo value.")
             elif row[crm].strip():

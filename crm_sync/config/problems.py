@@ -43,7 +43,7 @@ class Problem:
         return f"{self.file}:{self.line}:{self.column}: {kind}{where}{self.message}{hint}"
 
 
-class ConfigProblems(ConfigError):
+class InvalidConfigError(ConfigError):
     """A configuration that cannot be used. Its text is one line per problem."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -69,7 +69,15 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
         return by_folded[folded]
     # difflib's ratio of 0.6 accepts "schedul" and "estimated_employees" and refuses words that merely share letters.
     close = difflib.get_close_matches(folded[:200], by_folded, n=1, cutoff=0.6)
-    return by_folded[close[0]] if close else None
+    if close:
+        return by_folded[close[0]]
+    # "prod" is production and "EQUALS" is EQ, when nothing else begins alike.
+    alike = [
+        c for c in by_folded if (len(folded) > 2 and c.startswith(folded)) or (len(c) > 1 and folded.startswith(c))
+    ]
+    if len(alike) == 1:
+        return by_folded[alike[0]]
+    return None
 
 
 def did_you_mean(word: str, known: Iterable[str], *, at_most: int = 12) -> str:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from crm_sync.config import expressions
 from crm_sync.config.apollo_attributes import attributes, find
-from crm_sync.config.expressions import Unreadable
+from crm_sync.config.expressions import UnreadableError
 from crm_sync.config.problems import Path, Problem, did_you_mean, dotted, nearest, shown
 from crm_sync.config.text import Document, Kind, Node
 from crm_sync.domain.changes import WriteRule
@@ -69,7 +69,7 @@ class Shape(Protocol):
         """The value, or INVALID after saying why in `into`."""
         ...
 
-    def keys(self) -> Iterator[tuple[str, Key]]:
+    def below(self) -> Iterator[tuple[str, Key]]:
         """The keys right below, "*" for names the admin chooses; nothing for a plain value."""
         ...
 
@@ -95,7 +95,7 @@ def _unexpected(shape: Shape, node: Node, path: Path, into: Findings) -> Any:
 class _Leaf:
     """A shape without keys of its own."""
 
-    def keys(self) -> Iterator[tuple[str, Key]]:
+    def below(self) -> Iterator[tuple[str, Key]]:
         return iter(())
 
 
@@ -117,7 +117,7 @@ class Text(_Leaf):
             return INVALID
         try:
             return self.parse(node.text)
-        except Unreadable as error:
+        except UnreadableError as error:
             into.add(node, path, f"{shown(node.text)}: {error.message}", error.suggestion)
             return INVALID
 
@@ -217,8 +217,8 @@ class ListOf:
         values = [self.item.read(item, (*path, position), into) for position, item in enumerate(node.items)]
         return INVALID if INVALID in values else tuple(values)
 
-    def keys(self) -> Iterator[tuple[str, Key]]:
-        return self.item.keys()
+    def below(self) -> Iterator[tuple[str, Key]]:
+        return self.item.below()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +253,7 @@ class Group:
                 into.add_at(path, f"`{name_}` is missing.", f"Write {key.shape.wanted}.")
         return values
 
-    def keys(self) -> Iterator[tuple[str, Key]]:
+    def below(self) -> Iterator[tuple[str, Key]]:
         return iter(self.known.items())
 
 
@@ -280,14 +280,14 @@ class Named:
         for name, child in node.entries:
             try:
                 self.check(name.text)
-            except Unreadable as error:
+            except UnreadableError as error:
                 into.add(name, (*path, name.text), f"{shown(name.text)}: {error.message}", error.suggestion)
             value = self.item.read(child, (*path, name.text), into)
             if value is not INVALID:
                 values[name.text] = value
         return values
 
-    def keys(self) -> Iterator[tuple[str, Key]]:
+    def below(self) -> Iterator[tuple[str, Key]]:
         yield "*", Key(shape=self.item)
 
 
@@ -314,8 +314,8 @@ class WordOrGroup:
             return _unexpected(self, node, path, into)
         return self.word.read(node, path, into)
 
-    def keys(self) -> Iterator[tuple[str, Key]]:
-        return self.group.keys()
+    def below(self) -> Iterator[tuple[str, Key]]:
+        return self.group.below()
 
 
 def _either(words: Sequence[str]) -> str:
@@ -352,8 +352,8 @@ class TextOrGroup:
         value = self.group.known[self.key].shape.read(node, path, into)
         return INVALID if value is INVALID else {self.key: value}
 
-    def keys(self) -> Iterator[tuple[str, Key]]:
-        return self.group.keys()
+    def below(self) -> Iterator[tuple[str, Key]]:
+        return self.group.below()
 
 
 # --- what single values mean ------------------------------------------------------------------------------------
@@ -370,24 +370,24 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 def _crm_name(text: str) -> str:
     if _CRM_NAME.match(text) is None:
-        raise Unreadable(
+        raise UnreadableError(
             "a CRM's name has lower-case letters, digits and underscores only.",
             "It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL.",
         )
     if text in _RESERVED_CRM_NAMES:
-        raise Unreadable(f"this name is taken by the settings CRM_SYNC_{text.upper()}_….", "Choose another name.")
+        raise UnreadableError(f"this name is taken by the settings CRM_SYNC_{text.upper()}_….", "Choose another name.")
     return text
 
 
 def _sync_name(text: str) -> str:
     if _SYNC_NAME.match(text) is None:
-        raise Unreadable("a sync's name has letters, digits, - and _ only, at most 61.")
+        raise UnreadableError("a sync's name has letters, digits, - and _ only, at most 61.")
     return text
 
 
 def _version(text: str) -> int:
     if text != "1":
-        raise Unreadable("this program reads configurations of version 1.", "Write version: 1.")
+        raise UnreadableError("this program reads configurations of version 1.", "Write version: 1.")
     return 1
 
 
@@ -396,7 +396,7 @@ def _time_zone(text: str) -> str:
         ZoneInfo(text)
     except (KeyError, ValueError, OSError):
         suggestion = did_you_mean(text, sorted(available_timezones()), at_most=0)
-        raise Unreadable(
+        raise UnreadableError(
             "there is no such time zone.", suggestion or "Write a name such as Europe/Berlin or America/New_York."
         ) from None
     return text
@@ -409,12 +409,12 @@ def _apollo_path(text: str) -> str:
     if attribute is not None and not attribute.refused:
         return name
     if attribute is not None:
-        raise Unreadable(f"this cannot be mapped: {attribute.refused}.")
+        raise UnreadableError(f"this cannot be mapped: {attribute.refused}.")
     known = [each.path for each in attributes()]
     # "person.organization.name" and "title" are one word away from the path that is meant.
     tail = [path for path in known if name.endswith("." + path) or path.split(".", 1)[1] == name]
     guess = tail[0] if tail else nearest(name, known)
-    raise Unreadable(
+    raise UnreadableError(
         "Apollo has no such attribute.", f"Did you mean {guess}?" if guess else "`crm-sync fields apollo` lists them."
     )
 
@@ -434,14 +434,14 @@ def _template(text: str) -> str:
 
 def _transform(text: str) -> str:
     if text not in TRANSFORMS:
-        raise Unreadable("there is no such transform.", did_you_mean(text, TRANSFORMS, at_most=30))
+        raise UnreadableError("there is no such transform.", did_you_mean(text, TRANSFORMS, at_most=30))
     return text
 
 
 def _cron(text: str) -> str:
     fields = text.split()
     if len(fields) != 5 or not all(_CRON_FIELD.match(each) for each in fields):
-        raise Unreadable(
+        raise UnreadableError(
             "this is not a cron expression of five fields.", 'Minute, hour, day, month, weekday: "0 4 * * 0".'
         )
     return text
@@ -449,19 +449,23 @@ def _cron(text: str) -> str:
 
 def _domain(text: str) -> str:
     if _DOMAIN.match(text) is None:
-        raise Unreadable("this is not a domain.", "Write it bare: gmail.com.")
+        raise UnreadableError("this is not a domain.", "Write it bare: gmail.com.")
     return text.lower()
 
 
 def _address(text: str) -> str:
     if _ADDRESS.match(text) is None:
-        raise Unreadable("this is not an address for notices.", "Write slack:#channel or mailto://name@example.com.")
+        raise UnreadableError(
+            "this is not an address for notices.", "Write slack:#channel or mailto://name@example.com."
+        )
     return text
 
 
 def _relative_file(text: str) -> str:
     if text.startswith(("/", "~")) or "\\" in text or ":" in text or ".." in text.split("/"):
-        raise Unreadable("the file must lie beside the configuration or below it.", 'Write a name such as "map.csv".')
+        raise UnreadableError(
+            "the file must lie beside the configuration or below it.", 'Write a name such as "map.csv".'
+        )
     return text
 
 
@@ -512,7 +516,9 @@ FIELD_MAPPING = TextOrGroup(
             ),
             "bands": Key(
                 shape=Named(
-                    item=Text(wanted='a range such as "1..50"', parse=expressions.band), what="value of the CRM", least=1
+                    item=Text(wanted='a range such as "1..50"', parse=expressions.band),
+                    what="value of the CRM",
+                    least=1,
                 )
             ),
             "ignore_change_below": Key(shape=PERCENTAGE, default="0%"),
@@ -524,7 +530,9 @@ FIELDS = Named(item=FIELD_MAPPING, what="field", check=expressions.field_name, l
 SCHEDULE = Group(
     what="a schedule",
     known={
-        "days": Key(shape=ListOf(item=Word(options=("weekdays", "weekends", "daily", *_DAYS), what="day"), or_one=True)),
+        "days": Key(
+            shape=ListOf(item=Word(options=("weekdays", "weekends", "daily", *_DAYS), what="day"), or_one=True)
+        ),
         "at": Key(shape=Text(wanted='a time such as "02:30"', parse=expressions.time_of_day)),
         "cron": Key(shape=Text(wanted='a cron expression such as "0 4 * * 0"', parse=_cron)),
         "every": Key(shape=DURATION),
@@ -587,7 +595,9 @@ SYNC = Group(
                         ),
                         default="each of: email, linkedin_url, names with domain, as far as they are sent",
                     ),
-                    "trust_when": Key(shape=Group(what="proofs", known={"all": Key(shape=_PROOFS), "any": Key(shape=_PROOFS)})),
+                    "trust_when": Key(
+                        shape=Group(what="proofs", known={"all": Key(shape=_PROOFS), "any": Key(shape=_PROOFS)})
+                    ),
                     "otherwise": Key(shape=Word(options=("review", "skip")), default="skip"),
                 },
             ),
@@ -729,7 +739,8 @@ SCHEMA = Group(
                         "below": Key(shape=PERCENTAGE),
                         "after": Key(shape=DURATION),
                         "tell": Key(
-                            shape=ListOf(item=Text(wanted="addresses", parse=_address), or_one=True, least=1), required=True
+                            shape=ListOf(item=Text(wanted="addresses", parse=_address), or_one=True, least=1),
+                            required=True,
                         ),
                     },
                 )
@@ -752,7 +763,7 @@ SCHEMA = Group(
 
 def walk_keys(shape: Shape = SCHEMA, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Key]]:
     """Every key of the file with its pattern ("syncs", "*", "choose", "where"), parents before children."""
-    for name, key in shape.keys():
+    for name, key in shape.below():
         pattern = (*at, name)
         yield pattern, key
         yield from walk_keys(key.shape, pattern)
@@ -800,7 +811,9 @@ def refuse_what_is_not_built(root: Node, into: Findings) -> None:
             if value.is_empty or value.kind is Kind.REFUSED:
                 continue
             if not not_yet.refused:
-                into.add(name, path, f"not available yet: {not_yet.what}.", "Remove it until a later version brings it.")
+                into.add(
+                    name, path, f"not available yet: {not_yet.what}.", "Remove it until a later version brings it."
+                )
             elif value.text in not_yet.refused:
                 shape = next(key.shape for known, key in walk_keys() if known == tuple(pattern.split(".")))
                 left = [word for word in getattr(shape, "options", ()) if word not in not_yet.refused]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from crm_sync.config.apollo_attributes import AttributeKind, find
 from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema
-from crm_sync.mapping.picklists import builtin_table
+from crm_sync.mapping.picklists import builtin_table, fold
 
 PLACEHOLDERS = ("[[unknown]]", "n/a", "-", "unknown")
 
@@ -27,7 +27,7 @@ class _Suggestion:
     source: str
     names: tuple[str, ...] = ()
     pattern: str = ""
-    #: Of `crm-sync`'s ready tables, for a picklist.
+    #: The ready table for a picklist.
     builtin: str = ""
 
 
@@ -36,7 +36,7 @@ _LINKEDIN = r"linked.?in(?!.*(?:connection|follower|bio|id\b))"
 _SUGGESTIONS: Mapping[str, tuple[_Suggestion, ...]] = {
     "Contact": (
         _Suggestion(source="person.title", names=("Title",)),
-        _Suggestion(source="person.seniority", pattern=_SENIORITY),
+        _Suggestion(source="person.seniority", pattern=_SENIORITY, builtin="salesforce_seniority"),
         _Suggestion(source="person.linkedin_url", pattern=_LINKEDIN),
         _Suggestion(source="person.functions", names=("Department",)),
         _Suggestion(source="person.city", names=("MailingCity",)),
@@ -45,7 +45,7 @@ _SUGGESTIONS: Mapping[str, tuple[_Suggestion, ...]] = {
     ),
     "Lead": (
         _Suggestion(source="person.title", names=("Title",)),
-        _Suggestion(source="person.seniority", pattern=_SENIORITY),
+        _Suggestion(source="person.seniority", pattern=_SENIORITY, builtin="salesforce_seniority"),
         _Suggestion(source="person.linkedin_url", pattern=_LINKEDIN),
         _Suggestion(source="person.city", names=("City",)),
         _Suggestion(source="person.state", names=("State",)),
@@ -65,20 +65,21 @@ _SUGGESTIONS: Mapping[str, tuple[_Suggestion, ...]] = {
     ),
     "contacts": (
         _Suggestion(source="person.title", names=("jobtitle",)),
-        _Suggestion(source="person.seniority", names=("hs_seniority",)),
-        _Suggestion(source="person.linkedin_url", names=("hs_linkedin_url",)),
+        _Suggestion(source="person.seniority", names=("hs_seniority",), builtin="hubspot_seniority"),
         _Suggestion(source="person.city", names=("city",)),
+        _Suggestion(source="person.linkedin_url", names=("hs_linkedin_url",)),
         _Suggestion(source="person.state", names=("state",)),
         _Suggestion(source="person.country", names=("country",)),
     ),
     "companies": (
         _Suggestion(source="organization.industry", names=("industry",), builtin="hubspot_industry"),
         _Suggestion(source="organization.estimated_num_employees", names=("numberofemployees",)),
-        _Suggestion(source="organization.annual_revenue", names=("annualrevenue",)),
-        _Suggestion(source="organization.founded_year", names=("founded_year",)),
-        _Suggestion(source="organization.linkedin_url", names=("linkedin_company_page",)),
         _Suggestion(source="organization.city", names=("city",)),
         _Suggestion(source="organization.country", names=("country",)),
+        _Suggestion(source="organization.founded_year", names=("founded_year",)),
+        _Suggestion(source="organization.linkedin_url", names=("linkedin_company_page",)),
+        # Last: Apollo's bulk answers rarely have it, so it should not decide which records are due.
+        _Suggestion(source="organization.annual_revenue", names=("annualrevenue",)),
     ),
 }
 
@@ -218,9 +219,7 @@ def _sync(
     schemas: Mapping[str, ObjectSchema],
     send: tuple[tuple[str, tuple[str, ...]], ...],
 ) -> list[str]:
-    sent = [
-        (key, usable) for key, entries in send if (usable := [e for e in entries if _readable(e, schema, schemas)])
-    ]
+    sent = [(key, usable) for key, entries in send if (usable := [e for e in entries if _readable(e, schema, schemas)])]
     profile = _linkedin(schema)
     if profile is not None:
         sent.append(("linkedin_url", [profile.name]))
@@ -250,7 +249,7 @@ def _sync(
 
 
 def _readable(entry: str, schema: ObjectSchema, schemas: Mapping[str, ObjectSchema]) -> bool:
-    relationship, dot, name = entry.split(" | ")[0].partition(".")
+    relationship, dot, name = entry.partition(" | ")[0].partition(".")
     if not dot:
         return relationship in schema.fields
     via = next((f for f in schema.fields.values() if f.relationship == relationship and f.refers_to), None)
@@ -259,7 +258,9 @@ def _readable(entry: str, schema: ObjectSchema, schemas: Mapping[str, ObjectSche
 
 
 def _linkedin(schema: ObjectSchema) -> FieldSchema | None:
-    return next((f for s in _SUGGESTIONS[schema.object_type] if "linkedin" in s.source and (f := _target(s, schema))), None)
+    return next(
+        (f for s in _SUGGESTIONS[schema.object_type] if "linkedin" in s.source and (f := _target(s, schema))), None
+    )
 
 
 def _missing_any(crm_type: str, fields: list[FieldSchema]) -> list[str]:
@@ -276,7 +277,10 @@ def _missing_any(crm_type: str, fields: list[FieldSchema]) -> list[str]:
     if len(chosen) == len(fields) or not chosen:
         return []
     why = "HubSpot's search takes no more" if crm_type == "hubspot" else "the others cannot be filtered by"
-    return [f"      missing_any: {_flow([f.name for f in chosen])}     # default: every field below; {why}"]
+    return [
+        f"      # A record is due when one of these is blank. Default: every field below; {why}.",
+        f"      missing_any: {_flow([f.name for f in chosen])}",
+    ]
 
 
 _NO_PLACEHOLDERS = frozenset(
@@ -327,12 +331,12 @@ def _is_governed(field: FieldSchema, schema: ObjectSchema) -> bool:
 
 def _lines(suggestion: _Suggestion, field: FieldSchema) -> list[str]:
     attribute = find(suggestion.source)
-    assert attribute is not None, suggestion.source  # noqa: S101 - a slip in the table above, met by every test
+    assert attribute is not None, suggestion.source
     source = suggestion.source
     if field.kind is FieldKind.PICKLIST:
-        if suggestion.builtin:
-            return _builtin_lines(suggestion, field)
-        return _seniority_lines(field) if source == "person.seniority" else []
+        return (
+            _seniority_lines(suggestion, field) if source == "person.seniority" else _builtin_lines(suggestion, field)
+        )
     if attribute.kind.is_number and field.kind in (FieldKind.INTEGER, FieldKind.DECIMAL):
         whole = attribute.kind is AttributeKind.NUMBER
         return [f"      {field.name}: {{from: {source}, round: 1}}" if whole else f"      {field.name}: {source}"]
@@ -353,11 +357,15 @@ def _builtin_lines(suggestion: _Suggestion, field: FieldSchema) -> list[str]:
     return [f'      {field.name}: {{from: {suggestion.source}, picklist_file: "builtin:{suggestion.builtin}"}}']
 
 
-def _seniority_lines(field: FieldSchema) -> list[str]:
+def _seniority_lines(suggestion: _Suggestion, field: FieldSchema) -> list[str]:
+    """The table itself, so that an admin sees it: by the ready one where its value is there, else by the words."""
+    ready = builtin_table(suggestion.builtin)
+    active = {choice.value for choice in field.choices if choice.active}
     table: dict[str, list[str]] = {}
     without: list[str] = []
     for word, pattern in _LEVELS.items():
-        choice = _best_choice(field, pattern)
+        usual = ready.get(fold(word), "")
+        choice = usual if usual in active else _best_choice(field, pattern)
         if choice is None:
             without.append(word)
         else:
@@ -376,15 +384,11 @@ def _seniority_lines(field: FieldSchema) -> list[str]:
 
 def _best_choice(field: FieldSchema, pattern: str) -> str | None:
     for alternative in _alternatives(pattern):
-        matches = re.compile(rf"(?<![a-z])(?:{alternative})", re.IGNORECASE).search
-        found = _first(field, lambda text, matches=matches: matches(text) is not None)  # type: ignore[misc]
-        if found is not None:
-            return found
+        word = re.compile(rf"(?<![a-z])(?:{alternative})", re.IGNORECASE)
+        for choice in field.choices:
+            if choice.active and (word.search(choice.value) or word.search(choice.label)):
+                return choice.value
     return None
-
-
-def _first(field: FieldSchema, says: Callable[[str], bool]) -> str | None:
-    return next((c.value for c in field.choices if c.active and (says(c.value) or says(c.label))), None)
 
 
 def _alternatives(pattern: str) -> list[str]:

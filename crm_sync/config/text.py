@@ -130,7 +130,7 @@ class Document:
 
 
 def parse(text: bytes, *, file: str = "crm_sync.yaml") -> Document:
-    """Read `text` as YAML 1.2. Never raises: what is wrong is in `problems`, and `root` is None if nothing can be read."""
+    """Read `text` as YAML 1.2. Never raises: what is wrong is in `problems`, `root` is None if nothing can be read."""
 
     def unreadable(line: int, column: int, message: str, suggestion: str = "") -> Document:
         problem = Problem(file=file, line=line, column=column, path="", message=message, suggestion=suggestion)
@@ -154,7 +154,7 @@ def parse(text: bytes, *, file: str = "crm_sync.yaml") -> Document:
         mark = error.problem_mark or error.context_mark
         index = mark.index if mark is not None else len(decoded)
         return unreadable(*_explain(error, lines, min(index, len(decoded))))
-    except _Refused as error:
+    except _RefusedError as error:
         return unreadable(*lines.place(error.index), error.message, error.suggestion)
     except (YAMLError, ValueError, OverflowError):
         # ruamel lets a few of Python's own errors through, e.g. for "\U00110000" (0.19.1); none of them has a place.
@@ -181,7 +181,7 @@ class _Lines:
         return self.text[self._starts[line - 1] :].split("\n", 1)[0].rstrip("\r")
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """YAML we do not take, after which reading on makes no sense."""
 
     def __init__(self, index: int, message: str, suggestion: str = "") -> None:
@@ -218,14 +218,14 @@ class _Builder:
             if isinstance(event, DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise _Refused(index, "a second YAML document starts here.", 'Remove the line "---".')
+                    raise _RefusedError(index, "a second YAML document starts here.", 'Remove the line "---".')
             elif isinstance(event, AliasEvent):
                 self._complain(index, "aliases (*name) are not supported.", "Write the value out.")
                 self._add(self._node(Kind.REFUSED, index))
             elif isinstance(event, MappingStartEvent | SequenceStartEvent):
                 self._check_extras(event, index)
                 if len(self._open) >= MAX_DEPTH:
-                    raise _Refused(index, f"the file is nested more than {MAX_DEPTH} levels deep here.")
+                    raise _RefusedError(index, f"the file is nested more than {MAX_DEPTH} levels deep here.")
                 self._open.append(_Open(isinstance(event, MappingStartEvent), index, self._next_path()))
             elif isinstance(event, ScalarEvent):
                 self._check_extras(event, index)
@@ -332,7 +332,11 @@ _HINTS = (
         "the file ends inside a quote or a bracket.",
         "Close it.",
     ),
-    (re.compile(r"unknown escape character"), "an unknown escape.", "Use single quotes around a text with backslashes."),
+    (
+        re.compile(r"unknown escape character"),
+        "an unknown escape.",
+        "Use single quotes around a text with backslashes.",
+    ),
     (
         re.compile(r"cannot start any token"),
         "a value cannot start with this character.",
@@ -355,10 +359,9 @@ def _explain(error: MarkedYAMLError, lines: _Lines, index: int) -> tuple[int, in
     problem = " ".join(str(error.problem or error.context or "").split())
     for pattern, message, suggestion in _HINTS:
         if pattern.search(problem):
-            opened = error.context_mark
-            if opened is not None and error.context and "flow" in error.context:
-                suggestion += f" The bracket was opened in line {lines.place(opened.index)[0]}."
-            return *place, f"not valid YAML: {message}", suggestion
+            opened = error.context_mark if error.context and "flow" in error.context else None
+            bracket = f" The bracket was opened in line {lines.place(opened.index)[0]}." if opened is not None else ""
+            return *place, f"not valid YAML: {message}", suggestion + bracket
     return *place, f"not valid YAML: {problem}.", ""
 
 

@@ -9,18 +9,16 @@ from crm_sync.domain.records import Value
 
 def is_blank(value: Value) -> bool:
     """None, nothing but blanks, or no choice. A checkbox is never blank, and nought is a number."""
-    if value is None or value == () or value == "":
-        return True
-    return isinstance(value, str) and value.isspace()
+    return value is None or value == "" or value == () or (isinstance(value, str) and value.isspace())
 
 
 def is_placeholder(value: Value, placeholders: frozenset[str]) -> bool:
     """`placeholders` are in their `placeholder_form`."""
-    return isinstance(value, str) and bool(placeholders) and len(value) < 60 and placeholder_form(value) in placeholders
+    return bool(placeholders) and isinstance(value, str) and placeholder_form(value) in placeholders
 
 
 def placeholder_form(text: str) -> str:
-    """Trimmed and without case; a placeholder of punctuation alone ("-") must stay itself."""
+    """Trimmed and without case, nothing else: "-" must stay itself, and "n/a" must not meet a Ms Na."""
     return text.strip().casefold()
 
 

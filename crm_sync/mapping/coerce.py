@@ -4,56 +4,92 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any
 
 from crm_sync.domain.records import FieldKind, FieldSchema, Value
-from crm_sync.mapping.picklists import choice_index, fold
 
 Coerce = Callable[[Any], Value]
 
-_PLAIN_NUMBER = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?\Z")
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?\Z")
+_ISO_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ][0-9:.]+(?:Z|[+-][0-9:]{4,6})?)?\Z")
+#: No line break, tab or control character; a joiner inside a Persian or Hindi word is no control character.
+_NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_NOT_IN_A_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
+# Wide enough for any float: the default context gives up at 28 digits.
+_EXACT = Context(prec=400, rounding=ROUND_HALF_UP)
 
 
 class NotFitting(ValueError):  # noqa: N818 - reads as what it says
     """A value that the field cannot take. The text names the limit and never the value itself."""
 
 
-def coercer(field: FieldSchema) -> Coerce:
-    """The coercion for one field, chosen once."""
+def coercer(field: FieldSchema, *, cut_to: int | None = None) -> Coerce:
+    """The coercion for one field, chosen once; texts are cut to `cut_to` characters.
+
+    Picklist values come here already chosen (mapping/picklists.py); a multi-select takes a list of them.
+    """
     match field.kind:
         case FieldKind.INTEGER:
-            return lambda value: _whole(value, field)
+            return _whole(field)
         case FieldKind.DECIMAL:
-            return lambda value: _decimal(value, field)
+            return _decimal(field)
         case FieldKind.BOOLEAN:
             return _checkbox
         case FieldKind.DATE:
             return _date
         case FieldKind.DATETIME:
             return _datetime
-        case FieldKind.PICKLIST | FieldKind.MULTI_PICKLIST if field.choices:
-            return _choice(field)
         case _:
-            return _text(field)
+            return _text(field, cut_to)
 
 
-def _text(field: FieldSchema) -> Coerce:
+def plain(value: Any) -> str:
+    """A scalar as a person would type it: 84000000.0 -> "84000000", True -> "true".
+
+    Raises:
+        NotFitting: it is a list or a group of values.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float | Decimal):
+        exact = Decimal(str(value))
+        return str(int(exact)) if exact == exact.to_integral_value(context=_EXACT) else format(exact, "f")
+    raise NotFitting(f"Apollo's value is {_kind(value)}, not a text")
+
+
+def cut(text: str, length: int) -> str:
+    """At most `length` characters, cut after a whole word where one ends in the second half."""
+    if len(text) <= length:
+        return text
+    head = text[:length]
+    if not text[length].isspace():
+        at = max(head.rfind(" "), head.rfind("\n"))
+        head = head[:at] if at >= length // 2 else head
+    return head.rstrip(" \n,;")
+
+
+def rounded(value: float | Decimal, step: int) -> int:
+    """The nearest multiple of `step`, halves away from nought: 1249.5 by 1 is 1250, by 1000 it is 1000."""
+    return int((Decimal(str(value)) / step).to_integral_value(context=_EXACT)) * step
+
+
+def _text(field: FieldSchema, cut_to: int | None) -> Coerce:
     length = field.length
     one_line = field.kind is not FieldKind.LONG_TEXT
 
     def coerce(value: Any) -> Value:
-        if isinstance(value, str):
-            text = value.strip()
-        elif isinstance(value, bool):
-            text = "true" if value else "false"
-        elif isinstance(value, int | float | Decimal):
-            text = _plain(value)
-        else:
-            raise NotFitting(f"Apollo's value is a {_kind(value)}, not a text")
-        if one_line and not text.isprintable():
-            text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        text = value if type(value) is str else plain(value)
+        if not text.isprintable():
+            text = _NOT_IN_A_LINE.sub(" ", text) if one_line else _NOT_IN_A_TEXT.sub("", text)
+        text = text.strip()
+        if cut_to is not None:
+            text = cut(text, cut_to)
         if length is not None and len(text) > length:
             raise NotFitting(
                 f"Apollo's text has {len(text)} characters and the field takes {length}; `max: {length}` would cut it"
@@ -64,105 +100,108 @@ def _text(field: FieldSchema) -> Coerce:
 
 
 def _number(value: Any) -> Decimal:
-    if isinstance(value, bool):
-        raise NotFitting("Apollo's value is yes or no, not a number")
-    text = value.strip() if isinstance(value, str) else str(value) if isinstance(value, int | float | Decimal) else ""
-    if isinstance(value, str) and not _PLAIN_NUMBER.match(text):
-        raise NotFitting(f"Apollo's text of {len(value)} characters is not a number")
+    if isinstance(value, str):
+        value = value.strip()
+        if not _PLAIN_NUMBER.match(value):
+            raise NotFitting(f"Apollo's text of {len(value)} characters is not a number")
+    elif isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise NotFitting(f"Apollo's value is {_kind(value)}, not a number")
     try:
-        number = Decimal(text)
+        number = Decimal(str(value))
     except InvalidOperation:
-        raise NotFitting(f"Apollo's value is a {_kind(value)}, not a number") from None
+        raise NotFitting("Apollo's value is not a number") from None
     if not number.is_finite():
         raise NotFitting("Apollo's value is not a number")
     return number
 
 
-def _whole(value: Any, field: FieldSchema) -> Value:
-    if type(value) is int:
-        number = value
-    else:
-        exact = _number(value)
-        if exact != exact.to_integral_value():
+def _whole(field: FieldSchema) -> Coerce:
+    too_big = None if field.digits is None else 10**field.digits
+
+    def coerce(value: Any) -> Value:
+        if type(value) is int:
+            number = value
+        elif type(value) is float and value.is_integer():
+            number = int(value)
+        else:
+            exact = _number(value)
+            if exact != exact.to_integral_value(context=_EXACT):
+                raise NotFitting(
+                    "Apollo's number has decimals and the field takes whole numbers; `round: 1` would round it"
+                )
+            number = int(exact)
+        if too_big is not None and abs(number) >= too_big:
+            raise NotFitting(f"Apollo's number has {len(str(abs(number)))} digits and the field takes {field.digits}")
+        return number
+
+    return coerce
+
+
+def _decimal(field: FieldSchema) -> Coerce:
+    """Rounded to the field's decimals: a currency without any takes 345600000.5 as 345600001."""
+    too_big = None if field.digits is None else 10**field.digits
+    last_place = None if field.scale is None else Decimal(1).scaleb(-field.scale)
+
+    def coerce(value: Any) -> Value:
+        if type(value) is int:
+            number: int | Decimal = value
+        elif type(value) is float and value.is_integer():
+            number = int(value)
+        else:
+            number = _number(value)
+            if last_place is not None:
+                number = number.quantize(last_place, context=_EXACT)
+            if number == number.to_integral_value(context=_EXACT):
+                number = int(number)
+        if too_big is not None and abs(number) >= too_big:
             raise NotFitting(
-                "Apollo's number has decimals and the field takes whole numbers; `round: 1` would round it"
+                f"Apollo's number has {len(str(abs(int(number))))} digits and the field takes {field.digits}"
             )
-        number = int(exact)
-    if field.digits is not None and abs(number) >= 10**field.digits:
-        raise NotFitting(f"Apollo's number has {len(str(abs(number)))} digits and the field takes {field.digits}")
-    return number
+        return number if isinstance(number, int) else float(number)
 
-
-def _decimal(value: Any, field: FieldSchema) -> Value:
-    """Rounded to the field's decimals: a currency without any takes 345600000.0 as 345600000."""
-    number = _number(value)
-    if field.scale is not None:
-        number = round(number, field.scale)
-    if field.digits is not None and abs(number) >= Decimal(10) ** field.digits:
-        raise NotFitting(f"Apollo's number has more than the {field.digits} digits that the field takes")
-    if number == number.to_integral_value():
-        return int(number)
-    return float(number)
+    return coerce
 
 
 def _checkbox(value: Any) -> Value:
     if isinstance(value, bool):
         return value
-    word = str(value).strip().casefold()
+    word = str(value).strip().casefold() if isinstance(value, str | int) else ""
     if word in ("true", "yes", "1"):
         return True
     if word in ("false", "no", "0"):
         return False
-    raise NotFitting(f"Apollo's value is a {_kind(value)}, not yes or no")
+    raise NotFitting(f"Apollo's value is {_kind(value)}, not yes or no")
 
 
 def _date(value: Any) -> Value:
-    """An ISO date, a datetime's date, or a year as its first day."""
-    text = str(value).strip()
-    if len(text) == 4 and text.isdigit():
-        text += "-01-01"
+    """An ISO date, or the day of an ISO date and time as Apollo wrote it."""
+    found = _ISO_DATE.match(value.strip()) if isinstance(value, str) else None
     try:
-        return date.fromisoformat(text[:10]).isoformat()
+        return date.fromisoformat(found[1]).isoformat() if found else _not_a_date()
     except ValueError:
-        raise NotFitting("Apollo's value is not a date") from None
+        return _not_a_date()
 
 
 def _datetime(value: Any) -> Value:
-    text = str(value).strip()
+    """In UTC, to the second; a date is its midnight, a time without zone is UTC."""
+    text = value.strip() if isinstance(value, str) else ""
+    if not _ISO_DATE.match(text):
+        return _not_a_date()
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise NotFitting("Apollo's value is not a date and time") from None
-    if moment.tzinfo is None:
-        return moment.isoformat(timespec="seconds") + "Z"
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return _not_a_date()
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment.year >= 1000 else _not_a_date()
 
 
-def _choice(field: FieldSchema) -> Coerce:
-    """The last guard: only active values leave, however they were arrived at."""
-    live = choice_index(field.choices)
-    several = field.kind is FieldKind.MULTI_PICKLIST
-
-    def one(word: Any) -> str:
-        found = live.get(fold(str(word)))
-        if found is None:
-            raise NotFitting("the value is not an active value of this picklist")
-        return found
-
-    def coerce(value: Any) -> Value:
-        if not several:
-            return one(value)
-        return tuple(one(word) for word in (value if isinstance(value, tuple | list) else (value,)))
-
-    return coerce
-
-
-def _plain(number: float | Decimal) -> str:
-    exact = Decimal(str(number))
-    return str(int(exact)) if exact == exact.to_integral_value() else format(exact, "f")
+def _not_a_date() -> Value:
+    raise NotFitting("Apollo's value is not a date")
 
 
 def _kind(value: Any) -> str:
-    return {dict: "group of values", list: "list", tuple: "list", bool: "yes or no", str: "text"}.get(
-        type(value), "number" if isinstance(value, int | float) else "value of another type"
-    )
+    if isinstance(value, bool):
+        return "yes or no"
+    if isinstance(value, int | float | Decimal):
+        return "a number"
+    return {str: "a text", dict: "a group of values", list: "a list", tuple: "a list"}.get(type(value), "of another type")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -17,12 +17,22 @@ from crm_sync.mapping.blanks import is_placeholder, placeholder_form
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
 
-_EMAIL = re.compile(r"[^\s@<>(),;:\"\[\]\\]{1,64}@[^\s@<>(),;:\"\[\]\\_]+\.[^\s@<>(),;:\"\[\]\\_.]{2,63}\Z")
-_LINKEDIN = re.compile(
-    r"(?:https?://)?(?:[a-z0-9-]+\.)*linkedin\.com/(in|pub|company|school)/([^/?#\s]+)", re.IGNORECASE
+_EMAIL = re.compile(
+    r"[^\s@<>(),;:\"\[\]\\]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_](?:[\w-]{0,61}[^\W_])\Z"
 )
-_HOST = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\ufeff]+")
+# Possessive: a text of nothing but slashes must not be tried in every partition.
+_SITE = re.compile(
+    r"(?:(?:https?|ftp)?[:;]?/+)*+(?P<user>[^/?#@\s]*@)?(?P<host>[^/?#\\\s,;|:@]+)(?::\d*)?(?P<path>[^\s,;|]*)",
+    re.IGNORECASE,
+)
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+(?!\d+\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])\Z")
+_LINKEDIN = re.compile(
+    r"(?<![\w.-])(?:[a-z0-9-]{1,63}\.){0,3}linkedin\.com/+(?:mwlite/)?(in|company|school)/+([^/?#\s]+)", re.IGNORECASE
+)
+_SLUG = re.compile(r"[\w.&'’–%+~!*-]+\Z")
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\ufeff]+")
+#: No field in either CRM that holds a key is longer; the rest of a longer text identifies nobody.
+_LONGEST = 500
 
 
 def compile_keys(
@@ -30,13 +40,23 @@ def compile_keys(
 ) -> Callable[[Mapping[str, Value]], MatchKeys]:
     """A function from a record's values to its normalised MatchKeys; compiled once a run.
 
-    A person's `domain` is left empty when it would be a free-mail provider's: that is nobody's employer.
+    Of the fields a key may come from, the first one counts that holds something sound. A `domain` is left empty when
+    it is a free-mail provider's (nobody's employer) or a host where the record only has a page (facebook.com/acme).
     """
     blank = frozenset(placeholder_form(word) for word in placeholders)
-    steps = [(key.key, _reader(key, purpose, blank)) for key in match.send]
+    steps = [(key.key, key.fields, _normaliser(key, purpose)) for key in match.send]
 
     def keys_of(values: Mapping[str, Value]) -> MatchKeys:
-        found = {name: value for name, read in steps if (value := read(values))}
+        found: dict[str, str] = {}
+        for name, fields, normalise in steps:
+            for field in fields:
+                value = values.get(field)
+                if value is None or value == "":
+                    continue
+                text = value if isinstance(value, str) else str(value)
+                if not is_placeholder(text, blank) and (key := normalise(text[:_LONGEST])):
+                    found[name] = key
+                    break
         return MatchKeys(purpose=purpose, **found)
 
     return keys_of
@@ -45,82 +65,100 @@ def compile_keys(
 def weakness(keys: MatchKeys, match: Match) -> str:
     """Why these keys are too weak to be sent, "" when they are strong enough."""
     for group in match.need_one_of:
-        for name in group:
-            if not getattr(keys, name):
-                break
-        else:
+        if all(getattr(keys, name) for name in group):
             return "" if keys.key else "nothing in this record identifies it to Apollo"
-    ways = " or ".join(" with ".join(group) for group in match.need_one_of)
+    ways = ", or ".join(" with ".join(group) for group in match.need_one_of)
     return f"too weak to match: needs {ways}"
 
 
-def _reader(key: SendKey, purpose: Purpose, blank: frozenset[str]) -> Callable[[Mapping[str, Value]], str]:
-    normalise: Callable[[str], str] = _name
+def _normaliser(key: SendKey, purpose: Purpose) -> Callable[[str], str]:
     if key.key == "email":
-        normalise = email
-    elif key.key == "linkedin_url":
-        normalise = linkedin_url
-    elif key.key == "domain" or key.as_domain:
-        normalise = company_domain if purpose is Purpose.PERSON else registrable_domain
+        return email
+    if key.key == "linkedin_url":
+        return partial(linkedin_url, purpose=purpose)
+    if key.key == "domain" or key.as_domain:
+        return partial(company_domain, purpose=purpose)
+    return _name
 
-    def read(values: Mapping[str, Value]) -> str:
-        for field in key.fields:
-            value = values.get(field)
-            if not value:
-                continue
-            text = str(value)
-            found = normalise(text)
-            if found and not is_placeholder(text, blank):
-                return found
-        return ""
 
-    return read
+def _visible(text: str) -> str:
+    return text if text.isprintable() else _INVISIBLE.sub(" ", text)
 
 
 def _name(text: str) -> str:
-    return " ".join(_CONTROL.sub(" ", text).split())[:200]
+    return " ".join(_visible(text).split())[:200]
 
 
 def email(text: str) -> str:
-    """The address trimmed and lower-cased, "" when it cannot be one."""
-    address = text.strip().lower()
-    return address if len(address) <= 254 and _EMAIL.match(address) else ""
+    """The address trimmed and lower-cased, "" when it cannot be one, or is Apollo's locked placeholder written back
+    by somebody ("email_not_unlocked@domain.com", contracts/apollo.md 2.1, 2026-10)."""
+    address = (text if text.isprintable() else _INVISIBLE.sub("", text)).strip().lower()
+    if len(address) > 254 or not _EMAIL.match(address) or ".." in address or address.startswith("email_not_unlocked"):
+        return ""
+    return address
 
 
-def linkedin_url(text: str) -> str:
-    """ "http://www.linkedin.com/in/slug", whatever country, spelling or tracking it came with; "" for other pages."""
-    found = _LINKEDIN.search(_CONTROL.sub("", text))
+def linkedin_url(text: str, *, purpose: Purpose) -> str:
+    """ "http://www.linkedin.com/in/slug", whatever country, spelling or tracking it came with; "" for other pages.
+
+    A company asks with /company/ and /school/ pages (one and the same at LinkedIn), a person with /in/ pages. The
+    old /pub/name/1/2/3 form is no slug: its name alone belongs to somebody else.
+    """
+    found = _LINKEDIN.search(_visible(text))
+    if found is None or (found[1].lower() == "in") != (purpose is Purpose.PERSON):
+        return ""
+    slug = (unquote(found[2]) if "%" in found[2] else found[2]).rstrip(".,;:)>'\"").lower()
+    if not _SLUG.match(slug):
+        return ""
+    return f"http://www.linkedin.com/{'in' if purpose is Purpose.PERSON else 'company'}/{slug}"
+
+
+def company_domain(text: str, *, purpose: Purpose) -> str:
+    """registrable_domain where it stands for an employer, else "".
+
+    A person's domain is never a free-mail provider's; a company's only when it is its website, not its e-mail.
+    """
+    found = _site(text)
     if found is None:
         return ""
-    kind = "company" if found[1].lower() in ("company", "school") else "in"
-    slug = unquote(found[2]).strip().lower()
-    return f"http://www.linkedin.com/{kind}/{slug}" if slug else ""
+    host, is_mail = found["host"].lower(), found["user"] is not None
+    domain = _registrable(host)
+    if (is_mail or purpose is Purpose.PERSON) and domain in _listed("free_mail_domains"):
+        return ""
+    if is_mail:
+        return "" if found["user"].lower().startswith("email_not_unlocked") else domain
+    if domain in _listed("page_hosts") and (found["path"].strip("/") or host.removeprefix("www.") != domain):
+        return ""
+    return domain
 
 
-def company_domain(text: str) -> str:
-    """registrable_domain, but "" for a free-mail provider."""
-    domain = registrable_domain(text)
-    return "" if domain in _free_mail() else domain
-
-
-@lru_cache(maxsize=65_536)
 def registrable_domain(text: str) -> str:
     """The registrable domain of a website, host or e-mail address, "" when there is none.
 
-    "HTTPS://www.sales.acme.co.uk/en?x" -> "acme.co.uk"; international names as punycode.
+    "HTTPS://www.sales.acme.co.uk:8443/en?x" -> "acme.co.uk"; international names as punycode. Of several sites in one
+    field the first counts.
     """
-    host = _CONTROL.sub("", text).strip().lower()
-    host = host.rpartition("@")[2] if "@" in host and "/" not in host.partition("@")[0] else host
-    host = host.partition("://")[2] if "://" in host else host.removeprefix("//")
-    host = re.split(r"[/?#\\]", host, maxsplit=1)[0].rpartition("@")[2].partition(":")[0].strip(".")
+    found = _site(text)
+    return _registrable(found["host"].lower()) if found is not None else ""
+
+
+def _site(text: str) -> re.Match[str] | None:
+    return _SITE.match((text if text.isprintable() else _INVISIBLE.sub("", text)).strip())
+
+
+@lru_cache(maxsize=16_384)
+def _registrable(host: str) -> str:
+    host = host.strip(".")
     if not host.isascii():
         try:
             host = host.encode("idna").decode()
         except UnicodeError:
             return ""
-    if not _HOST.match(host) or host.replace(".", "").isdigit():
+    if len(host) > 253 or not _HOST.match(host):
         return ""
-    return _suffixes().privatesuffix(host) or ""
+    # The list's private part makes acme.uk.com and acme.github.io domains of their own. A host that is itself such
+    # an ending (github.io) is its owner's.
+    return _suffixes().privatesuffix(host) or _icann_suffixes().privatesuffix(host) or ""
 
 
 @cache
@@ -128,9 +166,16 @@ def _suffixes() -> PublicSuffixList:
     from publicsuffixlist import PublicSuffixList
 
     # Unknown endings (.example, .test, a company's own) count as one label, as browsers do.
+    return PublicSuffixList(accept_unknown=True)
+
+
+@cache
+def _icann_suffixes() -> PublicSuffixList:
+    from publicsuffixlist import PublicSuffixList
+
     return PublicSuffixList(accept_unknown=True, only_icann=True)
 
 
 @cache
-def _free_mail() -> frozenset[str]:
-    return frozenset(files("crm_sync").joinpath("data/free_mail_domains.txt").read_text(encoding="utf-8").split())
+def _listed(name: str) -> frozenset[str]:
+    return frozenset(files("crm_sync").joinpath(f"data/{name}.txt").read_text(encoding="utf-8").split())

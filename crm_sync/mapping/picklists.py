@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -12,7 +12,7 @@ from crm_sync.domain.records import Choice
 #: What `picklist_file: builtin:…` may name; each is crm_sync/data/<name>.csv.
 BUILTIN_TABLES = ("salesforce_industry", "salesforce_seniority", "hubspot_industry", "hubspot_seniority")
 
-_DROPPED = str.maketrans("", "", "&-/,._ \t\n\r")
+_DROPPED = str.maketrans("", "", "&-/,._")
 
 
 def fold(word: str) -> str:
@@ -21,10 +21,8 @@ def fold(word: str) -> str:
     Lower case, without blanks, punctuation and the word "and". Providers took the older LinkedIn list and wrote the
     ampersand in three ways (contracts/hubspot.md 6.3, 2026-11), so no rule on single characters is right.
     """
-    lowered = word.casefold().replace("&", " ").replace("_", " ")
-    if "and" in lowered:
-        lowered = " ".join(part for part in lowered.split() if part != "and")
-    return lowered.translate(_DROPPED)
+    parts = word.casefold().replace("&", " ").replace("_", " ").split()
+    return "".join(part for part in parts if part != "and").translate(_DROPPED)
 
 
 @cache
@@ -39,3 +37,29 @@ def choice_index(choices: tuple[Choice, ...]) -> dict[str, str]:
     index = {fold(choice.label): choice.value for choice in choices if choice.active}
     index.update({fold(choice.value): choice.value for choice in choices if choice.active})
     return index
+
+
+class Choices:
+    """A picklist's active values, found by value or label: as written first, then folded.
+
+    A form that fits several choices ("A" and "A-" fold alike) finds none of them: better unmapped than wrong.
+    """
+
+    def __init__(self, choices: tuple[Choice, ...]) -> None:
+        active = [choice for choice in choices if choice.active]
+        self._exact = _unambiguous(active, str)
+        self._folded = _unambiguous(active, fold)
+
+    def find(self, word: str) -> str | None:
+        """The value the API takes, None when no active choice goes by that word."""
+        found = self._exact.get(word)
+        return self._folded.get(fold(word)) if found is None else found
+
+
+def _unambiguous(choices: Iterable[Choice], form: Callable[[str], str]) -> dict[str, str]:
+    values: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
+    for choice in choices:
+        values.setdefault(form(choice.value), set()).add(choice.value)
+        labels.setdefault(form(choice.label), set()).add(choice.value)
+    return {word: next(iter(found)) for word, found in (labels | values).items() if word and len(found) == 1}

@@ -7,51 +7,73 @@ from collections.abc import Callable, Mapping
 
 from crm_sync.mapping.match_keys import registrable_domain
 
-_SMALL = frozenset({"de", "da", "do", "dos", "del", "della", "der", "den", "di", "du", "la", "le", "of", "the", "van",
-                    "von", "zu", "zur", "al", "el", "and", "y", "e", "on", "upon", "sur", "am", "an", "im", "in"})  # fmt: skip
+#: Words that stay small inside a name or a title, in the languages Apollo's places and people come in.
+_SMALL = frozenset({
+    "al", "am", "an", "and", "da", "das", "de", "dei", "del", "della", "den", "der", "des", "di", "do", "dos", "du", "e",
+    "el", "en", "et", "for", "im", "in", "la", "las", "le", "les", "los", "of", "on", "sur", "ten", "ter", "the", "to",
+    "und", "upon", "van", "vom", "von", "y", "zu", "zum", "zur",
+})  # fmt: skip
 _WORD = re.compile(r"[^\s\-/]+")
+_BLANKS = re.compile(r"[^\S\n]+")
+_AROUND_BREAK = re.compile(r" ?\n ?")
+_YEAR = re.compile(r"\s*([0-9]{4})(?![0-9])")
+#: As long as "USA": a whole text or a word after a comma in capitals no longer than this is an abbreviation.
+_ABBREVIATION = 3
 
 
 def _trim(text: str) -> str:
-    return " ".join(text.split())
+    """No blanks at either end, one between words; the line breaks of a long text stay."""
+    if text.isascii() and text.isalnum():
+        return text
+    return _AROUND_BREAK.sub("\n", _BLANKS.sub(" ", text)).strip()
 
 
 def _title_case(text: str) -> str:
-    """ "SAINT-JEAN de luz" -> "Saint-Jean de Luz". A word of mixed case is left as its writer meant it (McDonald,
-    iPhone); small words inside stay small."""
+    """ "SAINT-JEAN DE LUZ" -> "Saint-Jean de Luz", "o'brien" -> "O'Brien".
+
+    Where a text mixes cases its writer meant them: "McDonald", "IBM Deutschland" and "de la Cruz" stay, and only an
+    ordinary word in small letters gets its capital. Abbreviations stay: "USA", "BOISE, ID".
+    """
+    shouted = text.isupper()
+    if shouted and len(text.strip()) <= _ABBREVIATION:
+        return text
+    mixed = not shouted and not text.islower()
 
     def word(match: re.Match[str]) -> str:
         found = match[0]
-        if not (found.islower() or found.isupper()):
+        if mixed and (not found.islower() or found in _SMALL):
             return found
         lowered = found.lower()
-        if match.start() > 0 and lowered in _SMALL:
-            return lowered
-        head, mark, tail = lowered.partition("'")
-        if mark and len(head) == 1 and len(tail) > 1:  # o'brien -> O'Brien, but men's -> Men's
-            return f"{head.upper()}'{tail[:1].upper()}{tail[1:]}"
-        return lowered[:1].upper() + lowered[1:]
+        before = text[: match.start()].rstrip()
+        after_comma = before.endswith(",")
+        if shouted and after_comma and len(found) <= _ABBREVIATION:
+            return found
+        return lowered if before and not after_comma and lowered in _SMALL else _capital(lowered)
 
     return _WORD.sub(word, text)
 
 
+def _capital(word: str) -> str:
+    """A name's article gets its own capital (o'brien -> O'Brien, d’angelo -> D’Angelo), a genitive none (men's)."""
+    if len(word) > 3 and word[1] in "'’":
+        return word[0].upper() + word[1] + word[2].upper() + word[3:]
+    return word[0].upper() + word[1:]
+
+
 def _https(text: str) -> str:
-    """Apollo gives LinkedIn pages as http:// links (contracts/apollo.md 2.1)."""
+    """Apollo gives LinkedIn pages as http:// links (contracts/apollo.md 2.1, 2026-10)."""
     return "https://" + text[7:] if text[:7].lower() == "http://" else text
 
 
-def _domain(text: str) -> str:
-    return registrable_domain(text)
-
-
 def _year(text: str) -> str:
-    """The first four digits of a date."""
-    return text[:4] if text[:4].isdigit() else ""
+    """The year a date begins with, "" for any other text."""
+    found = _YEAR.match(text)
+    return found[1] if found else ""
 
 
 def _words(text: str) -> str:
     """ "master_information_technology" -> "information technology": Apollo's department words, readable."""
-    return " ".join(text.removeprefix("master_").split("_")).strip()
+    return text.removeprefix("master_").replace("_", " ").strip()
 
 
 TRANSFORMS: Mapping[str, Callable[[str], str]] = {
@@ -60,7 +82,7 @@ TRANSFORMS: Mapping[str, Callable[[str], str]] = {
     "upper": str.upper,
     "title_case": _title_case,
     "https": _https,
-    "domain": _domain,
+    "domain": registrable_domain,
     "year": _year,
     "words": _words,
 }

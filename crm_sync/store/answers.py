@@ -162,7 +162,7 @@ class Answers:
                     "error": "",
                 },
             )
-            return int(result.inserted_primary_key[0])
+            return int(result.inserted_primary_key[0])  # type: ignore[index]
 
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
         """The raw bytes, committed before anything reads them."""

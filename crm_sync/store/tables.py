@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -164,4 +165,17 @@ unmapped_values = Table(
     Column("seen", BigInteger, nullable=False),
     Column("first_at", Moment, nullable=False),
     Column("last_at", Moment, nullable=False),
+)
+
+# --- pace: the shared rate limit, see store/pace.py ---
+
+#: One row per endpoint of the enricher. Times are seconds since 1970 (Double: windows are counted to the millisecond
+#: and finer).
+pace = Table(
+    "pace",
+    metadata,
+    Column("endpoint", String(100), primary_key=True),
+    Column("parked_until", Double, nullable=False),
+    Column("limits", Text, nullable=False),  # JSON: seconds of the window -> calls
+    Column("state", LargeBinary, nullable=False),  # JSON of store.pace.Ledger
 )

@@ -1,0 +1,59 @@
+"""A Salesforce org over loopback HTTP: logins, describe, SOQL, collections, limits.
+
+It stands on contracts/salesforce.md sections 1 and 2 and is stricter than the service where the two are known to
+differ, never more forgiving. Not simulated, and answered 404 or refused by name: Bulk, Composite with subrequests,
+creating and deleting by API, users as parents, and SOQL beyond soql.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from flask import Flask
+
+from crm_sync.sandbox.overlay import Overlay
+from crm_sync.sandbox.salesforce.app import Usage, build
+from crm_sync.sandbox.salesforce.auth import Credentials, Logins
+from crm_sync.sandbox.salesforce.errors import wording
+from crm_sync.sandbox.salesforce.org import Org
+from crm_sync.sandbox.salesforce.query import MAX_PAGE, Queries
+from crm_sync.sandbox.salesforce.rules import ValidationRule
+from crm_sync.sandbox.salesforce.schema import build as build_schema
+from crm_sync.sandbox.salesforce.simulator import Simulator
+from crm_sync.sandbox.salesforce.writes import Writes
+from crm_sync.sandbox.world import World
+
+__all__ = ["Credentials", "Simulator", "ValidationRule", "create", "wording"]
+
+
+def create(
+    world: World,
+    *,
+    credentials: Credentials | None = None,
+    hidden: Mapping[str, Iterable[str]] | None = None,
+    validation_rules: Iterable[ValidationRule] = (),
+    token_seconds: float = 7_200,
+    token_calls: int | None = None,
+    one_session: bool = False,
+    daily_calls: int = 115_000,
+    max_page: int = MAX_PAGE,
+    now: Callable[[], float] = time.time,
+) -> Flask:
+    """Return the org as a Flask application; `app.extensions["simulator"]` is its Simulator.
+
+    `hidden`: object -> fields that field-level security hides. `token_seconds`, `token_calls`: when a token ends, by
+    time and by number of requests. `one_session`: a new login ends the sessions before it. `daily_calls`: the org's
+    API calls before it refuses. `max_page`: rows of a query page at most (the service also gives fewer for wide rows).
+
+    Raises:
+        ValueError: `hidden` names something unknown.
+    """
+    credentials = credentials or Credentials()
+    org = Org(world, build_schema(hidden or {}), overlay=Overlay(), now=now)
+    logins = Logins(credentials, token_seconds=token_seconds, token_calls=token_calls, one_session=one_session, now=now)
+    writes = Writes(org, tuple(validation_rules))
+    usage = Usage(daily_calls)
+    app = build(org, logins, Queries(org, max_page=max_page), writes, usage)
+    app.extensions["simulator"] = Simulator(org=org, logins=logins, writes=writes, usage=usage)
+    return app

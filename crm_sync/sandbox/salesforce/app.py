@@ -95,7 +95,7 @@ def _admission(app: Flask, logins: auth.Logins, usage: Usage) -> None:
 
 def _too_long() -> Response | None:
     """What the edge answers, before the service sees the request."""
-    uri = len(request.environ.get("RAW_URI") or request.full_path)
+    uri = len(request.environ.get("REQUEST_URI") or request.environ.get("RAW_URI") or request.full_path)
     if uri > MAX_URI:
         return Response("<h1>Bad Message 414</h1><pre>reason: URI Too Long</pre>", 414, mimetype="text/html")
     headers = sum(len(name) + len(value) + 4 for name, value in request.headers.items())
@@ -131,7 +131,7 @@ def _failures(app: Flask) -> None:
                 headers={"Allow": allowed},
             )
             return refused(wrong)
-        return refused(not_found()) if error.code == 404 else Response(error.get_response())
+        return refused(not_found()) if error.code == 404 else app.make_response(error.get_response())
 
     @app.errorhandler(auth.OAuthError)
     def no_login(error: auth.OAuthError) -> Response:
@@ -245,7 +245,9 @@ def _body() -> tuple[Any, str]:
     try:
         return orjson.loads(raw), raw.decode()
     except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(400, RequestCode.JSON_PARSER_ERROR, f"Unexpected character or end of input: {error}") from error
+        raise RequestError(
+            400, RequestCode.JSON_PARSER_ERROR, f"Unexpected character or end of input: {error}"
+        ) from error
 
 
 def _comma_list(text: str) -> list[str]:

@@ -190,7 +190,7 @@ class Logins:
 
     def _check_assertion(self, assertion: str, base_url: str) -> None:
         # Only this grant needs a signature checked; PyJWT comes with simple-salesforce.
-        import jwt  # noqa: PLC0415
+        import jwt
 
         if not self._credentials.jwt_public_key:
             raise OAuthError("invalid_grant", "invalid assertion: this sandbox was started without a JWT public key")

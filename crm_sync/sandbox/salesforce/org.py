@@ -92,9 +92,7 @@ class Org:
         edits = self._overlay.get(name, index) if self._edited[name][index] else None
         return Row(index, self._bases[name](index), edits)
 
-    def rows(
-        self, name: str, first: int, last: int, *, only: frozenset[int] | None, descending: bool
-    ) -> Iterator[Row]:
+    def rows(self, name: str, first: int, last: int, *, only: frozenset[int] | None, descending: bool) -> Iterator[Row]:
         """Stream the records [first, last), of them only `only` where given; deleted ones too."""
         if only is not None:
             for index in sorted((index for index in only if first <= index < last), reverse=descending):
@@ -141,7 +139,7 @@ class Org:
         return get
 
     def _address_getter(self, name: str, prefix: str) -> Getter:
-        parts = "City Country GeocodeAccuracy Latitude Longitude PostalCode State Street".split()
+        parts = ["City", "Country", "GeocodeAccuracy", "Latitude", "Longitude", "PostalCode", "State", "Street"]
         getters = [(part[0].lower() + part[1:], self.getter(name, prefix + part)) for part in parts]
 
         def get(row: Row) -> dict[str, Any] | None:
@@ -224,10 +222,15 @@ class Org:
         """The function from a row to its parent's row, and the parent's object."""
         link = self.objects[name].parents[relationship.lower()]
         target = link.refers_to[0]
-        read = self.getter(name, link.name)
+        field = link.name
+        read = self.getter(name, field)
+        born_with = sources.parent(name, field)
 
         def step(row: Row) -> Row | None:
-            index = self.index_of(target, read(row) or "")
+            if born_with is not None and (row.edits is None or field not in row.edits):
+                index = born_with(row)
+            else:
+                index = self.index_of(target, read(row) or "")
             return None if index is None else self.row(target, index)
 
         return step, target
@@ -265,7 +268,7 @@ class Org:
             if known is None:
                 known = dict(self._overlay.get(name, index) or {}) if self._edited[name][index] else {}
             merged[index] = known | dict(values) | stamps
-        self._overlay.put_many(name, merged)
+        self._overlay.put_many(name, merged.items())
         edited = self._edited[name]
         for index in merged:
             edited[index] = 1
@@ -273,3 +276,11 @@ class Org:
     def written(self, name: str) -> int:
         """How many records were ever written."""
         return self._edited[name].count(1)
+
+    def edits(self, name: str, *, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The first `limit` records that were written: id, and what differs from the world."""
+        for index, fields in self._overlay.items(name, limit=limit):
+            yield self.id_of(name, index), fields
+
+    def close(self) -> None:
+        self._overlay.close()

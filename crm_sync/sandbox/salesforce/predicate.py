@@ -11,19 +11,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from crm_sync.sandbox.salesforce import clock, ids, soql
-from crm_sync.sandbox.salesforce.errors import RequestCode
+from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError
 from crm_sync.sandbox.salesforce.schema import Field
 
 if TYPE_CHECKING:
     from crm_sync.sandbox.salesforce.org import Org, Row
 
 Predicate = Callable[["Row"], bool]
-Getter = Callable[["Row"], object]
+Getter = Callable[["Row"], Any]
 
-_ORDERING: dict[str, Callable[[object, object], bool]] = {
+_ORDERING: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -143,24 +143,24 @@ class _Compiler:
         if field.type in ("id", "reference"):
             return self._ids(term, get)
         if field.is_text:
-            return self._words(term, field, get)
+            return self._words(term, get)
         if field.type == "boolean":
-            return self._flag(term, field, get)
+            return self._flag(term, get)
         if field.type in ("int", "double", "currency"):
             return self._numbers(term, field, get)
         if field.type in ("date", "datetime"):
             return self._moments(term, field, get)
-        self._refuse(term, f"a condition on the {field.type} field {field.name}")
+        raise self._unsimulated(term, f"a condition on the {field.type} field {field.name}")
 
-    def _words(self, term: soql.Comparison, field: Field, get: Getter) -> Predicate:
+    def _words(self, term: soql.Comparison, get: Getter) -> Predicate:
         words: set[str | None] = set()
         for literal in term.literals:
             if literal.kind not in ("string", "null"):
-                self._mistyped(term, literal, "string", "should be enclosed in quotes")
+                raise self._mistyped(term, literal, "string", "should be enclosed in quotes")
             words.add(str(literal.value).lower() if literal.value else None)
         if term.operator == "LIKE":
             if words == {None}:
-                self._refuse(term, "LIKE with null")
+                raise self._unsimulated(term, "LIKE with null")
             return _like(term.literals[0].like, get)
         if term.operator in _ORDERING:
             return self._ordered(term, get, words.pop(), lower=True)
@@ -180,7 +180,7 @@ class _Compiler:
                 found.add(None)
                 continue
             if literal.kind != "string":
-                self._mistyped(term, literal, "string", "should be enclosed in quotes")
+                raise self._mistyped(term, literal, "string", "should be enclosed in quotes")
             full = ids.normalise(str(literal.value))
             if full is None:
                 raise soql.error_at(
@@ -194,7 +194,7 @@ class _Compiler:
             return self._ordered(term, get, found.pop())
         return _among(found, get, negate=term.operator in ("!=", "NOT IN"))
 
-    def _flag(self, term: soql.Comparison, field: Field, get: Getter) -> Predicate:
+    def _flag(self, term: soql.Comparison, get: Getter) -> Predicate:
         literal = term.literals[0]
         if term.operator not in _MIRROR:
             raise soql.error_at(
@@ -204,7 +204,7 @@ class _Compiler:
                 RequestCode.INVALID_QUERY_FILTER_OPERATOR,
             )
         if literal.kind not in ("boolean", "null"):
-            self._mistyped(term, literal, "boolean", "should not be enclosed in quotes")
+            raise self._mistyped(term, literal, "boolean", "should not be enclosed in quotes")
         return _among({literal.value}, get, negate=term.operator == "!=")
 
     def _numbers(self, term: soql.Comparison, field: Field, get: Getter) -> Predicate:
@@ -212,10 +212,10 @@ class _Compiler:
         kind = "int" if field.type == "int" else "double"
         for literal in term.literals:
             if literal.kind not in ("number", "null") or (kind == "int" and isinstance(literal.value, float)):
-                self._mistyped(term, literal, kind, "should not be enclosed in quotes")
+                raise self._mistyped(term, literal, kind, "should not be enclosed in quotes")
             numbers.add(literal.value)
         if term.operator == "LIKE":
-            self._refuse(term, "LIKE on a number")
+            raise self._unsimulated(term, "LIKE on a number")
         if term.operator in _ORDERING:
             return self._ordered(term, get, numbers.pop())
         return _among(numbers, get, negate=term.operator in ("!=", "NOT IN"))
@@ -225,11 +225,11 @@ class _Compiler:
         for literal in term.literals:
             spans.add(self._span(term, literal, field))
         if term.operator == "LIKE":
-            self._refuse(term, "LIKE on a date or time")
+            raise self._unsimulated(term, "LIKE on a date or time")
         if term.operator in _ORDERING:
             span = spans.pop()
             if span is None:
-                self._refuse(term, f"the operator {term.operator} with null")
+                raise self._unsimulated(term, f"the operator {term.operator} with null")
             start, end = span
             # Before a range is before its first moment, after it behind its last.
             bound, compare = {
@@ -260,7 +260,7 @@ class _Compiler:
             try:
                 first, behind = clock.date_range(keyword, count, self._today)
             except (OverflowError, ValueError):
-                self._refuse(term, f"{keyword}:{count}, which leaves the calendar,")
+                raise self._unsimulated(term, f"{keyword}:{count}, which leaves the calendar,") from None
             if field.type == "date":
                 return first.isoformat(), behind.isoformat()
             midnight = "T00:00:00.000+0000"
@@ -271,26 +271,26 @@ class _Compiler:
             text = clock.render(literal.value)
             return text, f"{text}~"
         name = "dateTime" if field.type == "datetime" else "date"
-        self._mistyped(term, literal, name, "should not be enclosed in quotes")
+        raise self._mistyped(term, literal, name, "should not be enclosed in quotes")
 
     def _ordered(self, term: soql.Comparison, get: Getter, bound: object, *, lower: bool = False) -> Predicate:
         compare = _ORDERING[term.operator]
         if bound is None:
-            self._refuse(term, f"the operator {term.operator} with null")
+            raise self._unsimulated(term, f"the operator {term.operator} with null")
         if lower:
-            return lambda row: (value := get(row)) is not None and compare(str(value).lower(), bound)
-        return lambda row: (value := get(row)) is not None and compare(value, bound)
+            return lambda row: (value := get(row)) is not None and bool(compare(str(value).lower(), bound))
+        return lambda row: (value := get(row)) is not None and bool(compare(value, bound))
 
-    def _mistyped(self, term: soql.Comparison, literal: soql.Literal, kind: str, quotes: str) -> NoReturn:
-        raise soql.error_at(
+    def _mistyped(self, term: soql.Comparison, literal: soql.Literal, kind: str, quotes: str) -> RequestError:
+        return soql.error_at(
             self._text,
             literal.position,
             f"value of filter criterion for field '{term.path.text}' must be of type {kind} and {quotes}",
             RequestCode.INVALID_FIELD,
         )
 
-    def _refuse(self, term: soql.Comparison, what: str) -> NoReturn:
-        raise soql.error_at(self._text, term.path.position, f"The crm-sync sandbox does not simulate {what}.")
+    def _unsimulated(self, term: soql.Comparison, what: str) -> RequestError:
+        return soql.error_at(self._text, term.path.position, f"The crm-sync sandbox does not simulate {what}.")
 
 
 def _among(values: set[object] | set[str | None], get: Getter, *, negate: bool, lower: bool = False) -> Predicate:
@@ -303,7 +303,7 @@ def _among(values: set[object] | set[str | None], get: Getter, *, negate: bool, 
 
     def among(row: Row) -> bool:
         value = get(row)
-        return null if value is None else value.lower() in values  # type: ignore[attr-defined]
+        return null if value is None else value.lower() in values
 
     return (lambda row: not among(row)) if negate else among
 

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from crm_sync.sandbox.salesforce import predicate, soql
 from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError
@@ -191,5 +192,5 @@ class _Order:
     is_id: bool
 
 
-def _sortable(value: object) -> object:
+def _sortable(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from typing import NoReturn
 
 from crm_sync.sandbox.salesforce import clock, ids
 from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError, RowCode, RowError
@@ -74,9 +73,7 @@ def refuse(sobject: SObject, values: Mapping[str, object]) -> RowError | None:
     return None
 
 
-def broken_rule(
-    rules: tuple[ValidationRule, ...], sobject: SObject, values: Mapping[str, object]
-) -> RowError | None:
+def broken_rule(rules: tuple[ValidationRule, ...], sobject: SObject, values: Mapping[str, object]) -> RowError | None:
     """Return the first of the admin's rules that the record would break with `values`."""
     for rule in rules:
         value = values.get(rule.field)
@@ -88,35 +85,35 @@ def broken_rule(
 def _typed(field: Field, value: object, name: str, body: str) -> object:
     if value is None:
         if field.type == "boolean":
-            _mistyped("boolean", value, name, body)
+            raise _mistyped("boolean", value, name, body)
         return None
     if field.is_text:
         if not isinstance(value, str):
-            _mistyped("string", value, name, body)
+            raise _mistyped("string", value, name, body)
         # The service trims behind, and keeps no empty text.
         return value.rstrip() or None
     if field.type in ("id", "reference"):
         if not isinstance(value, str):
-            _mistyped("reference", value, name, body)
+            raise _mistyped("reference", value, name, body)
         return ids.normalise(value) or value or None
     if field.type == "boolean":
         if not isinstance(value, bool):
-            _mistyped("boolean", value, name, body)
+            raise _mistyped("boolean", value, name, body)
         return value
     if field.type == "int":
         # Whole numbers as text are taken, as recorded (cumulusci, TestUpdatesIntegrationTests); "51-200" is not.
         if isinstance(value, str) and _WHOLE.match(value):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or not -_INT_32 <= value < _INT_32:
-            _mistyped("int", value, name, body)
+            raise _mistyped("int", value, name, body)
         return value
     if field.type in ("double", "currency"):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            _mistyped(field.type, value, name, body)
+            raise _mistyped(field.type, value, name, body)
         return _rounded(field, value)
     text = clock.read_date(str(value)) if field.type == "date" else clock.read_datetime(str(value))
     if not isinstance(value, str) or text is None:
-        _mistyped(field.type, value, name, body)
+        raise _mistyped(field.type, value, name, body)
     return text
 
 
@@ -127,7 +124,7 @@ def _rounded(field: Field, value: float) -> float:
     return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-field.scale), ROUND_HALF_UP))
 
 
-def _mistyped(kind: str, value: object, name: str, body: str) -> NoReturn:
+def _mistyped(kind: str, value: object, name: str, body: str) -> RequestError:
     token = {
         bool: "VALUE_TRUE" if value is True else "VALUE_FALSE",
         int: "VALUE_NUMBER_INT",
@@ -140,7 +137,7 @@ def _mistyped(kind: str, value: object, name: str, body: str) -> NoReturn:
     shown = "" if isinstance(value, dict | list) or value is None else f" value {str(value)[:255]}"
     at = max(0, body.find(f'"{name}"'))
     line, column = body.count("\n", 0, at) + 1, at - body.rfind("\n", 0, at)
-    raise RequestError(
+    return RequestError(
         400,
         RequestCode.JSON_PARSER_ERROR,
         f"Cannot deserialize instance of {kind} from {token}{shown} or request may be missing a required field at"
@@ -152,9 +149,7 @@ def _refuse_value(field: Field, value: object) -> RowError | None:
     if field.is_text:
         return _refuse_text(field, str(value))
     if field.type == "reference" and ids.normalise(str(value)) is None:
-        return RowError(
-            RowCode.MALFORMED_ID, f"{field.label}: id value of incorrect type: {value}", (field.name,)
-        )
+        return RowError(RowCode.MALFORMED_ID, f"{field.label}: id value of incorrect type: {value}", (field.name,))
     if field.type in ("int", "double", "currency") and abs(float(str(value))) >= _first_too_big(field):
         return RowError(
             RowCode.NUMBER_OUTSIDE_VALID_RANGE,
@@ -187,7 +182,5 @@ def _refuse_text(field: Field, value: str) -> RowError | None:
             (field.name,),
         )
     if field.type == "email" and not _EMAIL.match(value):
-        return RowError(
-            RowCode.INVALID_EMAIL_ADDRESS, f"{field.label}: invalid email address: {value}", (field.name,)
-        )
+        return RowError(RowCode.INVALID_EMAIL_ADDRESS, f"{field.label}: invalid email address: {value}", (field.name,))
     return None

@@ -498,9 +498,7 @@ def _account() -> list[Field]:
         _field("AccountSource", "Account Source", "picklist", length=40, choices=_SOURCES),
         _text("YearStarted", "Year Started", 4),
         _text("SicDesc", "SIC Description", 80),
-        _field(
-            "Size_Band__c", "Size Band", "picklist", length=255, restricted=True, choices=_choices("1-50", "51+")
-        ),
+        _field("Size_Band__c", "Size Band", "picklist", length=255, restricted=True, choices=_choices("1-50", "51+")),
         _field("LinkedIn__c", "LinkedIn", "url", length=255),
         *_stamps(),
     ]

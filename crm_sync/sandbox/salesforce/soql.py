@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NoReturn
 
 from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError
 
@@ -41,12 +40,13 @@ _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", '"': '"', "'": "'", "\\": "\\"}
 
 #: Date literals, with and without ":n". Fiscal ones and the other ranges of the service are refused by name.
-_RANGES = frozenset(
-    "TODAY YESTERDAY TOMORROW THIS_WEEK LAST_WEEK THIS_MONTH LAST_MONTH THIS_YEAR LAST_YEAR LAST_90_DAYS".split()
-)
-_COUNTED_RANGES = frozenset("LAST_N_DAYS NEXT_N_DAYS N_DAYS_AGO".split())
+_RANGES = frozenset((
+    "TODAY", "YESTERDAY", "TOMORROW", "THIS_WEEK", "LAST_WEEK", "THIS_MONTH", "LAST_MONTH", "THIS_YEAR", "LAST_YEAR",
+    "LAST_90_DAYS",
+))  # fmt: skip
+_COUNTED_RANGES = frozenset(["LAST_N_DAYS", "NEXT_N_DAYS", "N_DAYS_AGO"])
 _FOREIGN_RANGE = re.compile(r"(?:LAST|NEXT|THIS|N)_[A-Z0-9_]+\Z")
-_FOREIGN_WORDS = frozenset("INCLUDES EXCLUDES".split())
+_FOREIGN_WORDS = frozenset(["INCLUDES", "EXCLUDES"])
 _FOREIGN_CLAUSES = {
     "USING": "USING SCOPE",
     "WITH": "WITH",
@@ -57,7 +57,10 @@ _FOREIGN_CLAUSES = {
     "ALL": "ALL ROWS",
     "UPDATE": "UPDATE TRACKING and UPDATE VIEWSTAT",
 }
-_RESERVED = frozenset("AND OR NOT IN LIKE NULL TRUE FALSE ASC DESC NULLS FROM WHERE ORDER BY LIMIT SELECT".split())
+_RESERVED = frozenset((
+    "AND", "OR", "NOT", "IN", "LIKE", "NULL", "TRUE", "FALSE", "ASC", "DESC", "NULLS", "FROM", "WHERE", "ORDER", "BY",
+    "LIMIT", "SELECT",
+))  # fmt: skip
 _OPERATORS = frozenset(("=", "!=", "<>", "<", "<=", ">", ">="))
 
 
@@ -183,18 +186,18 @@ class _Parser:
         select = self._select()
         self._keyword("FROM")
         source = self._word("object name")
-        if self._is("WHERE", "ORDER", "LIMIT", "") or self._peek().upper in _FOREIGN_CLAUSES:
-            pass
-        elif self._peek().kind == "word" or self._is(","):
-            self._refuse(self._peek().position, "an alias or a second object in FROM")
+        follows = self._peek()
+        clause = follows.upper in ("WHERE", "ORDER", "LIMIT") or follows.upper in _FOREIGN_CLAUSES
+        if follows.text == "," or (follows.kind == "word" and not clause):
+            raise self._unsimulated(follows.position, "an alias or a second object in FROM")
         where = self._condition() if self._take("WHERE") else None
         order_by = self._order_by()
         limit = self._limit()
         end = self._peek()
         if end.upper in _FOREIGN_CLAUSES:
-            self._refuse(end.position, _FOREIGN_CLAUSES[end.upper])
+            raise self._unsimulated(end.position, _FOREIGN_CLAUSES[end.upper])
         if end.kind:
-            self._unexpected(end)
+            raise self._unexpected(end)
         return Query(
             text=self._text,
             select=select,
@@ -210,16 +213,16 @@ class _Parser:
         while True:
             token = self._peek()
             if token.text == "(":
-                self._refuse(token.position, "a subquery in SELECT")
+                raise self._unsimulated(token.position, "a subquery in SELECT")
             word = self._word("field name")
             if word.upper == "TYPEOF":
-                self._refuse(word.position, "TYPEOF")
+                raise self._unsimulated(word.position, "TYPEOF")
             if self._is("("):
                 if word.upper != "COUNT" or paths:
-                    self._refuse(word.position, f"the function {word.text}() in SELECT")
+                    raise self._unsimulated(word.position, f"the function {word.text}() in SELECT")
                 self._keyword("(")
                 if not self._take(")"):
-                    self._refuse(word.position, "COUNT(field)")
+                    raise self._unsimulated(word.position, "COUNT(field)")
                 return ()
             paths.append(Path(tuple(word.text.split(".")), word.position))
             if not self._take(","):
@@ -228,7 +231,7 @@ class _Parser:
     def _condition(self) -> Condition:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            self._refuse(self._peek().position, f"more than {MAX_DEPTH} levels of conditions")
+            raise self._unsimulated(self._peek().position, f"more than {MAX_DEPTH} levels of conditions")
         first = self._term()
         terms = [first]
         joiner = self._peek().upper if self._is("AND", "OR") else ""
@@ -236,7 +239,7 @@ class _Parser:
             terms.append(self._term())
         if self._is("AND", "OR"):
             # The platform refuses `a AND b OR c` (contracts/salesforce.md 5).
-            self._unexpected(self._peek())
+            raise self._unexpected(self._peek())
         self._depth -= 1
         if joiner == "AND":
             return And(tuple(terms))
@@ -257,18 +260,18 @@ class _Parser:
     def _comparison(self) -> Comparison:
         word = self._word("field name")
         if self._is("("):
-            self._refuse(word.position, f"the function {word.text}() in WHERE")
+            raise self._unsimulated(word.position, f"the function {word.text}() in WHERE")
         path = Path(tuple(word.text.split(".")), word.position)
         operator = self._advance()
         if operator.upper in _FOREIGN_WORDS:
-            self._refuse(operator.position, operator.upper)
+            raise self._unsimulated(operator.position, operator.upper)
         if operator.upper == "NOT":
             self._keyword("IN")
             return Comparison(path, "NOT IN", self._list())
         if operator.upper == "IN":
             return Comparison(path, "IN", self._list())
         if operator.upper != "LIKE" and operator.text not in _OPERATORS:
-            self._unexpected(operator)
+            raise self._unexpected(operator)
         name = "!=" if operator.text == "<>" else operator.upper
         return Comparison(path, name, (self._literal(),))
 
@@ -276,7 +279,7 @@ class _Parser:
         self._bind()
         self._keyword("(")
         if self._is("SELECT"):
-            self._refuse(self._peek().position, "a semi-join (a query inside IN)")
+            raise self._unsimulated(self._peek().position, "a semi-join (a query inside IN)")
         literals = [self._literal()]
         while self._take(","):
             literals.append(self._literal())
@@ -285,7 +288,7 @@ class _Parser:
 
     def _bind(self) -> None:
         if self._is(":"):
-            self._refuse(self._peek().position, "a bind variable")
+            raise self._unsimulated(self._peek().position, "a bind variable")
 
     def _literal(self) -> Literal:
         self._bind()
@@ -301,7 +304,7 @@ class _Parser:
                 return self._moment(token)
             case "word":
                 return self._constant(token)
-        self._unexpected(token)
+        raise self._unexpected(token)
 
     def _constant(self, token: _Token) -> Literal:
         word, at = token.upper, token.position
@@ -315,15 +318,15 @@ class _Parser:
             self._keyword(":")
             count = self._advance()
             if count.kind != "number" or not count.text.isdigit():
-                self._unexpected(count)
+                raise self._unexpected(count)
             if int(count.text) > 100_000:
-                self._refuse(count.position, "a range of more than 100,000 days")
+                raise self._unsimulated(count.position, "a range of more than 100,000 days")
             return Literal("range", (word, int(count.text)), at)
         if _FOREIGN_RANGE.match(word):
-            self._refuse(at, f"the date literal {word}")
+            raise self._unsimulated(at, f"the date literal {word}")
         if re.match(r"[A-Z]{3}\d+\Z", word):
-            self._refuse(at, "a currency literal")
-        self._unexpected(token)
+            raise self._unsimulated(at, "a currency literal")
+        raise self._unexpected(token)
 
     def _string(self, token: _Token) -> Literal:
         raw = token.text[1:-1]
@@ -371,14 +374,14 @@ class _Parser:
         while True:
             word = self._word("field name")
             if self._is("("):
-                self._refuse(word.position, f"the function {word.text}() in ORDER BY")
+                raise self._unsimulated(word.position, f"the function {word.text}() in ORDER BY")
             descending = False
             if self._is("ASC", "DESC"):
                 descending = self._advance().upper == "DESC"
             nulls_last = False
             if self._take("NULLS"):
                 if not self._is("FIRST", "LAST"):
-                    self._unexpected(self._peek())
+                    raise self._unexpected(self._peek())
                 nulls_last = self._advance().upper == "LAST"
             orders.append(Order(Path(tuple(word.text.split(".")), word.position), descending, nulls_last))
             if not self._take(","):
@@ -390,7 +393,7 @@ class _Parser:
         self._bind()
         token = self._advance()
         if token.kind != "number" or not token.text.isdigit():
-            self._unexpected(token)
+            raise self._unexpected(token)
         return int(token.text)
 
     def _tokenise(self) -> list[_Token]:
@@ -429,18 +432,18 @@ class _Parser:
 
     def _keyword(self, word: str) -> None:
         if not self._take(word):
-            self._unexpected(self._peek())
+            raise self._unexpected(self._peek())
 
     def _word(self, what: str) -> _Token:
         token = self._peek()
         if token.kind != "word" or token.upper in _RESERVED:
             if not token.kind:
                 raise error_at(self._text, token.position, f"unexpected token: '<EOF>' (a {what} should follow)")
-            self._unexpected(token)
+            raise self._unexpected(token)
         return self._advance()
 
-    def _unexpected(self, token: _Token) -> NoReturn:
-        raise error_at(self._text, token.position, f"unexpected token: '{token.text or '<EOF>'}'")
+    def _unexpected(self, token: _Token) -> RequestError:
+        return error_at(self._text, token.position, f"unexpected token: '{token.text or '<EOF>'}'")
 
-    def _refuse(self, position: int, what: str) -> NoReturn:
-        raise error_at(self._text, position, f"The crm-sync sandbox does not simulate {what}.")
+    def _unsimulated(self, position: int, what: str) -> RequestError:
+        return error_at(self._text, position, f"The crm-sync sandbox does not simulate {what}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,8 @@ class Writes:
             RequestError: 404 for a record that is not there, 400 for an unknown field.
         """
         sobject = self._sobject(name)
-        tree: dict[str, None] = dict.fromkeys(fields and ("Id",) or (field.name for field in sobject.fields))
+        everything = [field.name for field in sobject.fields]
+        tree: dict[str, None] = dict.fromkeys(["Id"] if fields else everything)
         for wanted in fields:
             field = sobject.field(wanted)
             if field is None:
@@ -141,12 +143,12 @@ class Writes:
         if not isinstance(all_or_none, bool):
             raise _incomplete("allOrNone")
         if foreign := [key for key in payload if key not in ("records", "allOrNone")]:
-            raise RequestError(400, RequestCode.JSON_PARSER_ERROR, f"Unrecognized field \"{foreign[0]}\"")
+            raise RequestError(400, RequestCode.JSON_PARSER_ERROR, f'Unrecognized field "{foreign[0]}"')
         records = payload["records"]
         if len(records) > MAX_WRITE:
             raise _too_many(MAX_WRITE)
         requests = [self._request(record, body) for record in records]
-        chunks = 1 + sum(a.sobject is not b.sobject for a, b in zip(requests, requests[1:], strict=False))
+        chunks = 1 + sum(a.sobject is not b.sobject for a, b in itertools.pairwise(requests))
         if chunks > MAX_CHUNKS:
             raise RequestError(
                 400,
@@ -285,9 +287,7 @@ def _no_column(name: str, sobject: SObject) -> RequestError:
 
 
 def _incomplete(what: str) -> RequestError:
-    return RequestError(
-        400, RequestCode.JSON_PARSER_ERROR, f"The Request body is either invalid or incomplete: {what}"
-    )
+    return RequestError(400, RequestCode.JSON_PARSER_ERROR, f"The Request body is either invalid or incomplete: {what}")
 
 
 def _too_many(limit: int) -> RequestError:

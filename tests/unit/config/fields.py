@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from crm_sync.domain.records import Choice, FieldKind, FieldSchema, ObjectSchema
 from crm_sync.errors import ConfigError
+from crm_sync.mapping.picklists import builtin_table
 from crm_sync.ports import Selection
 
 
@@ -43,7 +44,12 @@ CONTACT = an_object(
     a_field("Title", label="Job Title", length=128),
     a_field("Department", length=80),
     a_field("Departments__c", FieldKind.MULTI_PICKLIST, choices=choices("sales", "operations")),
-    a_field("Level__c", FieldKind.PICKLIST, choices=choices("Executive", "VP", "Director", "Staff", inactive=("Boss",))),
+    a_field(
+        "Level__c",
+        FieldKind.PICKLIST,
+        label="Seniority",
+        choices=choices("Executive", "VP", "Director", "Staff", inactive=("Boss",)),
+    ),
     a_field("LinkedIn_Profile__c", FieldKind.URL, label="LinkedIn", length=255),
     a_field("Headcount__c", FieldKind.INTEGER, digits=8),
     a_field("Size__c", FieldKind.PICKLIST, choices=choices("1-50", "51+")),
@@ -104,7 +110,7 @@ CONTACTS = an_object(
     a_field("associatedcompanyid", FieldKind.REFERENCE, refers_to=("companies",)),
     crm="hubspot",
 )
-HUBSPOT_INDUSTRIES = ("ACCOUNTING", "BANKING", "COMPUTER_SOFTWARE", "INSURANCE", "RETAIL")
+HUBSPOT_INDUSTRIES = tuple(sorted(set(builtin_table("hubspot_industry").values())))
 COMPANIES = an_object(
     "companies",
     a_field("domain"),

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - messages are compared whole
 """Every mistake an admin can make in crm_sync.yaml, and the sentence that answers it."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import pytest
 
 from crm_sync.config.loader import Loaded, folder, kept, load, load_path
 from crm_sync.config.model import Band, SendKey
-from crm_sync.config.problems import ConfigProblems, Severity
+from crm_sync.config.problems import InvalidConfigError, Severity
 from crm_sync.config.schema import NOT_YET
 from crm_sync.domain.changes import WriteRule
 from crm_sync.errors import ConfigError
@@ -141,8 +142,8 @@ def test_everything_a_field_can_say_is_read() -> None:
             "version: 1",
             "version: 1\ntimezone: ../../etc/passwd",
             [
-                '2:11: timezone: "../../etc/passwd": there is no such time zone. '
-                "Write a name such as Europe/Berlin or America/New_York."
+                ('2:11: timezone: "../../etc/passwd": there is no such time zone. '
+                "Write a name such as Europe/Berlin or America/New_York.")
             ],
         ),
         (
@@ -182,8 +183,8 @@ def test_everything_a_field_can_say_is_read() -> None:
             "  hs:",
             "  My CRM:",
             [
-                "6:3: crms.My CRM: \"My CRM\": a CRM's name has lower-case letters, digits and underscores only. "
-                "It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL.",
+                ("6:3: crms.My CRM: \"My CRM\": a CRM's name has lower-case letters, digits and underscores only. "
+                "It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL."),
             ],
         ),
         (
@@ -195,21 +196,21 @@ def test_everything_a_field_can_say_is_read() -> None:
             "object: Contact",
             "object: contacts",
             [
-                '12:13: syncs.contacts.object: "contacts" is not an object a sync can fill in a salesforce CRM. '
-                "Did you mean Contact?"
+                ('12:13: syncs.contacts.object: "contacts" is not an object a sync can fill in a salesforce CRM. '
+                "Did you mean Contact?")
             ],
         ),
         (
             "object: Contact",
             "object: [Contact]",
             [
-                "12:13: syncs.contacts.object: expected Contact, Lead or Account (Salesforce), contacts or companies "
-                "(HubSpot), got a list."
+                ("12:13: syncs.contacts.object: expected Contact, Lead or Account (Salesforce), contacts or companies "
+                "(HubSpot), got a list.")
             ],
         ),
         ("    object: Contact\n", "", [
-            "10:3: syncs.contacts: `object` is missing. Write Contact, Lead or Account (Salesforce), contacts or "
-            "companies (HubSpot)."
+            ("10:3: syncs.contacts: `object` is missing. Write Contact, Lead or Account (Salesforce), contacts or "
+            "companies (HubSpot).")
         ]),
         ("    object: Contact\n", "    object: Contact\n    schedul: {every: 4h}\n", [
             '13:5: syncs.contacts.schedul: unknown key "schedul". Did you mean schedule?'
@@ -218,19 +219,19 @@ def test_everything_a_field_can_say_is_read() -> None:
             '15:9: syncs.contacts.match.send.e_mail: unknown key "e_mail". Did you mean email?'
         ]),
         ("email: Email", "first_name: FirstName", [
-            "14:7: syncs.contacts.match.send: these keys are too weak to find anybody by. "
-            "Send email, linkedin_url, or both names and the domain."
+            ("14:7: syncs.contacts.match.send: these keys are too weak to find anybody by. "
+            "Send email, linkedin_url, or both names and the domain.")
         ]),
         ("email: Email", "email: Email | lower", [
-            '15:16: syncs.contacts.match.send.email: "Email | lower": only "| domain" can follow the field. '
-            'Write it as in "Account.Website | domain".'
+            ('15:16: syncs.contacts.match.send.email: "Email | lower": only "| domain" can follow the field. '
+            'Write it as in "Account.Website | domain".')
         ]),
         ("email: Email", "email: Email | domain", [
             '15:16: syncs.contacts.match.send.email: "| domain" is only for the key `domain`.'
         ]),
         ("email: Email", "email: the mail", [
-            '15:16: syncs.contacts.match.send.email: "the mail": this is not the API name of a field. '
-            "API names have letters, digits and underscores; `crm-sync fields` lists them."
+            ('15:16: syncs.contacts.match.send.email: "the mail": this is not the API name of a field. '
+            "API names have letters, digits and underscores; `crm-sync fields` lists them.")
         ]),
         ("    fields:", "      need_one_of: [email, [first_name, domain]]\n    fields:", [
             "16:28: syncs.contacts.match.need_one_of[1]: first_name is not a key of `send`. Known here: email."
@@ -239,8 +240,8 @@ def test_everything_a_field_can_say_is_read() -> None:
             '16:21: syncs.contacts.match.need_one_of[0]: unknown key of `send` "emial". Did you mean email?'
         ]),
         ("Email\n", "Email\n        domain: Website\n      need_one_of: [domain]\n", [
-            "17:21: syncs.contacts.match.need_one_of[0]: domain alone does not identify a person. "
-            "Ask for email, linkedin_url, or both names and the domain."
+            ("17:21: syncs.contacts.match.need_one_of[0]: domain alone does not identify a person. "
+            "Ask for email, linkedin_url, or both names and the domain.")
         ]),
         ("    fields:\n      Title: person.title\n", "    fields:\n", [
             "16:5: syncs.contacts.fields: there is no field here. Write at least one field."
@@ -249,16 +250,16 @@ def test_everything_a_field_can_say_is_read() -> None:
             '13:23: syncs.contacts.choose.at_most: expected a whole number from 1 to 100,000,000, got "1.5".'
         ]),
         ("    match:", "    choose: {or_older_than: 6 months}\n    match:", [
-            '13:29: syncs.contacts.choose.or_older_than: "6 months": this is not a duration. '
-            "Write a number and m, h, d or w: 30m, 4h, 120d, 2w."
+            ('13:29: syncs.contacts.choose.or_older_than: "6 months": this is not a duration. '
+            "Write a number and m, h, d or w: 30m, 4h, 120d, 2w.")
         ]),
         ("    match:", "    choose: {where: [{property: x, operator: EQ, value: 1}]}\n    match:", [
-            '13:21: syncs.contacts.choose.where: a filter for Salesforce is text. '
-            'Write a SOQL condition: "AccountId != null".'
+            ('13:21: syncs.contacts.choose.where: a filter for Salesforce is text. '
+            'Write a SOQL condition: "AccountId != null".')
         ]),
         ("    fields:", "    account: {via: AccountId, fields: {Title: person.title}}\n    fields:", [
-            "16:46: syncs.contacts.account.fields.Title: the company's record is filled from organization.*; there is "
-            "no person to take this from."
+            ("16:47: syncs.contacts.account.fields.Title: the company's record is filled from organization.*; there is "
+            "no person to take this from.")
         ]),
         ("Contact\n", "Lead\n    account: {via: AccountId, fields: {Name: organization.name}}\n", [
             "13:5: syncs.contacts.account: `account` goes with contacts; Lead has no company record of its own."
@@ -285,14 +286,14 @@ def test_a_mistake_is_answered_with_its_place_and_its_cure(old: str, new: str, e
         (
             "person.phone_numbers",
             [
-                '17:14: T: "person.phone_numbers": this cannot be mapped: it is the employer\'s switchboard, never the '
+                ('17:14: T: "person.phone_numbers": this cannot be mapped: it is the employer\'s switchboard, never the '
                 "person's own number; use organization.primary_phone.sanitized_number for the switchboard, and `phones` "
-                "for people."
+                "for people.")
             ],
         ),
         ("[person.title]", [
-            "17:14: T: expected an Apollo attribute such as person.title or a mapping (from, template, write, when, "
-            "transform, join, max, round, picklist, picklist_file, unmapped, bands, ignore_change_below), got a list."
+            ("17:14: T: expected an Apollo attribute such as person.title or a mapping (from, template, write, when, "
+            "transform, join, max, round, picklist, picklist_file, unmapped, bands, ignore_change_below), got a list.")
         ]),
         ("{}", ["17:14: T: `from` is missing. Write an Apollo attribute, for example from: person.title."]),
         ("{from: person.title, writ: fill}", ['17:35: T.writ: unknown key "writ". Did you mean write?']),
@@ -310,8 +311,8 @@ def test_a_mistake_is_answered_with_its_place_and_its_cure(old: str, new: str, e
             '17:25: T.template: "{{ person.town }}": Apollo has no such attribute. Did you mean person.name?'
         ]),
         ("{template: \"{{ person.city }\"}", [
-            '17:25: T.template: "{{ person.city }": a placeholder in this template cannot be read. '
-            "Write it as {{ person.city }}."
+            ('17:25: T.template: "{{ person.city }": a placeholder in this template cannot be read. '
+            "Write it as {{ person.city }}.")
         ]),
         ("{template: \"constant\"}", [
             '17:25: T.template: "constant": this template names no Apollo attribute. Write one as {{ person.city }}.'
@@ -331,8 +332,8 @@ def test_a_mistake_is_answered_with_its_place_and_its_cure(old: str, new: str, e
             "17:48: T.max: `max` shortens text; organization.founded_year is a whole number."
         ]),
         ("{from: organization.founded_year, bands: {a: \"5-9\"}}", [
-            '17:59: T.bands.a: "5-9": this is not a range of numbers. Write it with two dots: "1..50", or "51.." '
-            "without an end."
+            ('17:59: T.bands.a: "5-9": this is not a range of numbers. Write it with two dots: "1..50", or "51.." '
+            "without an end.")
         ]),
         ("{from: organization.founded_year, bands: {a: \"9..5\"}}", [
             '17:59: T.bands.a: "9..5": the range ends before it begins. Write "5..9".'
@@ -344,22 +345,22 @@ def test_a_mistake_is_answered_with_its_place_and_its_cure(old: str, new: str, e
             "17:71: warning: T.bands.b: numbers between 50 and 52 are in no band and stay without a value."
         ]),
         ("{from: person.seniority, picklist: {A: [vp], B: [director, vp]}}", [
-            '17:73: T.picklist.B: the Apollo value "vp" has two CRM values, "A" and "B". Keep one of them.'
+            '17:73: T.picklist.B[1]: the Apollo value "vp" has two CRM values, "A" and "B". Keep one of them.'
         ]),
         ("{from: person.seniority, picklist: {A: []}, picklist_file: m.csv}", [
             "17:58: T.picklist_file: a field has either `picklist` or `picklist_file`. Remove one of them."
         ]),
         ("{from: person.seniority, picklist_file: nothing.csv}", [
-            '17:54: T.picklist_file: the file "nothing.csv" cannot be read beside the configuration. '
-            "It is a CSV file with the columns apollo and crm."
+            ('17:54: T.picklist_file: the file "nothing.csv" cannot be read beside the configuration. '
+            "It is a CSV file with the columns apollo and crm.")
         ]),
         ("{from: person.seniority, picklist_file: ../secret.csv}", [
-            '17:54: T.picklist_file: "../secret.csv": the file must lie beside the configuration or below it. '
-            'Write a name such as "map.csv".'
+            ('17:54: T.picklist_file: "../secret.csv": the file must lie beside the configuration or below it. '
+            'Write a name such as "map.csv".')
         ]),
         ("{from: organization.industry, picklist_file: \"builtin:salesforce_industri\"}", [
-            '17:59: T.picklist_file: there is no built-in table "salesforce_industri". '
-            "Did you mean salesforce_industry?"
+            ('17:59: T.picklist_file: there is no built-in table "salesforce_industri". '
+            "Did you mean salesforce_industry?")
         ]),
         ("{from: person.seniority, picklist: {A: vp}, unmapped: skip}", [
             '17:68: T.unmapped: unknown answer to an unmapped value "skip". Known here: ask, leave.'
@@ -368,14 +369,14 @@ def test_a_mistake_is_answered_with_its_place_and_its_cure(old: str, new: str, e
             '17:69: T.unmapped.us: unknown key "us". Did you mean use?'
         ]),
         ("{from: person.title, write: track}", [
-            "17:42: T.write: not available yet: the write rule track. Use never, fill or replace until a later version "
-            "brings it."
+            ("17:42: T.write: not available yet: the write rule track. Use never, fill or replace until a later version "
+            "brings it.")
         ]),
         ("{from: organization.founded_year, ignore_change_below: 5}", [
-            '17:69: T.ignore_change_below: "5": this is not a percentage. Write a number from 0 to 100 and a percent '
-            "sign: 5%.",
-            "17:48: T.ignore_change_below: not available yet: ignoring small changes. Remove it until a later version "
-            "brings it.",
+            ('17:69: T.ignore_change_below: "5": this is not a percentage. Write a number from 0 to 100 and a percent '
+            "sign: 5%."),
+            ("17:48: T.ignore_change_below: not available yet: ignoring small changes. Remove it until a later version "
+            "brings it."),
         ]),
     ],
 )  # fmt: skip
@@ -386,13 +387,15 @@ def test_a_mistake_in_a_field_is_answered_with_its_place_and_its_cure(mapping: s
 
 
 def test_all_mistakes_are_reported_at_once_from_top_to_bottom() -> None:
-    text = BASE.replace("version: 1", "version: 7").replace("person.title", "person.titel").replace("Contact", "Kontact")
+    text = (
+        BASE.replace("version: 1", "version: 7").replace("person.title", "person.titel").replace("Contact", "Kontact")
+    )
 
     result = load(text.encode())
 
     assert result.config is None
     assert [p.line for p in result.problems] == [1, 12, 17]
-    with pytest.raises(ConfigProblems) as caught:
+    with pytest.raises(InvalidConfigError) as caught:
         result.require()
     assert len(str(caught.value).splitlines()) == 3
     assert caught.value.problems == result.problems
@@ -408,16 +411,14 @@ def test_a_company_sync_knows_no_person() -> None:
     lines = found("object: Contact", "object: Account")
 
     assert lines == [
-        "15:9: syncs.contacts.match.send.email: a company is not looked up by email. "
-        "Known here: domain, linkedin_url, organization_name.",
-        "17:14: syncs.contacts.fields.Title: a company look-up is filled from organization.*; there is no person to "
-        "take this from.",
-    ] or lines == [
-        "14:7: syncs.contacts.match.send: these keys are too weak to find anybody by. Send domain or linkedin_url.",
-        "15:9: syncs.contacts.match.send.email: a company is not looked up by email. "
-        "Known here: domain, linkedin_url, organization_name.",
-        "17:14: syncs.contacts.fields.Title: a company look-up is filled from organization.*; there is no person to "
-        "take this from.",
+        (
+            "15:9: syncs.contacts.match.send.email: a company is not looked up by email. "
+            "Known here: domain, linkedin_url, organization_name."
+        ),
+        (
+            "17:14: syncs.contacts.fields.Title: a company look-up is filled from organization.*; there is no person to "
+            "take this from."
+        ),
     ]
 
 
@@ -440,7 +441,9 @@ def test_a_flat_list_of_hubspot_filters_is_one_group() -> None:
 
 
 def test_a_list_of_lists_of_hubspot_filters_is_kept() -> None:
-    config = hubspot("[[{property: a, operator: IN, values: [x, 1]}], [{property: b, operator: EQ, value: x}]]").require()
+    config = hubspot(
+        "[[{property: a, operator: IN, values: [x, 1]}], [{property: b, operator: EQ, value: x}]]"
+    ).require()
 
     where = config.syncs["contacts"].choose.where
     assert [len(group) for group in where] == [1, 1]
@@ -453,10 +456,10 @@ def test_a_list_of_lists_of_hubspot_filters_is_kept() -> None:
         ("city = Paris", "13:21", "a filter for HubSpot is a list"),
         ("[]", "13:21", "a filter for HubSpot is a list"),
         ("[{operator: EQ, value: 1}]", "13:22", "`property` is missing"),
-        ("[{property: a, operator: EQUALS, value: 1}]", "13:47", 'unknown operator "EQUALS". Did you mean EQ?'),
+        ("[{property: a, operator: EQUALS, value: 1}]", "13:46", 'unknown operator "EQUALS". Did you mean EQ?'),
         ("[{property: a, operator: EQ}]", "13:22", 'the operator "EQ" needs `value`'),
         ("[{property: a, operator: IN, value: x}]", "13:22", 'the operator "IN" needs `values`'),
-        ("[{property: a, operator: IN, values: x}]", "13:59", "`values` is a list"),
+        ("[{property: a, operator: IN, values: x}]", "13:58", "`values` is a list"),
         ("[{property: a, operator: BETWEEN, value: 1}]", "13:22", 'the operator "BETWEEN" needs `highValue`'),
         ("[{propety: a, property: a, operator: EQ, value: 1}]", "13:23", "Did you mean property?"),
         ("[[{property: a, operator: EQ, value: 1}], {property: a}]", "13:63", "cannot be mixed"),
@@ -476,7 +479,9 @@ WITH_FILE = "{from: person.seniority, picklist_file: m.csv}"
 
 def test_a_picklist_file_with_semicolons_quotes_and_a_byte_order_mark_is_read() -> None:
     result = loaded(
-        "Title: person.title", f"Title: {WITH_FILE}", m='\ufeffCRM;Apollo\r\n"Exec; top";c_suite\r\n;intern\r\n\r\n'.encode()
+        "Title: person.title",
+        f"Title: {WITH_FILE}",
+        m='\ufeffCRM;Apollo\r\n"Exec; top";c_suite\r\n;intern\r\n\r\n'.encode(),
     )
 
     assert result.require().syncs["contacts"].fields[0].picklist == {fold("c_suite"): "Exec; top"}
@@ -512,7 +517,7 @@ def test_files_are_read_beside_the_configuration_only(tmp_path: Path) -> None:
     config = load_path(inside / "crm_sync.yaml").require()
 
     assert config.syncs["contacts"].fields[0].picklist == {fold("vp"): "VP"}
-    with pytest.raises(OSError, match="link.csv"):
+    with pytest.raises(OSError, match=r"link\.csv"):
         folder(inside)("link.csv")
 
 
@@ -604,15 +609,17 @@ def test_an_empty_later_section_asks_for_nothing(harmless: str) -> None:
 
 
 def test_a_mistake_inside_a_later_section_is_its_own_problem() -> None:
-    lines = found("version: 1", "version: 1\nbudget: {per_run: lots, per_weak: 5, at_limit: stop, in_doubt: {retry_up_to: x}}")
+    lines = found(
+        "version: 1", "version: 1\nbudget: {per_run: lots, per_weak: 5, at_limit: stop, in_doubt: {retry_up_to: x}}"
+    )
 
     assert lines == [
         "2:1: budget: not available yet: spending limits. Remove it until a later version brings it.",
         '2:19: budget.per_run: "lots": this is not a number of credits. Write a number such as 500 or 12.5.',
-        '2:25: budget.per_weak: unknown key "per_weak". Did you mean per_week?'.replace("per_week", "per_day"),
-        '2:38: budget.at_limit: unknown value "stop". Known here: pause, fail.',
-        '2:67: budget.in_doubt.retry_up_to: "x": this is not a number of credits. Write a number such as 500 or 12.5.',
-    ] or lines[2].startswith("2:25: budget.per_weak: unknown key")
+        '2:25: budget.per_weak: unknown key "per_weak". Did you mean per_day?',
+        '2:48: budget.at_limit: unknown value "stop". Known here: pause, fail.',
+        '2:78: budget.in_doubt.retry_up_to: "x": this is not a number of credits. Write a number such as 500 or 12.5.',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -640,9 +647,7 @@ def test_the_way_of_writing_may_be_said_when_it_is_the_default() -> None:
 
 
 def test_warnings_stay_with_the_configuration() -> None:
-    result = loaded(
-        "Title: person.title", 'Size: {from: organization.founded_year, bands: {a: "1..5", b: "9.."}}'
-    )
+    result = loaded("Title: person.title", 'Size: {from: organization.founded_year, bands: {a: "1..5", b: "9.."}}')
 
     assert [p.severity for p in result.problems] == [Severity.WARNING]
     assert result.require().warnings == (str(result.problems[0]),)

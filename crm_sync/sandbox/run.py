@@ -1,0 +1,108 @@
+"""The whole sandbox: Apollo, Salesforce and HubSpot on three loopback ports, over one world."""
+
+from __future__ import annotations
+
+import random
+from types import TracebackType
+from typing import Any
+
+from crm_sync.sandbox import apollo
+from crm_sync.sandbox.faults import Faults
+from crm_sync.sandbox.server import Server, control
+from crm_sync.sandbox.world import World
+
+
+class Sandbox:
+    """Started by `start()` or as a context manager; `settings()` is what points crm-sync at it.
+
+    `per_minute`: Apollo's limit, None unlimited. `latency_ms`: how long Apollo takes, a number or a (least, most) range.
+    `variant`: which of two behaviours to play where the contract pages leave it open. `tidy`: everybody is known,
+    distinct and matchable. `apollo`, `salesforce` and `hubspot` are further options of the simulators' `create`.
+    """
+
+    def __init__(
+        self,
+        *,
+        contacts: int = 50,
+        seed: int = 7,
+        variant: str = "a",
+        tidy: bool = False,
+        per_minute: int | None = 1000,
+        latency_ms: float | tuple[float, float] = 0,
+        ports: tuple[int, int, int] = (0, 0, 0),
+        apollo_options: dict[str, Any] | None = None,
+        salesforce_options: dict[str, Any] | None = None,
+        hubspot_options: dict[str, Any] | None = None,
+    ) -> None:
+        from crm_sync.sandbox import hubspot, salesforce
+
+        self.world = World(seed, contacts, tidy=tidy)
+        self.apps = {
+            "apollo": apollo.create(
+                self.world, **{"per_minute": per_minute, "variant": variant, **(apollo_options or {})}
+            ),
+            "salesforce": salesforce.create(self.world, **(salesforce_options or {})),
+            "hubspot": hubspot.create(self.world, **(hubspot_options or {})),
+        }
+        wordings = {"apollo": apollo.wording, "salesforce": salesforce.wording, "hubspot": hubspot.wording}
+        self.faults = {name: Faults(wordings[name]) for name in self.apps}
+        slow = _latency(latency_ms)
+        self.traffic = {
+            name: control(
+                app, app.extensions["simulator"], self.faults[name], latency_s=slow if name == "apollo" else None
+            )
+            for name, app in self.apps.items()
+        }
+        self.servers = {name: Server(app, port) for (name, app), port in zip(self.apps.items(), ports, strict=True)}
+
+    def start(self) -> Sandbox:
+        for server in self.servers.values():
+            server.start()
+        return self
+
+    def stop(self) -> None:
+        for server in self.servers.values():
+            server.stop()
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def apollo_url(self) -> str:
+        return self.servers["apollo"].url
+
+    @property
+    def salesforce_url(self) -> str:
+        return self.servers["salesforce"].url
+
+    @property
+    def hubspot_url(self) -> str:
+        return self.servers["hubspot"].url
+
+    def settings(self) -> dict[str, str]:
+        """The CRM_SYNC_ variables that point at this sandbox; its keys are no secrets."""
+        from crm_sync.sandbox import hubspot, salesforce
+
+        credentials = salesforce.Credentials()
+        return {
+            "CRM_SYNC_APOLLO_URL": f"{self.apollo_url}/api/v1",
+            "CRM_SYNC_APOLLO_API_KEY": apollo.API_KEY,
+            "CRM_SYNC_SALESFORCE_URL": self.salesforce_url,
+            "CRM_SYNC_SALESFORCE_AUTH": "client_credentials",
+            "CRM_SYNC_SALESFORCE_CONSUMER_KEY": credentials.consumer_key,
+            "CRM_SYNC_SALESFORCE_CONSUMER_SECRET": credentials.consumer_secret,
+            "CRM_SYNC_HUBSPOT_URL": self.hubspot_url,
+            "CRM_SYNC_HUBSPOT_TOKEN": hubspot.TOKEN,
+        }
+
+
+def _latency(latency_ms: float | tuple[float, float]) -> Any:
+    if isinstance(latency_ms, tuple):
+        chance = random.Random(7)
+        return lambda: chance.uniform(*latency_ms) / 1000
+    return (lambda: latency_ms / 1000) if latency_ms else None

@@ -1,0 +1,91 @@
+"""The sandbox's own view of the org: what tests and demos ask and change behind the service's back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from crm_sync.sandbox.salesforce import auth, rules
+from crm_sync.sandbox.salesforce.app import Usage
+from crm_sync.sandbox.salesforce.errors import RequestError
+from crm_sync.sandbox.salesforce.org import Org
+from crm_sync.sandbox.salesforce.schema import SObject
+from crm_sync.sandbox.salesforce.writes import Writes
+
+#: What a human's edit may say beyond ordinary fields.
+_CONTROLS = ("IsDeleted", "MasterRecordId", "$lock")
+
+
+class Simulator:
+    def __init__(self, *, org: Org, logins: auth.Logins, writes: Writes, usage: Usage) -> None:
+        self._org = org
+        self._logins = logins
+        self._writes = writes
+        self._usage = usage
+
+    def state(self, *, limit: int) -> dict[str, Any]:
+        """Records per object, how many were ever written and what was written to the first `limit` of each, logins
+        and API calls."""
+        return {
+            "records": {name: self._org.count(name) for name in self._org.objects},
+            "written": {name: self._org.written(name) for name in self._org.objects},
+            "touched": {name: dict(self._org.edits(name, limit=limit)) for name in self._org.objects},
+            "logins": self._logins.count,
+            "api_calls": {"used": self._usage.used, "limit": self._usage.limit},
+        }
+
+    def edit(self, object_type: str, record_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Change a record as a colleague does in the browser, and return it whole.
+
+        Beyond ordinary fields: {"IsDeleted": true} deletes and false brings back, {"MasterRecordId": id} merges the
+        record into another one of its object, {"$lock": n} lets the next n writes of it fail with UNABLE_TO_LOCK_ROW.
+
+        Raises:
+            ValueError: no such object, record or field, or a value the org would refuse.
+        """
+        name = self._org.object_name(object_type)
+        if name is None:
+            raise ValueError(f"No object {object_type} in this org; it has {', '.join(self._org.objects)}.")
+        sobject = self._org.objects[name]
+        index = self._org.index_of(name, record_id)
+        if index is None:
+            raise ValueError(f"No {name} with the id {record_id}.")
+        ordinary = {key: value for key, value in fields.items() if key not in _CONTROLS}
+        values = self._checked(sobject, ordinary)
+        if "IsDeleted" in fields:
+            values["IsDeleted"] = bool(fields["IsDeleted"])
+        if "MasterRecordId" in fields:
+            values |= {"IsDeleted": True, "MasterRecordId": self._survivor(name, index, str(fields["MasterRecordId"]))}
+        if "$lock" in fields:
+            self._writes.lock(record_id, int(fields["$lock"]))
+        with self._org.lock:
+            if values:
+                self._org.write(name, [(index, values)], by=auth.HUMAN_USER)
+            row = self._org.row(name, index)
+        shown = self._org.renderer(name, dict.fromkeys(field.name for field in sobject.fields))
+        return shown(row, "/services/data/v62.0")
+
+    def expire_tokens(self) -> None:
+        """End every session, as an admin does."""
+        self._logins.expire()
+
+    def close(self) -> None:
+        """Remove what the org keeps on disk; no call may follow."""
+        self._org.close()
+
+    def _checked(self, sobject: SObject, fields: Mapping[str, Any]) -> dict[str, object]:
+        try:
+            values = rules.values_of(sobject, fields, orjson.dumps(fields).decode())
+        except RequestError as error:
+            raise ValueError(error.message) from error
+        if refusal := rules.refuse(sobject, values):
+            raise ValueError(refusal.message)
+        return values
+
+    def _survivor(self, name: str, loser: int, record_id: str) -> str:
+        index = self._org.index_of(name, record_id)
+        if index is None or index == loser or self._org.row(name, index).is_deleted:
+            raise ValueError(f"A {name} can only be merged into another living {name}; {record_id} is none.")
+        return self._org.id_of(name, index)

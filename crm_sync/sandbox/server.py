@@ -1,0 +1,214 @@
+"""How a simulator is served: HTTP/1.1 on loopback, counted, and with a script of faults between it and the caller."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import orjson
+from cheroot import wsgi
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import RequestRedirect
+
+from crm_sync.sandbox.faults import Answer, Faults
+
+#: Paths of the simulators' own controls, which no fault meets and nobody counts.
+_CONTROL = "/_sandbox/"
+
+
+class Simulator(Protocol):
+    """What the controls ask of a simulator."""
+
+    def state(self) -> dict[str, Any]:
+        """How many records there are and what was done to them."""
+        ...
+
+    def edit(self, object_type: str, record_id: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """A human's edit; returns the record's fields. Raises ValueError with a sentence."""
+        ...
+
+
+class Traffic:
+    """Counts calls by "METHOD path-template" and new connections."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: Counter[str] = Counter()
+        self.connections = 0
+
+    def count(self, call: str) -> None:
+        with self._lock:
+            self._calls[call] += 1
+
+    def connected(self) -> None:
+        with self._lock:
+            self.connections += 1
+
+    def calls(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._calls)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._calls.clear()
+            self.connections = 0
+
+
+class _Gateway(wsgi.Gateway_10):
+    """Cheroot's WSGI gateway, with the socket for faults that break the connection."""
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        environ["crm_sync.socket"] = self.req.conn.socket
+        if not getattr(self.req.conn, "crm_sync_counted", False):
+            self.req.conn.crm_sync_counted = True
+            environ["crm_sync.new_connection"] = True
+        return environ
+
+
+class Server:
+    """One simulator on one loopback port (0: a free one)."""
+
+    def __init__(self, app: Flask, port: int = 0, host: str = "127.0.0.1") -> None:
+        if not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(f"the sandbox listens on loopback only, not on {host}")
+        self._server = wsgi.Server((host, port), app, numthreads=24, server_name="sandbox", timeout=60)
+        self._server.gateway = _Gateway
+        self._server.error_log = lambda *_args, **_more: None
+        self._server.nodelay = True
+        self._server.prepare()
+        self.port: int = self._server.bind_addr[1]
+        self.url = f"http://{host}:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve, name=f"sandbox-{self.port}", daemon=True)
+
+    def start(self) -> Server:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self._server.stop()
+        self._thread.join(timeout=10)
+
+
+def control(
+    app: Flask, simulator: Simulator, faults: Faults, *, latency_s: Callable[[], float] | None = None
+) -> Traffic:
+    """Add the /_sandbox controls and put counting, latency and faults in front of `app`."""
+    traffic = Traffic()
+
+    @app.get("/_sandbox/calls")
+    def calls() -> Response:
+        return _json(traffic.calls())
+
+    @app.delete("/_sandbox/calls")
+    def forget_calls() -> Response:
+        traffic.clear()
+        return _json({})
+
+    @app.get("/_sandbox/state")
+    def state() -> Response:
+        return _json({**simulator.state(), "connections": traffic.connections})
+
+    @app.post("/_sandbox/records/<object_type>/<record_id>")
+    def edit(object_type: str, record_id: str) -> Response:
+        fields = request.get_json(force=True, silent=True)
+        if not isinstance(fields, dict):
+            return _json({"error": "send a JSON object of fields"}, 400)
+        try:
+            return _json(simulator.edit(object_type, record_id, fields))
+        except ValueError as error:
+            return _json({"error": str(error)}, 400)
+
+    @app.get("/_sandbox/records/<object_type>/<record_id>")
+    def look(object_type: str, record_id: str) -> Response:
+        try:
+            return _json(simulator.edit(object_type, record_id, {}))
+        except ValueError as error:
+            return _json({"error": str(error)}, 404)
+
+    @app.get("/_sandbox/faults")
+    def listed() -> Response:
+        return _json(faults.listed())
+
+    @app.post("/_sandbox/faults")
+    def script() -> Response:
+        try:
+            faults.add(request.get_json(force=True, silent=True))
+        except (ValueError, TypeError) as error:
+            return _json({"error": str(error)}, 400)
+        return _json(faults.listed())
+
+    @app.delete("/_sandbox/faults")
+    def forget_faults() -> Response:
+        faults.clear()
+        return _json([])
+
+    app.wsgi_app = _Door(app, traffic, faults, latency_s)  # type: ignore[method-assign]
+    return traffic
+
+
+class _Door:
+    """WSGI around the app: counts the call, waits, and lets the script of faults have its way."""
+
+    def __init__(self, app: Flask, traffic: Traffic, faults: Faults, latency_s: Callable[[], float] | None) -> None:
+        self._app = app
+        self._inner = app.wsgi_app
+        self._traffic = traffic
+        self._faults = faults
+        self._latency_s = latency_s
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.pop("crm_sync.new_connection", False):
+            self._traffic.connected()
+        if environ["PATH_INFO"].startswith(_CONTROL):
+            return self._inner(environ, start_response)
+        call = self._template(environ)
+        self._traffic.count(call)
+        if self._latency_s is not None:
+            time.sleep(self._latency_s())
+        fault = self._faults.take(call)
+        if fault is None:
+            return self._inner(environ, start_response)
+        # What the caller sends is read in any case: a service does not break off in the middle of a request.
+        answer = None
+        if fault.when == "after" or fault.what == "slow":
+            answer = self._answer(environ)
+        elif environ.get("CONTENT_LENGTH"):
+            environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        status, headers, body = self._faults.spoil(fault, answer, environ.get("crm_sync.socket"))
+        headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+
+    def _answer(self, environ: dict[str, Any]) -> Answer:
+        kept: list[Any] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[..., None]:
+            kept[:] = [status, headers]
+            return lambda _data: None
+
+        chunks = self._inner(environ, start_response)
+        try:
+            body = b"".join(chunks)
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+        return kept[0], list(kept[1]), body
+
+    def _template(self, environ: dict[str, Any]) -> str:
+        method = environ["REQUEST_METHOD"]
+        try:
+            rule, _ = self._app.url_map.bind_to_environ(environ).match(return_rule=True)
+        except (RequestRedirect, MethodNotAllowed, HTTPException):
+            return f"{method} (unknown)"
+        return f"{method} {rule.rule}"
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS), status, mimetype="application/json")

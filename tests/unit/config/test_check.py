@@ -1,0 +1,343 @@
+# ruff: noqa: E501 - messages are compared whole
+"""A configuration that reads well and would fail on this org is refused before any money is spent."""
+
+from __future__ import annotations
+
+import pytest
+
+from crm_sync.config.check import check
+from crm_sync.config.loader import load
+from crm_sync.config.problems import Severity
+
+from .fields import ACCOUNT, CONTACT, CONTACTS, LEAD, MemoryCrm
+
+BASE = """\
+version: 1
+crms:
+  salesforce: {type: salesforce, environment: sandbox}
+syncs:
+  contacts:
+    crm: salesforce
+    object: Contact
+    match:
+      send:
+        email: Email
+    fields:
+      Title: person.title
+"""
+SALESFORCE = MemoryCrm(CONTACT, ACCOUNT, LEAD)
+
+
+def checked(text: str, crm: MemoryCrm = SALESFORCE, **more: object) -> list[str]:
+    config = load(text.encode()).require()
+    problems = check(config, {"salesforce": crm}, **more)  # type: ignore[arg-type]
+    return [str(p).removeprefix("crm_sync.yaml:").replace("syncs.contacts.", "") for p in problems]
+
+
+def field(name: str, mapping: str, **more: object) -> list[str]:
+    """The problems when the only field is `name`, in line 12 from column 7."""
+    return checked(BASE.replace("Title: person.title", f"{name}: {mapping}"), **more)  # type: ignore[arg-type]
+
+
+def test_a_mapping_that_fits_has_no_problem() -> None:
+    assert checked(BASE) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "mapping", "expected"),
+    [
+        (
+            "Titel",
+            "person.title",
+            "12:7: fields.Titel: Contact has no field Titel, or this user may not see it. Did you mean Title?",
+        ),
+        (
+            '"Job_Title"',
+            "person.title",
+            "12:7: fields.Job_Title: Contact has no field Job_Title, or this user may not see it. Did you mean Title?",
+        ),
+        (
+            "Zzz__c",
+            "person.title",
+            (
+                "12:7: fields.Zzz__c: Contact has no field Zzz__c, or this user may not see it. "
+                "`crm-sync fields salesforce Contact` lists them."
+            ),
+        ),
+        (
+            "Name",
+            "person.name",
+            (
+                "12:7: fields.Name: Name cannot be written: it is put together from first and last name. "
+                "Map another field, or set write: never to see the value in plans only."
+            ),
+        ),
+        (
+            "Engaged__c",
+            "person.is_likely_to_engage",
+            (
+                "12:19: fields.Engaged__c: Engaged__c is a checkbox, which is never blank, so `fill` never writes it. "
+                "Use replace."
+            ),
+        ),
+        (
+            "Engaged__c",
+            "{from: person.is_likely_to_engage, write: fill}",
+            (
+                "12:61: fields.Engaged__c.write: Engaged__c is a checkbox, which is never blank, so `fill` never writes it. "
+                "Use replace."
+            ),
+        ),
+        (
+            "Headcount__c",
+            "person.title",
+            "12:21: fields.Headcount__c: person.title is text, and Headcount__c is a whole number.",
+        ),
+        (
+            "Headcount__c",
+            '{template: "{{ person.city }}"}',
+            "12:32: fields.Headcount__c.template: a template is text, and Headcount__c is a whole number.",
+        ),
+        (
+            "Size__c",
+            "{from: organization.estimated_num_employees}",
+            (
+                "12:23: fields.Size__c.from: organization.estimated_num_employees is a whole number, and Size__c is a "
+                'picklist. Add `bands`: a range such as "1..50" for each value of the picklist.'
+            ),
+        ),
+        (
+            "Department",
+            "person.departments",
+            '12:19: fields.Department: person.departments is a list, and Department is text. Add join: "; ".',
+        ),
+        (
+            "Level__c",
+            "person.departments",
+            (
+                "12:17: fields.Level__c: person.departments is a list, and Level__c is a picklist. It holds one value; map "
+                "the list to a multi-select picklist, or with `join` to a text field."
+            ),
+        ),
+        (
+            "AccountId",
+            "organization.id",
+            "12:18: fields.AccountId: organization.id is text, and AccountId is a reference.",
+        ),
+        ("Phone", "person.city", "12:14: fields.Phone: person.city is text, and Phone is a phone."),
+        (
+            "Title",
+            "{from: person.title, max: 200}",
+            "12:40: fields.Title.max: Title holds 128 characters, fewer than 200. Write 128 or less.",
+        ),
+        (
+            "Title",
+            "{from: person.seniority, picklist: {Boss: owner}}",
+            "12:39: fields.Title.picklist: Title is text, not a picklist. Remove the table.",
+        ),
+        (
+            "Level__c",
+            "{from: person.seniority, picklist: {Executiv: [owner], VP: vp}}",
+            '12:53: fields.Level__c.picklist.Executiv: "Executiv" is not a value of Level__c. Did you mean Executive?',
+        ),
+        (
+            "Level__c",
+            "{from: person.seniority, picklist: {Boss: [owner]}}",
+            (
+                '12:53: fields.Level__c.picklist.Boss: "Boss" is not active in Level__c. '
+                "Active: Executive, VP, Director, Staff."
+            ),
+        ),
+        (
+            "Level__c",
+            "{from: person.seniority, picklist: {VP: [vp]}, unmapped: {use: Others}}",
+            (
+                '12:74: fields.Level__c.unmapped: "Others" is not a value of Level__c. '
+                "Active: Executive, VP, Director, Staff."
+            ),
+        ),
+        (
+            "Size__c",
+            '{from: organization.estimated_num_employees, bands: {"1-50": "1..50", "51-": "51.."}}',
+            '12:86: fields.Size__c.bands.51-: "51-" is not a value of Size__c. Did you mean 51+?',
+        ),
+        (
+            "Phone",
+            '{from: organization.estimated_num_employees, bands: {"1-50": "1..50"}}',
+            "12:59: fields.Phone.bands: Phone is a phone; `bands` give picklist values or text.",
+        ),
+        (
+            "Level__c",
+            "organization.industry",
+            (
+                "12:7: warning: fields.Level__c: none of Apollo's 147 words for organization.industry is a value of "
+                "Level__c, so nothing will be written. Add `picklist` with the CRM's values and Apollo's words for each."
+            ),
+        ),
+        (
+            "Email",
+            "{from: person.email, write: replace}",
+            (
+                "12:42: warning: fields.Email.write: Email is sent to Apollo as email; replacing it changes who is found "
+                "next time. Use fill."
+            ),
+        ),
+        (
+            "Notes__c",
+            "organization.short_description",
+            "12:7: fields.Notes__c: Notes__c cannot be filtered by.",
+        ),
+    ],
+)
+def test_a_mapping_that_cannot_work_is_answered_with_its_place_and_its_cure(
+    name: str, mapping: str, expected: str
+) -> None:
+    assert field(name, mapping) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "mapping"),
+    [
+        ("Level__c", "person.seniority"),
+        ("Level__c", "{from: person.seniority, picklist: {executive: [owner]}, unmapped: leave}"),
+        ("Size__c", '{from: organization.estimated_num_employees, bands: {"1-50": "1..50", "51+": "51.."}}'),
+        ("Departments__c", "person.functions"),
+        ("Department", '{from: person.departments, join: "; ", max: 80}'),
+        ("Title", "organization.estimated_num_employees"),
+        ("Headcount__c", "organization.estimated_num_employees"),
+        ("Headcount__c", "{from: organization.latest_funding_round_date, transform: year}"),
+        ("Engaged__c", "{from: person.is_likely_to_engage, write: replace}"),
+        ("LinkedIn_Profile__c", "person.linkedin_url"),
+        ("LinkedIn_Profile__c", '{template: "https://{{ organization.primary_domain }}"}'),
+        ("Phone", "organization.primary_phone.sanitized_number"),
+        ("Name", "{from: person.name, write: never}"),
+    ],
+)
+def test_a_mapping_that_works_is_not_complained_about(name: str, mapping: str) -> None:
+    assert field(name, mapping) == []
+
+
+def test_values_of_a_picklist_file_are_checked_too() -> None:
+    text = BASE.replace("Title: person.title", "Level__c: {from: person.seniority, picklist_file: m.csv}")
+    config = load(text.encode(), read_file=lambda _: b"apollo,crm\nvp,VP\nowner,Chief\n").require()
+
+    [problem] = check(config, {"salesforce": SALESFORCE})
+
+    assert (problem.line, problem.column) == (12, 57)
+    assert problem.message == 'm.csv: "Chief" is not a value of Level__c.'
+
+
+def test_values_of_a_shipped_table_that_an_org_has_retired_are_a_warning() -> None:
+    [line] = field("Level__c", '{from: person.seniority, picklist_file: "builtin:salesforce_seniority"}')
+
+    assert line.startswith("12:57: warning: fields.Level__c.picklist_file: 2 of the 5 values in this table")
+    assert "(Manager, Individual Contributor)" in line
+
+
+def test_the_keys_that_are_sent_must_exist_parents_included() -> None:
+    text = BASE.replace(
+        "        email: Email\n",
+        "        email: Emial\n        domain: [Account.Websit | domain, Acount.Website | domain]\n",
+    )
+
+    assert checked(text) == [
+        "10:16: match.send.email: Contact has no field Emial, or this user may not see it. Did you mean Email?",
+        "11:17: match.send.domain: Account has no field Websit, or this user may not see it. Did you mean Website?",
+        (
+            "11:17: match.send.domain: Contact has no parent Acount, or this user may not see it. "
+            "Did you mean Account.Website?"
+        ),
+    ]
+
+
+def test_the_fields_of_missing_any_must_exist_and_be_filterable() -> None:
+    text = BASE.replace("    match:", "    choose: {missing_any: [Title, Titel, Notes__c]}\n    match:")
+
+    assert checked(text) == [
+        "8:35: choose.missing_any[1]: Contact has no field Titel, or this user may not see it. Did you mean Title?",
+        "8:42: choose.missing_any[2]: Notes__c cannot be filtered by.",
+    ]
+
+
+def test_what_the_crm_says_about_the_filter_stands_at_the_filter() -> None:
+    text = BASE.replace("    match:", '    choose: {where: "Nonsense"}\n    match:')
+
+    assert checked(text) == ["8:21: choose.where: the filter cannot be read."]
+
+
+def test_what_the_crm_says_about_all_fields_together_is_said_once() -> None:
+    text = (
+        BASE.replace("type: salesforce,", "type: hubspot,")
+        .replace("Contact", "contacts")
+        .replace("Email", "email")
+        .replace("Title: person.title", "{city: person.city, state: person.state, jobtitle: person.title}")
+        .replace("version: 1\n", 'version: 1\nplaceholders: ["-"]\n')
+    )
+
+    assert checked(text, MemoryCrm(CONTACTS, most_groups=5)) == ["12:5: fields: this filter needs 6 groups."]
+
+
+@pytest.mark.parametrize(
+    ("via", "expected"),
+    [
+        ("ReportsToId", "13:20: account.via: ReportsToId does not point at a record of Account. Write AccountId."),
+        (
+            "AcountId",
+            "13:20: account.via: Contact has no field AcountId, or this user may not see it. Did you mean AccountId?",
+        ),
+    ],
+)
+def test_the_account_is_reached_through_a_field_that_points_at_it(via: str, expected: str) -> None:
+    text = BASE + f"    account: {{via: {via}, fields: {{NumberOfEmployees: organization.estimated_num_employees}}}}\n"
+
+    assert checked(text) == [expected]
+
+
+def test_fields_of_the_account_are_checked_against_the_account() -> None:
+    text = BASE + "    account: {via: AccountId, fields: {Employees: organization.estimated_num_employees}}\n"
+
+    [line] = checked(text)
+
+    assert line.startswith("13:40: account.fields.Employees: Account has no field Employees")
+    assert line.endswith("Did you mean NumberOfEmployees?")
+
+
+def test_an_object_this_user_may_not_see_is_said_at_the_object() -> None:
+    assert checked(BASE, MemoryCrm(ACCOUNT)) == ["7:13: object: this user may not see Contact."]
+
+
+def test_the_number_of_unmapped_values_is_a_note() -> None:
+    text = BASE.replace("Title: person.title", "Level__c: person.seniority")
+    config = load(text.encode()).require()
+
+    [problem] = check(config, {"salesforce": SALESFORCE}, unmapped={("contacts", "Level__c"): 3})
+
+    assert problem.severity is Severity.NOTE
+    assert problem.message == "3 Apollo values seen so far have no CRM value."
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "hint"),
+    [
+        ("sandbox", "https://acme.my.salesforce.com", "Write production"),
+        ("production", "https://acme--dev.sandbox.my.salesforce.com", "Write sandbox"),
+        ("production", "https://test.salesforce.com", "Write sandbox"),
+        ("production", "https://acme.my.salesforce.com", None),
+        ("sandbox", "https://acme--dev.sandbox.my.salesforce.com", None),
+        ("sandbox", "http://127.0.0.1:8001", None),
+    ],
+)
+def test_the_environment_is_compared_with_the_address(environment: str, url: str, hint: str | None) -> None:
+    text = BASE.replace("environment: sandbox", f"environment: {environment}")
+
+    lines = checked(text, urls={"salesforce": url})
+
+    if hint is None:
+        assert lines == []
+    else:
+        assert lines[0].startswith("3:47: warning: crms.salesforce.environment: ")
+        assert hint in lines[0]
+
+
+def test_a_crm_that_was_not_given_is_not_checked() -> None:
+    assert check(load(BASE.replace("Title:", "Nope:").encode()).require(), {}) == ()
