@@ -154,7 +154,6 @@ class App:
     @cached_property
     def enricher(self) -> Enricher:
         from adapters.apollo.client import ApolloEnricher
-
         from crm_sync.store.pace import StorePace
 
         self.require_settings([])

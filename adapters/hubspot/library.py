@@ -1,9 +1,9 @@
 """hubspot-api-client, unchanged, on our own HTTP session.
 
-The library builds paths, queries, form bodies and headers; each of its API objects keeps a urllib3 PoolManager of its own
-in `api_client.rest_client.pool_manager`. One Transport takes the place of them all, so that every request has time-outs,
-every answer is bounded, no redirect is followed, no hidden retry happens, and one pool of connections serves every group
-(contracts/hubspot.md 1.3 and 1.4, 2026-11).
+The library builds paths, queries, form bodies and headers; each of its API objects keeps a urllib3 PoolManager of its
+own in `api_client.rest_client.pool_manager`. One Transport takes the place of them all, so that every request has
+time-outs, every answer is bounded, no redirect is followed, no hidden retry happens, and one pool of connections serves
+every group (contracts/hubspot.md 1.3 and 1.4, 2026-11).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adapters.http import BoundedSession
-from adapters.hubspot.wire import versioned
+from adapters.hubspot.wire import operation_of, versioned
 
 #: (connect, read) of every call. HubSpot gives up by itself after 100 s (524); a batch of 100 takes about one.
 TIMEOUT_S = (5.0, 60.0)
@@ -25,9 +25,10 @@ Method = Callable[..., "Answer"]
 class Answer:
     """An answer read whole, in the shape the library's REST layer expects of urllib3's."""
 
-    __slots__ = ("data", "headers", "reason", "status")
+    __slots__ = ("data", "headers", "operation", "reason", "status")
 
-    def __init__(self, *, status: int, data: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(self, *, operation: str, status: int, data: bytes, headers: Mapping[str, str]) -> None:
+        self.operation = operation
         self.status = status
         self.reason = ""
         self.data = data
@@ -66,15 +67,21 @@ class Transport:
     ) -> Answer:
         del preload_content, encode_multipart  # always read whole, never multipart
         has_body = method == "POST"
+        path = versioned(url.removeprefix(self._session.base_url))
         response = self._session.request(
             method,
-            versioned(url.removeprefix(self._session.base_url)),
+            path,
             params=None if has_body else fields,
             data=(body if body is not None else fields) if has_body else None,
             headers=headers,
             timeout=TIMEOUT_S if timeout is None else (timeout.connect_timeout, timeout.read_timeout),
         )
-        answer = Answer(status=response.status_code, data=response.content, headers=response.headers)
+        answer = Answer(
+            operation=operation_of(method, path),
+            status=response.status_code,
+            data=response.content,
+            headers=response.headers,
+        )
         if not 200 <= answer.status <= 299:
             raise RefusedAnswer(answer)
         return answer

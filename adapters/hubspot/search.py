@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from adapters.hubspot.wire import ID, blank_checker, to_text
+from adapters.hubspot.wire import ID, to_text
 from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema
 from crm_sync.ports import Selection
 
@@ -140,7 +140,7 @@ def _placeholder(name: str, words: tuple[str, ...], schema: ObjectSchema) -> Con
         return None
     if field.kind in _FREE_TEXT:
         values = tuple(word.lower() for word in words)
-    elif field.kind in _CHOICES:
+    elif field.kind is FieldKind.PICKLIST:
         values = tuple(c.value for c in field.choices if c.value.strip().casefold() in words)
     else:
         values = ()
@@ -355,8 +355,3 @@ def _unknown(name: str, schema: ObjectSchema) -> str:
     near = by_label or difflib.get_close_matches(name.lower(), schema.fields, 1, 0.6)
     hint = f"did you mean {near[0]}?" if near else f"`crm-sync fields {schema.crm} {schema.object_type}` lists them."
     return f"HubSpot's {schema.object_type} have no property {name}; {hint}"
-
-
-def sieve(selection: Selection) -> Any:
-    """The in-hand test of `missing_any` for a record's raw properties."""
-    return blank_checker(selection.missing_any, selection.placeholders)

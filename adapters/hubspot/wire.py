@@ -55,9 +55,9 @@ def versioned(path: str, version: str = API_VERSION) -> str:
 
 def operation_of(method: str, path: str) -> str:
     """The word under which a request is counted and named in errors."""
-    if path.startswith("/oauth/"):
+    if "/oauth/" in path:
         return "token"
-    if path.startswith("/account-info/"):
+    if "/account-info/" in path:
         return "account"
     if "/properties/" in path:
         return "properties"
@@ -234,23 +234,27 @@ def value_reader(schema: ObjectSchema, fields: Sequence[str]) -> Callable[[Mappi
     return read
 
 
-def blank_checker(missing_any: Sequence[str], placeholders: Sequence[str]) -> Callable[[Mapping[str, Any]], bool]:
+def blank_checker(
+    missing_any: Sequence[str], placeholders: Sequence[str], schema: ObjectSchema
+) -> Callable[[Mapping[str, Any]], bool]:
     """Compile once, call per record: does any of `missing_any` hold nothing, or a placeholder (trimmed, any case)?
 
-    Always True for an empty `missing_any`.
+    Always True for an empty `missing_any`. Several choices are never a placeholder.
     """
     if not missing_any:
         return lambda _properties: True
     words = frozenset(word.strip().casefold() for word in placeholders)
+    several = {name for name in missing_any if (f := schema.fields.get(name)) and f.kind is FieldKind.MULTI_PICKLIST}
+    pairs = [(name, frozenset() if name in several else words) for name in missing_any]
 
     def lacks(properties: Mapping[str, Any]) -> bool:
         get = properties.get
-        for name in missing_any:
+        for name, counts_as_blank in pairs:
             value = get(name)
             if not value:
                 return True
-            folded = value.strip().casefold() if isinstance(value, str) else ""
-            if not folded or folded in words:
+            folded = value.strip().casefold() if isinstance(value, str) else "?"
+            if not folded or folded in counts_as_blank:
                 return True
         return False
 
@@ -553,6 +557,28 @@ def records_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
             if isinstance(record_id, str) and record_id.isdecimal():
                 found.append(raw)
     return found
+
+
+def is_rising(raws: Sequence[Mapping[str, Any]], after: str) -> bool:
+    """Whether the ids rise strictly from `after` on; as numbers, since "99" is before "100"."""
+    last = int(after or 0)
+    for raw in raws:
+        number = int(raw["id"])
+        if number <= last:
+            return False
+        last = number
+    return True
+
+
+def total_of(body: Mapping[str, Any], default: int) -> int:
+    """A search's count of matches; `default` where it is missing."""
+    total = body.get("total")
+    return total if isinstance(total, int) and not isinstance(total, bool) else default
+
+
+def next_after(body: Mapping[str, Any]) -> str:
+    """A list's cursor to the next page, "" at its end."""
+    return _text(_mapping(_mapping(body.get("paging")).get("next")).get("after"))
 
 
 def forebears(raw: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """One batch update after another until every record is written, refused or unaccounted; decides, does not talk.
 
-HubSpot refuses a whole batch for one bad value and often does not say whose it is (contracts/hubspot.md 0.5 and 5). With
-trace ids it may answer per record instead; where it does not, the batch is halved until the record stands alone.
+HubSpot refuses a whole batch for one bad value and often does not say whose it is (contracts/hubspot.md 0.5 and 5).
+With trace ids it may answer per record instead; where it does not, the batch is halved until the record stands alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.hubspot.wire import BatchAnswer, Problem, kept, pair_merged, to_text
-from crm_sync.domain.changes import Written, WriteOutcome
+from crm_sync.domain.changes import WriteOutcome, Written
 from crm_sync.domain.records import ObjectSchema, RecordRef
 from crm_sync.errors import ProviderError, RefusedError
 from crm_sync.ports import WriteRequest
@@ -38,7 +38,7 @@ class RefusedBatchError(RefusedError):
         self.problem = problem
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Input:
     """One record's part of a batch; `properties` shrinks as HubSpot refuses them, into `dropped` with the reason."""
 
@@ -129,6 +129,9 @@ class BatchUpdate:
                 named = carriers
         if named and (len(named) < len(group) or len(group) == 1):
             rest = [one for one in group if one not in named]
+            if len(group) > 1 and not problem.faults and problem.category != _GONE and self._calls_left > 0:
+                # Not bad by themselves, perhaps: two old ids of one merged record are refused as duplicates.
+                return [rest, *([one] for one in named)]
             return [rest + [one for one in named if self._salvage(one, problem)]]
         if self._calls_left <= 0:
             return self._give_up(group, blamed, problem)

@@ -35,7 +35,7 @@ def config_group() -> None:
 @click.option("--offline", is_flag=True, help="Without the CRMs' live schemas.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON list of findings.")
 @click.pass_obj
-def check(app: App, offline: bool, as_json: bool) -> None:  # noqa: FBT001
+def check(app: App, offline: bool, as_json: bool) -> None:
     """Check the file against itself and against the live schema of every CRM it names. Costs no credit."""
     loaded = app.load_file()
     findings = [*loaded.problems, *_against_crms(app, loaded, offline=offline)]
@@ -51,7 +51,7 @@ def check(app: App, offline: bool, as_json: bool) -> None:  # noqa: FBT001
 @click.option("--offline", is_flag=True, help="Do not check against the CRMs' live schemas.")
 @click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 @click.pass_obj
-def apply(app: App, note: str, offline: bool, dry_run: bool) -> None:  # noqa: FBT001
+def apply(app: App, note: str, offline: bool, dry_run: bool) -> None:
     """Check the file and make it the next configuration version."""
     loaded = app.load_file()
     findings = [*loaded.problems, *_against_crms(app, loaded, offline=offline)]
@@ -81,7 +81,7 @@ def show(app: App, number: int | None) -> None:
 @config_group.command()
 @click.option("--json", "as_json", is_flag=True, help="A JSON list.")
 @click.pass_obj
-def history(app: App, as_json: bool) -> None:  # noqa: FBT001
+def history(app: App, as_json: bool) -> None:
     """All versions, newest first."""
     versions = app.versions.history()
     if as_json:
@@ -133,7 +133,7 @@ def diff(app: App, old: int | None, new: int | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would happen.")
 @click.pass_obj
-def rollback(app: App, number: int, yes: bool, dry_run: bool) -> None:  # noqa: FBT001
+def rollback(app: App, number: int, yes: bool, dry_run: bool) -> None:
     """Make version NUMBER the newest again, as a new version; nothing is erased."""
     version = _version(app, number)
     loaded = load(version.text, file=f"version {number}", read_file=kept(version.files))

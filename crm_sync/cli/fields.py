@@ -11,7 +11,7 @@ from crm_sync.bootstrap import App
 from crm_sync.cli import render
 from crm_sync.cli.setup import crm_types
 from crm_sync.config.apollo_attributes import attributes
-from crm_sync.domain.records import FieldSchema
+from crm_sync.domain.records import FieldSchema, Value
 from crm_sync.errors import ConfigError
 from crm_sync.ports import Selection
 
@@ -24,14 +24,14 @@ from crm_sync.ports import Selection
 @click.option("--no-sample", is_flag=True, help="Do not read a record for the sample values.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON list.")
 @click.pass_obj
-def fields(  # noqa: PLR0913
+def fields(
     app: App,
     crm: str,
     object_type: str | None,
     search: str,
-    writable: bool,  # noqa: FBT001
-    no_sample: bool,  # noqa: FBT001
-    as_json: bool,  # noqa: FBT001
+    writable: bool,
+    no_sample: bool,
+    as_json: bool,
 ) -> None:
     """What can be mapped: the fields of OBJECT in CRM as they are now, or `fields apollo`: Apollo's attributes."""
     if crm == "apollo":
@@ -88,7 +88,7 @@ def _type(field: FieldSchema) -> str:
     return f"{field.kind.value} ({field.length})" if field.length else field.kind.value
 
 
-def _sample(app: App, crm: str, object_type: str, names: list[str]) -> dict[str, render.Value]:
+def _sample(app: App, crm: str, object_type: str, names: list[str]) -> dict[str, Value]:
     """One record's values, from the first record there is."""
     client = app.crm(crm, crm_types(app).get(crm, crm))
     if not names:
@@ -104,9 +104,7 @@ def _sample(app: App, crm: str, object_type: str, names: list[str]) -> dict[str,
 def _apollo(search: str, *, as_json: bool) -> None:
     wanted = search.casefold()
     found = [
-        attribute
-        for attribute in attributes()
-        if wanted in f"{attribute.path} {attribute.description}".casefold()
+        attribute for attribute in attributes() if wanted in f"{attribute.path} {attribute.description}".casefold()
     ]
     if as_json:
         names = ("path", "kind", "sample", "description", "vocabulary")
@@ -118,5 +116,7 @@ def _apollo(search: str, *, as_json: bool) -> None:
     for name in ("Attribute", "Type", "Sample", "Meaning"):
         table.add_column(name, overflow="fold")
     for attribute in found:
-        table.add_row(attribute.path, attribute.kind.value, escape(render.shown(attribute.sample)), attribute.description)
+        table.add_row(
+            attribute.path, attribute.kind.value, escape(render.shown(attribute.sample)), attribute.description
+        )
     render.console().print(table)

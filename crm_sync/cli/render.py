@@ -187,8 +187,16 @@ def _cells(d: FieldDecision) -> tuple[str, str, str, str]:
         escape(d.field),
         escape(shown(d.old)) or "—",
         f"[{style}]{after}[/]" if style and after else after,
-        f"{d.outcome.value}: {escape(d.reason)}" if d.reason else d.outcome.value,
+        _why(d),
     )
+
+
+def _why(d: FieldDecision) -> str:
+    if d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED):
+        return escape(d.reason)
+    if d.outcome is FieldOutcome.SAME:
+        return "same"
+    return f"{d.outcome.value}: {escape(d.reason.removeprefix('kept: '))}" if d.reason else d.outcome.value
 
 
 def shown(value: Value) -> str:

@@ -27,7 +27,7 @@ _TYPES = ("salesforce", "hubspot")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @click.option("--dry-run", is_flag=True, help="Print the configuration instead of writing it.")
 @click.pass_obj
-def init(app: App, name: str, crm_type: str | None, production: bool, force: bool, dry_run: bool) -> None:  # noqa: FBT001, PLR0913
+def init(app: App, name: str, crm_type: str | None, production: bool, force: bool, dry_run: bool) -> None:
     """Write a starting crm_sync.yaml and .env from a CRM's live schema: a suggested mapping, everything on `fill`.
 
     The CRM's settings must be there already (environment or .env); without them, .env is written for you to fill in.
@@ -78,7 +78,9 @@ def _env_text(name: str, kind: str) -> str:
     prefix = crm_prefix(name)
     names = sorted(setting_names([(name, kind)]))
     needed = {"CRM_SYNC_APOLLO_API_KEY"} | (
-        {f"{prefix}URL", f"{prefix}CONSUMER_KEY", f"{prefix}CONSUMER_SECRET"} if kind == "salesforce" else {f"{prefix}TOKEN"}
+        {f"{prefix}URL", f"{prefix}CONSUMER_KEY", f"{prefix}CONSUMER_SECRET"}
+        if kind == "salesforce"
+        else {f"{prefix}TOKEN"}
     )
     lines = ["# What crm-sync needs to know; settings.example.env explains each. Keep this file to yourself.", ""]
     lines += [f"{each}=" for each in names if each in needed]
@@ -89,7 +91,7 @@ def _env_text(name: str, kind: str) -> str:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="A JSON list of checks.")
 @click.pass_obj
-def doctor(app: App, as_json: bool) -> None:  # noqa: FBT001
+def doctor(app: App, as_json: bool) -> None:
     """Check settings, database, configuration, every provider's access, credits and the clock; with the cure.
 
     Costs no credit.

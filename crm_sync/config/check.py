@@ -13,7 +13,7 @@ from crm_sync.config.text import Document, ordered, parse
 from crm_sync.domain.changes import WriteRule
 from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema
 from crm_sync.errors import ConfigError
-from crm_sync.mapping.picklists import builtin_table, choice_index, fold
+from crm_sync.mapping.picklists import Choices, builtin_table
 from crm_sync.ports import Selection
 
 _TEXTS = frozenset((FieldKind.TEXT, FieldKind.LONG_TEXT))
@@ -323,18 +323,13 @@ class _Checker:
         wanted += [(band.value, (*at, "bands", band.value)) for band in mapping.bands]
         if mapping.unmapped == "use":
             wanted.append((mapping.unmapped_use, (*at, "unmapped")))
-        live = choice_index(field.choices)
+        live = Choices(field.choices)
         for value, path in wanted:
-            if fold(value) not in live:
+            if live.find(value) is None:
                 self._say(path, *_no_choice(value, field), key=path[-1] != "unmapped")
         attribute = find(mapping.source)
         words = vocabulary(attribute.vocabulary) if attribute is not None else ()
-        if (
-            mapping.picklist is None
-            and not mapping.transform
-            and words
-            and not any(fold(word) in live for word in words)
-        ):
+        if mapping.picklist is None and not mapping.transform and words and not any(live.find(word) for word in words):
             self._say(
                 at,
                 f"none of Apollo's {len(words)} words for {mapping.source} is a value of {field.name}, so nothing will "
@@ -346,8 +341,8 @@ class _Checker:
 
     def _choices_of_file(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
         path = (*at, "picklist_file")
-        live = choice_index(field.choices)
-        gone = [value for value in dict.fromkeys((mapping.picklist or {}).values()) if fold(value) not in live]
+        live = Choices(field.choices)
+        gone = [value for value in dict.fromkeys((mapping.picklist or {}).values()) if live.find(value) is None]
         node = self._document.root
         for step in path:
             node = node.get(str(step)) if node is not None else None

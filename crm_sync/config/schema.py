@@ -774,29 +774,33 @@ def walk_keys(shape: Shape = SCHEMA, at: tuple[str, ...] = ()) -> Iterator[tuple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotYet:
-    """A key whose feature comes with a later version. `refused` are the values that ask for it, empty for any value."""
+    """A key whose feature comes with a later version.
 
+    `part` is the part of the plan that builds it; `refused` are the values that ask for it, empty for any value.
+    """
+
+    part: int
     what: str
     refused: tuple[str, ...] = ()
 
 
-_RULES = NotYet(what="the write rule", refused=("track", "review"))
-_IGNORE = NotYet(what="ignoring small changes")
+_RULES = NotYet(part=3, what="the write rule", refused=("track", "review"))
+_IGNORE = NotYet(part=3, what="ignoring small changes")
 
 #: The one list of what this version parses and does not do: delete a line when the feature is there. Nothing in it
 #: is ever silently ignored.
 NOT_YET: Mapping[str, NotYet] = {
-    "crms.*.write": NotYet(what="the way of writing", refused=("strict", "fast", "bulk")),
-    "budget": NotYet(what="spending limits"),
-    "suppress": NotYet(what="suppression"),
-    "stamps": NotYet(what="stamping records"),
-    "alerts": NotYet(what="alerts"),
-    "keep": NotYet(what="retention"),
-    "syncs.*.schedule": NotYet(what="running on a schedule"),
-    "syncs.*.match.trust_when": NotYet(what="trust rules"),
-    "syncs.*.match.otherwise": NotYet(what="trust rules"),
-    "syncs.*.phones": NotYet(what="phone reveals"),
-    "syncs.*.job_change": NotYet(what="noticing a new employer"),
+    "crms.*.write": NotYet(part=3, what="the way of writing", refused=("strict", "fast", "bulk")),
+    "budget": NotYet(part=2, what="spending limits"),
+    "suppress": NotYet(part=2, what="suppression"),
+    "stamps": NotYet(part=2, what="stamping records"),
+    "alerts": NotYet(part=5, what="alerts"),
+    "keep": NotYet(part=2, what="retention"),
+    "syncs.*.schedule": NotYet(part=5, what="running on a schedule"),
+    "syncs.*.match.trust_when": NotYet(part=3, what="trust rules"),
+    "syncs.*.match.otherwise": NotYet(part=3, what="trust rules"),
+    "syncs.*.phones": NotYet(part=4, what="phone reveals"),
+    "syncs.*.job_change": NotYet(part=3, what="noticing a new employer"),
     "syncs.*.fields.*.write": _RULES,
     "syncs.*.fields.*.ignore_change_below": _IGNORE,
     "syncs.*.account.fields.*.write": _RULES,

@@ -9,7 +9,9 @@ from crm_sync.domain.records import Value
 
 def is_blank(value: Value) -> bool:
     """None, nothing but blanks, or no choice. A checkbox is never blank, and nought is a number."""
-    return value is None or value == "" or value == () or (isinstance(value, str) and value.isspace())
+    if not value:
+        return value is None or value == "" or value == ()
+    return isinstance(value, str) and value.isspace()
 
 
 def is_placeholder(value: Value, placeholders: frozenset[str]) -> bool:

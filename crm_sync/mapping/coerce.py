@@ -17,6 +17,7 @@ _ISO_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ][0-9:.]+(?:Z|[+-][0-
 #: No line break, tab or control character; a joiner inside a Persian or Hindi word is no control character.
 _NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _NOT_IN_A_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
+_EXACT_IN_A_FLOAT = 2**53
 # Wide enough for any float: the default context gives up at 28 digits.
 _EXACT = Context(prec=400, rounding=ROUND_HALF_UP)
 
@@ -49,7 +50,7 @@ def plain(value: Any) -> str:
     """A scalar as a person would type it: 84000000.0 -> "84000000", True -> "true".
 
     Raises:
-        NotFitting: it is a list or a group of values.
+        NotFitting: it is a list, a group of values or no number.
     """
     if isinstance(value, str):
         return value
@@ -59,6 +60,8 @@ def plain(value: Any) -> str:
         return str(value)
     if isinstance(value, float | Decimal):
         exact = Decimal(str(value))
+        if not exact.is_finite():
+            raise NotFitting("Apollo's value is not a number")
         return str(int(exact)) if exact == exact.to_integral_value(context=_EXACT) else format(exact, "f")
     raise NotFitting(f"Apollo's value is {_kind(value)}, not a text")
 
@@ -121,7 +124,7 @@ def _whole(field: FieldSchema) -> Coerce:
     def coerce(value: Any) -> Value:
         if type(value) is int:
             number = value
-        elif type(value) is float and value.is_integer():
+        elif type(value) is float and value.is_integer() and abs(value) < _EXACT_IN_A_FLOAT:
             number = int(value)
         else:
             exact = _number(value)
@@ -145,7 +148,7 @@ def _decimal(field: FieldSchema) -> Coerce:
     def coerce(value: Any) -> Value:
         if type(value) is int:
             number: int | Decimal = value
-        elif type(value) is float and value.is_integer():
+        elif type(value) is float and value.is_integer() and abs(value) < _EXACT_IN_A_FLOAT:
             number = int(value)
         else:
             number = _number(value)
@@ -204,4 +207,6 @@ def _kind(value: Any) -> str:
         return "yes or no"
     if isinstance(value, int | float | Decimal):
         return "a number"
-    return {str: "a text", dict: "a group of values", list: "a list", tuple: "a list"}.get(type(value), "of another type")
+    if isinstance(value, str):
+        return "a text"
+    return "a list" if isinstance(value, list | tuple) else "a group of values"

@@ -17,9 +17,7 @@ from crm_sync.mapping.blanks import is_placeholder, placeholder_form
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
 
-_EMAIL = re.compile(
-    r"[^\s@<>(),;:\"\[\]\\]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_](?:[\w-]{0,61}[^\W_])\Z"
-)
+_EMAIL = re.compile(r"[^\s@<>(),;:\"\[\]\\]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_](?:[\w-]{0,61}[^\W_])\Z")
 # Possessive: a text of nothing but slashes must not be tried in every partition.
 _SITE = re.compile(
     r"(?:(?:https?|ftp)?[:;]?/+)*+(?P<user>[^/?#@\s]*@)?(?P<host>[^/?#\\\s,;|:@]+)(?::\d*)?(?P<path>[^\s,;|]*)",
@@ -29,8 +27,10 @@ _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+(?!\d+\Z)[a-z
 _LINKEDIN = re.compile(
     r"(?<![\w.-])(?:[a-z0-9-]{1,63}\.){0,3}linkedin\.com/+(?:mwlite/)?(in|company|school)/+([^/?#\s]+)", re.IGNORECASE
 )
-_SLUG = re.compile(r"[\w.&'’–%+~!*-]+\Z")
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\ufeff]+")
+_SLUG = re.compile(r"[\w.&'’–+~!*-]+\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+#: Marks without width that copying from web pages leaves behind. Joiners inside a word are spelling and stay.
+_MARKS = re.compile(r"[\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff]+")
 #: No field in either CRM that holds a key is longer; the rest of a longer text identifies nobody.
 _LONGEST = 500
 
@@ -81,18 +81,18 @@ def _normaliser(key: SendKey, purpose: Purpose) -> Callable[[str], str]:
     return _name
 
 
-def _visible(text: str) -> str:
-    return text if text.isprintable() else _INVISIBLE.sub(" ", text)
+def _visible(text: str, *, control: str = "") -> str:
+    return text if text.isprintable() else _CONTROL.sub(control, _MARKS.sub("", text))
 
 
 def _name(text: str) -> str:
-    return " ".join(_visible(text).split())[:200]
+    return " ".join(_visible(text, control=" ").split())[:200]
 
 
 def email(text: str) -> str:
     """The address trimmed and lower-cased, "" when it cannot be one, or is Apollo's locked placeholder written back
     by somebody ("email_not_unlocked@domain.com", contracts/apollo.md 2.1, 2026-10)."""
-    address = (text if text.isprintable() else _INVISIBLE.sub("", text)).strip().lower()
+    address = _visible(text).strip().lower()
     if len(address) > 254 or not _EMAIL.match(address) or ".." in address or address.startswith("email_not_unlocked"):
         return ""
     return address
@@ -104,7 +104,7 @@ def linkedin_url(text: str, *, purpose: Purpose) -> str:
     A company asks with /company/ and /school/ pages (one and the same at LinkedIn), a person with /in/ pages. The
     old /pub/name/1/2/3 form is no slug: its name alone belongs to somebody else.
     """
-    found = _LINKEDIN.search(_visible(text))
+    found = _LINKEDIN.search(_visible(text, control=" "))
     if found is None or (found[1].lower() == "in") != (purpose is Purpose.PERSON):
         return ""
     slug = (unquote(found[2]) if "%" in found[2] else found[2]).rstrip(".,;:)>'\"").lower()
@@ -132,18 +132,18 @@ def company_domain(text: str, *, purpose: Purpose) -> str:
     return domain
 
 
-def registrable_domain(text: str) -> str:
-    """The registrable domain of a website, host or e-mail address, "" when there is none.
+def registrable_domain(text: object) -> str:
+    """The registrable domain of a website, host or e-mail address, "" when there is none or it is no text at all.
 
     "HTTPS://www.sales.acme.co.uk:8443/en?x" -> "acme.co.uk"; international names as punycode. Of several sites in one
     field the first counts.
     """
-    found = _site(text)
+    found = _site(text) if isinstance(text, str) else None
     return _registrable(found["host"].lower()) if found is not None else ""
 
 
 def _site(text: str) -> re.Match[str] | None:
-    return _SITE.match((text if text.isprintable() else _INVISIBLE.sub("", text)).strip())
+    return _SITE.match(_visible(text, control=" ").strip())
 
 
 @lru_cache(maxsize=16_384)

@@ -9,9 +9,9 @@ from crm_sync.mapping.match_keys import registrable_domain
 
 #: Words that stay small inside a name or a title, in the languages Apollo's places and people come in.
 _SMALL = frozenset({
-    "al", "am", "an", "and", "da", "das", "de", "dei", "del", "della", "den", "der", "des", "di", "do", "dos", "du", "e",
-    "el", "en", "et", "for", "im", "in", "la", "las", "le", "les", "los", "of", "on", "sur", "ten", "ter", "the", "to",
-    "und", "upon", "van", "vom", "von", "y", "zu", "zum", "zur",
+    "al", "am", "an", "and", "da", "das", "de", "dei", "del", "della", "den", "der", "des", "di", "do", "dos", "du",
+    "e", "el", "en", "et", "for", "im", "in", "la", "las", "le", "les", "los", "of", "on", "sur", "ten", "ter", "the",
+    "to", "und", "upon", "van", "vom", "von", "y", "zu", "zum", "zur",
 })  # fmt: skip
 _WORD = re.compile(r"[^\s\-/]+")
 _BLANKS = re.compile(r"[^\S\n]+")
@@ -41,8 +41,10 @@ def _title_case(text: str) -> str:
 
     def word(match: re.Match[str]) -> str:
         found = match[0]
-        if mixed and (not found.islower() or found in _SMALL):
-            return found
+        if mixed:
+            # A single letter could make the whole text look like capitals.
+            capital = _capital(found) if found.islower() and found not in _SMALL else found
+            return found if capital.isupper() else capital
         lowered = found.lower()
         before = text[: match.start()].rstrip()
         after_comma = before.endswith(",")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from typing import Final
 
 from crm_sync.domain.changes import ChangeSet, FieldDecision, FieldOutcome, WantedValue, WriteRule
 from crm_sync.domain.records import FieldKind, ObjectSchema, RecordRef, Value
 from crm_sync.mapping.blanks import is_blank, is_placeholder
 
 _NUMBERS = (FieldKind.INTEGER, FieldKind.DECIMAL)
+_CHOICES = (FieldKind.PICKLIST, FieldKind.MULTI_PICKLIST)
+#: What `current` holds for a field that was not read; no CRM value has a line feed alone.
+_UNREAD: Final = "\n"
 
 
 def decide(
@@ -22,12 +27,17 @@ def decide(
 ) -> ChangeSet:
     """One decision per wanted value, in order, against the record as it is now.
 
-    `placeholders` are in their mapping/blanks.placeholder_form. WRITTEN means: to be written. A blank never writes.
+    `placeholders` are in their mapping/blanks.placeholder_form. WRITTEN means: to be written. A blank never writes,
+    and neither does a placeholder that Apollo itself has; a field that `current` has no key for was not read, and is
+    left alone.
     """
     return ChangeSet(
         ref=ref,
         decisions=tuple(
-            _decide(want, current.get(want.field), schema.fields[want.field].kind, placeholders) for want in wanted
+            [
+                _decide(want, current.get(want.field, _UNREAD), schema.fields[want.field].kind, placeholders)
+                for want in wanted
+            ]
         ),
     )
 
@@ -36,61 +46,91 @@ def _decide(want: WantedValue, old: Value, kind: FieldKind, placeholders: frozen
     new = want.value
     if want.problem:
         outcome, reason = FieldOutcome.INVALID, want.problem
-    elif is_blank(new):
+    elif new is None or is_blank(new):
         outcome, reason = FieldOutcome.NO_VALUE, want.note or "Apollo has no value"
+    elif old is _UNREAD:
+        outcome, reason = FieldOutcome.KEPT, "not read from the CRM, so left alone"
     elif same(old, new, kind):
-        outcome, reason = FieldOutcome.SAME, ""
+        outcome, reason = FieldOutcome.SAME, "already has this value"
     elif want.rule is WriteRule.NEVER:
         outcome, reason = FieldOutcome.KEPT, "rule: never"
-    elif is_blank(old):
-        outcome, reason = FieldOutcome.WRITTEN, "filled: was blank"
-    elif is_placeholder(old, placeholders):
-        outcome, reason = FieldOutcome.WRITTEN, "filled: held a placeholder"
-    elif want.rule is WriteRule.REPLACE:
-        outcome, reason = FieldOutcome.WRITTEN, "replaced: Apollo's value differs"
     else:
-        outcome, reason = FieldOutcome.KEPT, "already filled"
+        outcome, reason = _differs(want.rule, old, placeholders)
+        if outcome is FieldOutcome.WRITTEN and kind not in _CHOICES and is_placeholder(new, placeholders):
+            outcome, reason = FieldOutcome.NO_VALUE, "Apollo itself has only a placeholder"
     return FieldDecision(
-        field=want.field, source=want.source, rule=want.rule, outcome=outcome, old=old, new=new, reason=reason
+        field=want.field,
+        source=want.source,
+        rule=want.rule,
+        outcome=outcome,
+        old=None if old is _UNREAD else old,
+        new=new,
+        reason=reason,
     )
+
+
+def _differs(rule: WriteRule, old: Value, placeholders: frozenset[str]) -> tuple[FieldOutcome, str]:
+    if is_blank(old):
+        return FieldOutcome.WRITTEN, "filled: was blank"
+    if is_placeholder(old, placeholders):
+        return FieldOutcome.WRITTEN, f'filled: was the placeholder "{str(old).strip()}"'
+    if rule is WriteRule.REPLACE:
+        return FieldOutcome.WRITTEN, "replaced: Apollo's value differs"
+    return FieldOutcome.KEPT, "already filled"
 
 
 def same(old: Value, new: Value, kind: FieldKind) -> bool:
     """Whether writing `new` over `old` would change nothing for a person who looks at it.
 
-    Trailing blanks do not count (Salesforce trims them, so "CTO " would differ for ever), 5 is "5" is 5.0 in a
-    number field (HubSpot answers numbers as text), a multi-select is a set.
+    Blanks at the ends do not count (Salesforce trims them, so "CTO " would differ for ever), nor do the line ends of
+    a long text (Salesforce answers CR LF) or the case of an e-mail, also in a text field (HubSpot
+    answers it lowered, contracts/hubspot.md 2.3, 2026-11). 5 is "5" is 5.0 in a number field, as HubSpot answers numbers as text; a
+    multi-select is a set; a time is an instant.
     """
-    if old == new and type(old) is type(new):
-        return True
+    if isinstance(old, str) and isinstance(new, str):
+        if old == new:
+            return True
+        one, other = old.strip(), new.strip()
+        if one == other:
+            return True
+        if kind is FieldKind.EMAIL or ("@" in one and " " not in one):
+            return one.casefold() == other.casefold()
+        if kind is FieldKind.LONG_TEXT:
+            return one.replace("\r\n", "\n") == other.replace("\r\n", "\n")
     if old is None or new is None:
         return False
-    if isinstance(old, tuple) or isinstance(new, tuple):
-        return set(_choices(old)) == set(_choices(new))
     if kind in _NUMBERS:
-        one, other = _number(old), _number(new)
-        return one is not None and one == other
+        return old == new if type(old) is type(new) is int else _number(old) == _number(new) is not None
+    if kind is FieldKind.MULTI_PICKLIST:
+        return set(_chosen(old)) == set(_chosen(new))
     if kind is FieldKind.BOOLEAN:
-        return str(old).casefold() == str(new).casefold()
+        return str(old).strip().casefold() == str(new).strip().casefold()
     if kind is FieldKind.DATETIME:
-        return _instant(str(old)) == _instant(str(new))
+        return _instant(old) == _instant(new) is not None
     return str(old).strip() == str(new).strip()
 
 
-def _choices(value: Value) -> tuple[str, ...]:
+def _chosen(value: Value) -> tuple[str, ...]:
     if isinstance(value, tuple):
         return value
     return tuple(part.strip() for part in str(value).split(";") if part.strip())
 
 
-def _number(value: Value) -> Decimal | None:
+def _number(value: Value) -> int | Decimal | None:
+    if type(value) is int:
+        return value
     try:
-        return Decimal(str(value).strip())
+        number = Decimal(str(value).strip())
     except InvalidOperation:
         return None
+    return number if number.is_finite() else None
 
 
-def _instant(text: str) -> str:
-    """2026-11-01T00:00:00.000+0000 and 2026-11-01T00:00:00Z are one."""
-    body = text.strip().removesuffix("Z").removesuffix("+0000").removesuffix("+00:00")
-    return body.partition(".")[0]
+def _instant(value: Value) -> datetime | None:
+    """To the second: Salesforce and HubSpot answer milliseconds, with Z or +0000, where we wrote none."""
+    try:
+        moment = datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        return None
+    moment = moment.replace(microsecond=0)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -51,7 +51,7 @@ class EnrichRoom:
         for item, answer in hits:
             if answer.batch_id not in readings:
                 readings[answer.batch_id] = self._read_again(batches.get(answer.batch_id))
-            enrichment = self._pick(readings[answer.batch_id], answer)
+            enrichment = self._pick(item, readings[answer.batch_id], answer)
             if enrichment is None:
                 open_.append(item)
             else:
@@ -77,14 +77,14 @@ class EnrichRoom:
         except ContractError:
             return None
 
-    def _pick(self, reading: Reading | None, answer: StoredAnswer) -> Enrichment | None:
-        """The enrichment a stored row points at; None when it cannot serve this sync."""
+    def _pick(self, item: Due, reading: Reading | None, answer: StoredAnswer) -> Enrichment | None:
+        """The enrichment a stored row points at; None when it cannot serve this record."""
         if reading is None or answer.position >= len(reading.enrichments):
             return None
         enrichment = reading.enrichments[answer.position]
         if enrichment is None or answer.source != "employer":
             return enrichment
-        return employer(enrichment, self._walk.sources)
+        return employer(enrichment, self._walk.sources_of(item.lacking))
 
     # --- what is bought -----------------------------------------------------------------------------------------
 
@@ -217,8 +217,8 @@ def _answered(due: Due, enrichment: Enrichment, batch_id: int) -> Answered:
 
 
 def employer(person: Enrichment, wanted: frozenset[str]) -> Enrichment | None:
-    """The company that came with a person as a company's answer; None when it lacks an attribute the sync maps
-    (bulk people answers carry a thin organization, contracts/apollo.md 2.1)."""
+    """The company that came with a person as a company's answer; None when it does not carry one of the `wanted`
+    attributes at all (bulk people answers hold a thin organization without revenue, contracts/apollo.md 2.1)."""
     organization = person.organization
     for path in wanted:
         if path.split(".")[1] not in organization:

@@ -54,9 +54,10 @@ class Stages:
                 else:
                     yield group
         finally:
-            # The writer failed or was interrupted: paid calls under way are finished and journaled, no more.
-            walk.stop.raise_("the run ended")
-            self._abandoned.set()
+            if alive:
+                # The writer failed or was interrupted: paid calls under way are finished and journaled, no more.
+                walk.stop.raise_("the run ended")
+                self._abandoned.set()
             for thread in (*threads, reader):
                 thread.join()
             self._room.flush()

@@ -99,13 +99,18 @@ class Walk:
     parent: Target | None
     placeholders: tuple[str, ...]
     folded_placeholders: frozenset[str]
-    sources: frozenset[str]
+    sources_by_field: Mapping[str, frozenset[str]]
     mapping_digest: bytes
     at_most: int | None
     workers: int
     fresh_since: datetime
     no_match_since: datetime
     stop: Stop = field(default_factory=Stop)
+
+    def sources_of(self, fields: tuple[str, ...]) -> frozenset[str]:
+        """The Apollo attributes that feed these fields; all mapped ones where none is named (a refresh)."""
+        chosen = [self.sources_by_field[name] for name in fields if name in self.sources_by_field]
+        return frozenset().union(*(chosen or self.sources_by_field.values()))
 
 
 def prepare(
@@ -140,7 +145,7 @@ def prepare(
         parent=parent,
         placeholders=config.placeholders,
         folded_placeholders=frozenset(placeholder_form(word) for word in config.placeholders),
-        sources=sources(sync.fields),
+        sources_by_field={mapping.field: sources([mapping]) for mapping in sync.fields},
         mapping_digest=_digest(sync, config.placeholders),
         at_most=min(limits) if limits else None,
         workers=config.workers,

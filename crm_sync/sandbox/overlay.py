@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -71,5 +72,4 @@ class Overlay:
     def close(self) -> None:
         with self._lock:
             self._db.close()
-        if os.path.exists(self._path):
-            os.unlink(self._path)
+        Path(self._path).unlink(missing_ok=True)

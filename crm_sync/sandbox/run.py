@@ -6,7 +6,7 @@ import random
 from types import TracebackType
 from typing import Any
 
-from crm_sync.sandbox import apollo
+from crm_sync.sandbox import apollo, wordings
 from crm_sync.sandbox.faults import Faults
 from crm_sync.sandbox.server import Server, control
 from crm_sync.sandbox.world import World
@@ -15,9 +15,10 @@ from crm_sync.sandbox.world import World
 class Sandbox:
     """Started by `start()` or as a context manager; `settings()` is what points crm-sync at it.
 
-    `per_minute`: Apollo's limit, None unlimited. `latency_ms`: how long Apollo takes, a number or a (least, most) range.
+    `per_minute`: Apollo's limit, None unlimited. `latency_ms`: how long Apollo takes, a number or (least, most).
+    `unlimited`: HubSpot without search and burst limits and without index lag, for measuring ourselves.
     `variant`: which of two behaviours to play where the contract pages leave it open. `tidy`: everybody is known,
-    distinct and matchable. `apollo`, `salesforce` and `hubspot` are further options of the simulators' `create`.
+    distinct and matchable. `apollo_options` and the like are further options of the simulators' `create`.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Sandbox:
         tidy: bool = False,
         per_minute: int | None = 1000,
         latency_ms: float | tuple[float, float] = 0,
+        unlimited: bool = False,
         ports: tuple[int, int, int] = (0, 0, 0),
         apollo_options: dict[str, Any] | None = None,
         salesforce_options: dict[str, Any] | None = None,
@@ -44,8 +46,8 @@ class Sandbox:
             "salesforce": salesforce.create(self.world, **(salesforce_options or {})),
             "hubspot": hubspot.create(self.world, **(hubspot_options or {})),
         }
-        wordings = {"apollo": apollo.wording, "salesforce": salesforce.wording, "hubspot": hubspot.wording}
-        self.faults = {name: Faults(wordings[name]) for name in self.apps}
+        said = {"apollo": apollo.wording, "salesforce": wordings.salesforce, "hubspot": wordings.hubspot}
+        self.faults = {name: Faults(said[name]) for name in self.apps}
         slow = _latency(latency_ms)
         self.traffic = {
             name: control(

@@ -7,10 +7,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import orjson
 from cheroot import wsgi
+from cheroot.server import HTTPConnection
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
@@ -62,13 +64,21 @@ class Traffic:
 class _Gateway(wsgi.Gateway_10):
     """Cheroot's WSGI gateway, with the socket for faults that break the connection."""
 
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
+    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]
+        environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         environ["crm_sync.socket"] = self.req.conn.socket
         if not getattr(self.req.conn, "crm_sync_counted", False):
             self.req.conn.crm_sync_counted = True
             environ["crm_sync.new_connection"] = True
         return environ
+
+
+class _Connection(HTTPConnection):
+    """Cheroot's connection; one that a fault has reset already is closed without a second shutdown."""
+
+    def _close_kernel_socket(self) -> None:
+        with suppress(OSError):
+            super()._close_kernel_socket()  # type: ignore[misc]
 
 
 class Server:
@@ -79,7 +89,8 @@ class Server:
             raise ValueError(f"the sandbox listens on loopback only, not on {host}")
         self._server = wsgi.Server((host, port), app, numthreads=24, server_name="sandbox", timeout=60)
         self._server.gateway = _Gateway
-        self._server.error_log = lambda *_args, **_more: None
+        self._server.error_log = lambda *_args, **_more: None  # type: ignore[method-assign]
+        self._server.ConnectionClass = _Connection
         self._server.nodelay = True
         self._server.prepare()
         self.port: int = self._server.bind_addr[1]

@@ -274,14 +274,8 @@ class World:
         company = self.company(index)
         h = _mix(self._salt ^ 0xACC ^ (index << 8))
         domain = company.alias_domain or company.domain
-        website = (
-            f"https://www.{domain}/",
-            domain,
-            f"HTTP://{domain}/en",
-            f"http://www.{domain}",
-            f"www.{domain}",
-            "",
-        )[min((h & 255) // 48, 5)]
+        spellings = ("https://www.{}/", "{}", "HTTP://{}/en", "http://www.{}", "www.{}", "")
+        website = spellings[min((h & 255) // 48, 5)].format(domain)
         if self.tidy and not website:
             website = domain
         full = not self.tidy and (h >> 8) % 10 < 2

@@ -7,7 +7,6 @@ import logging
 import socket
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,19 +25,7 @@ from adapters.http import (
 )
 from crm_sync.errors import ConfigError, ContractError, RateLimitError, TransientError
 from tests.adapters.scripted_server import answer, hang_up, scripted_server
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 10, 8, 12, 0, tzinfo=UTC)
-        self.slept: list[float] = []
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.moment += timedelta(seconds=seconds)
+from tests.clocks import FakeClock
 
 
 def a_session(url: str, **settings: object) -> BoundedSession:

@@ -1,4 +1,4 @@
-"""A process that calls as fast as the shared pace lets it: `python -m tests.faults.pace_worker URL PORT THREADS SECONDS`.
+"""A process that calls as fast as the shared pace lets it: arguments are database URL, port, threads, seconds.
 
 A call is one byte there and one byte back over its thread's connection. Prints its CPU milliseconds per call.
 """

@@ -37,7 +37,7 @@ def test_a_whole_query_is_read_with_parents_order_and_limit() -> None:
         True,
         True,
     )
-    assert query.limit == 9
+    assert query.limit == 20
 
 
 def test_count_selects_nothing() -> None:

@@ -36,7 +36,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z")
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - an answer, not a mistake
     """An answer that is no 200. `text`: sent as text/plain."""
 
     def __init__(self, status: int, body: Any, headers: Mapping[str, str] | None = None, *, text: bool = False) -> None:
@@ -161,15 +161,11 @@ def create(
     @app.post("/api/v1/usage_stats/api_usage_stats")
     def api_usage() -> Response:
         _, headers = gate.admit("usage_stats/api_usage_stats")
-        names = (
-            (_BULK_MATCH, "people"),
-            (_MATCH, "people"),
-            (_BULK_ENRICH, "organizations"),
-            (_ENRICH, "organizations"),
-        )
-        return _json(
-            {f'["api/v1/{group}", "{path.rpartition("/")[2]}"]': limits.usage(path) for path, group in names}, headers
-        )
+        usage = {}
+        for path in (_BULK_MATCH, _MATCH, _BULK_ENRICH, _ENRICH):
+            group, _, name = path.partition("/")
+            usage[f'["api/v1/{group}", "{name}"]'] = limits.usage(path)
+        return _json(usage, headers)
 
     @app.post("/api/v1/usage_stats/credit_usage_stats")
     def credit_usage() -> Response:
@@ -216,8 +212,8 @@ class _Gate:
             raise Refusal(
                 403,
                 {
-                    "error": f"This API key is not authorized to access api/v1/{endpoint}. Request an API key from your "
-                    "administrator that includes this endpoint in its configured scope.",
+                    "error": f"This API key is not authorized to access api/v1/{endpoint}. Request an API key "
+                    "from your administrator that includes this endpoint in its configured scope.",
                     "error_code": "API_INACCESSIBLE",
                 },
             )
@@ -357,7 +353,7 @@ class _Service:
         if details is None and domains is None:
             message = "invalid request, missing domains"
             raise Refusal(400, orjson.dumps(_failed("INVALID_REQUEST", message), option=orjson.OPT_INDENT_2), text=True)
-        asked = details if details is not None else [{"domain": domain} for domain in domains]
+        asked = details if details is not None else [{"domain": domain} for domain in domains or ()]
         if not isinstance(asked, list) or not all(isinstance(one, dict) for one in asked) or not asked:
             raise Refusal(422, _failed("UNKNOWN_ERROR", "no implicit conversion of Symbol into Integer"))
         if len(asked) > 10:
@@ -366,10 +362,9 @@ class _Service:
             _check_company(one)
         indexes = list(dict.fromkeys(self._company_of(one) for one in asked))
         found = [index for index in indexes if index is not None and self._world.company(index).known]
-        organizations: list[Any] = []
-        for index in found:
-            if self._charge(company_id(index)):
-                organizations.append(self._catalogue.full(self._world.company(index)))
+        organizations: list[Any] = [
+            self._catalogue.full(self._world.company(index)) for index in found if self._charge(company_id(index))
+        ]
         missing = len({_key(one) for one in asked}) - len(organizations)
         # The array is an unordered bag (contracts/apollo.md 2.3).
         organizations.sort(key=lambda company: hashlib.md5(company["id"].encode()).digest())  # noqa: S324 - shuffles

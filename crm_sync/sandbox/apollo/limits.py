@@ -39,14 +39,14 @@ class Limits:
                     if full is None or wait > full[0]:
                         full = (wait, ("minute", "hour", "day")[place], most)
             for place, (began, used) in enumerate(states):
-                used += full is None
-                self._open[endpoint, place] = (began, used)
+                now_used = used + (full is None)
+                self._open[endpoint, place] = (began, now_used)
                 limit, usage, _ = WINDOWS[place]
                 most = self.most[place]
                 headers[f"x-rate-limit-{limit}"] = "" if most is None else str(most)
                 if most is not None:
-                    headers[f"x-{usage}-usage"] = str(used)
-                    headers[f"x-{usage}-requests-left"] = str(max(most - used, 0))
+                    headers[f"x-{usage}-usage"] = str(now_used)
+                    headers[f"x-{usage}-requests-left"] = str(max(most - now_used, 0))
             if full is not None:
                 self.refused += 1
         return headers, full

@@ -8,6 +8,7 @@ creating and deleting by API, users as parents, and SOQL beyond soql.py.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 
 from flask import Flask
@@ -15,7 +16,6 @@ from flask import Flask
 from crm_sync.sandbox.overlay import Overlay
 from crm_sync.sandbox.salesforce.app import Usage, build
 from crm_sync.sandbox.salesforce.auth import Credentials, Logins
-from crm_sync.sandbox.salesforce.errors import wording
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import MAX_PAGE, Queries
 from crm_sync.sandbox.salesforce.rules import ValidationRule
@@ -24,7 +24,7 @@ from crm_sync.sandbox.salesforce.simulator import Simulator
 from crm_sync.sandbox.salesforce.writes import Writes
 from crm_sync.sandbox.world import World
 
-__all__ = ["Credentials", "Simulator", "ValidationRule", "create", "wording"]
+__all__ = ["Credentials", "Simulator", "ValidationRule", "create"]
 
 
 def create(
@@ -50,10 +50,14 @@ def create(
         ValueError: `hidden` names something unknown.
     """
     credentials = credentials or Credentials()
-    org = Org(world, build_schema(hidden or {}), overlay=Overlay(), now=now)
+    objects = build_schema(hidden or {})
+    overlay = Overlay()
+    org = Org(world, objects, overlay=overlay, now=now)
     logins = Logins(credentials, token_seconds=token_seconds, token_calls=token_calls, one_session=one_session, now=now)
     writes = Writes(org, tuple(validation_rules))
     usage = Usage(daily_calls)
     app = build(org, logins, Queries(org, max_page=max_page), writes, usage)
+    # The overlay's file goes with the application, at the latest with the process.
+    weakref.finalize(app, overlay.close)
     app.extensions["simulator"] = Simulator(org=org, logins=logins, writes=writes, usage=usage)
     return app

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from crm_sync.sandbox.salesforce import auth, clock, describe
@@ -77,6 +77,7 @@ def _admission(app: Flask, logins: auth.Logins, usage: Usage) -> None:
             return None
         _check_version(match.group(1))
         logins.check(request.headers.get("Authorization", ""))
+        g.admitted = True
         usage.count()
         if request.method in ("POST", "PATCH", "PUT") and request.mimetype != "application/json":
             raise RequestError(
@@ -88,14 +89,14 @@ def _admission(app: Flask, logins: auth.Logins, usage: Usage) -> None:
 
     @app.after_request
     def tell_usage(response: Response) -> Response:
-        if _VERSION.match(request.path) and response.status_code not in (401, 404, 410, 414, 431):
+        if g.get("admitted"):
             response.headers["Sforce-Limit-Info"] = usage.header
         return response
 
 
 def _too_long() -> Response | None:
     """What the edge answers, before the service sees the request."""
-    uri = len(request.environ.get("REQUEST_URI") or request.environ.get("RAW_URI") or request.full_path)
+    uri = max(len(request.environ.get("REQUEST_URI", "")), len(request.full_path))
     if uri > MAX_URI:
         return Response("<h1>Bad Message 414</h1><pre>reason: URI Too Long</pre>", 414, mimetype="text/html")
     headers = sum(len(name) + len(value) + 4 for name, value in request.headers.items())

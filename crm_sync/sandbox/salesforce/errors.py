@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import orjson
-
 
 class RowCode(StrEnum):
     """Why one record was refused. All are DML status codes of the service's own enumeration (592 values, in
@@ -48,8 +46,6 @@ class RequestCode(StrEnum):
     NOT_FOUND = "NOT_FOUND"
     PRECONDITION_FAILED = "PRECONDITION_FAILED"
     REQUEST_LIMIT_EXCEEDED = "REQUEST_LIMIT_EXCEEDED"
-    SERVER_UNAVAILABLE = "SERVER_UNAVAILABLE"
-    UNKNOWN_EXCEPTION = "UNKNOWN_EXCEPTION"
     UNSUPPORTED_API_VERSION = "UNSUPPORTED_API_VERSION"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
 
@@ -82,20 +78,6 @@ class RequestError(Exception):
         if self.fields is not None:
             entry["fields"] = list(self.fields)
         return [entry]
-
-
-_WORDING = {
-    401: (RequestCode.INVALID_SESSION_ID, "Session expired or invalid"),
-    403: (RequestCode.REQUEST_LIMIT_EXCEEDED, "TotalRequests Limit exceeded."),
-    429: (RequestCode.REQUEST_LIMIT_EXCEEDED, "ConcurrentRequests (Concurrent API Requests) Limit exceeded."),
-    503: (RequestCode.SERVER_UNAVAILABLE, "Server is too busy right now, please retry."),
-}
-
-
-def wording(status: int) -> tuple[str, dict[str, str], bytes]:
-    """Content type, headers and body of an answer with this status, for the script of faults."""
-    code, message = _WORDING.get(status, (RequestCode.UNKNOWN_EXCEPTION, "An unexpected error occurred."))
-    return "application/json;charset=UTF-8", {}, orjson.dumps(RequestError(status, code, message).body())
 
 
 def not_found() -> RequestError:

@@ -39,6 +39,8 @@ def _head_suffix(prefix: str) -> str:
     return checksum(prefix + _POD + "0" * _WIDTH)[0]
 
 
+# A row's id is wanted several times in a row: for its address, as its Id, by a condition.
+@functools.lru_cache(maxsize=256)
 def encode(prefix: str, index: int) -> str:
     """Return the 18-character id of record `index`; ids of one prefix sort as text like their indexes.
 

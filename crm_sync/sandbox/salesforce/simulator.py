@@ -25,7 +25,7 @@ class Simulator:
         self._writes = writes
         self._usage = usage
 
-    def state(self, *, limit: int) -> dict[str, Any]:
+    def state(self, *, limit: int = 1000) -> dict[str, Any]:
         """Records per object, how many were ever written and what was written to the first `limit` of each, logins
         and API calls."""
         return {
