@@ -22,6 +22,8 @@ from crm_sync.settings import (
 )
 
 if TYPE_CHECKING:
+    from flask import Flask
+
     from crm_sync.config.loader import Loaded
     from crm_sync.config.model import Config
     from crm_sync.ports import Clock, Crm, Enricher
@@ -235,3 +237,11 @@ def _key_file(name: str, path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(f"{crm_prefix(name)}PRIVATE_KEY_FILE: {path} cannot be read ({reason})") from None
+
+
+def web_app() -> Flask:
+    """The WSGI application of this installation, from the environment and .env; opens nothing until it is asked."""
+    from crm_sync.web import create_app
+
+    app = App(env_file=Path(".env") if Path(".env").is_file() else None)
+    return create_app(check_ready=lambda: app.store.ready())

@@ -23,8 +23,9 @@ from crm_sync.pipeline.walk import Answered, Stop, Walk, prepare
 from crm_sync.pipeline.write import Candidate, Settled, write_candidates
 from crm_sync.services import Services
 
-#: How often a running run saves its books, seconds.
-_SAVE_EVERY_S = 5.0
+#: How often a running run saves its books, and tells who watches.
+_SAVE_EVERY = timedelta(seconds=5)
+_WATCH_EVERY = timedelta(seconds=0.25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,17 +93,17 @@ def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progres
     desk = WritingDesk(walk)
     expected: list[int] = []
     stages = Stages(walk, on_expected=expected.append)
-    saved_at = services.clock.now()
+    saved_at = watched_at = services.clock.now()
     for group in stages.answered():
         desk.take(group)
         now = services.clock.now()
-        if watch is not None or now - saved_at > timedelta(seconds=_SAVE_EVERY_S):
+        if watch is not None and now - watched_at > _WATCH_EVERY:
+            watched_at = now
+            watch(_progress(walk, desk, expected, desk.audit.counts(stages.selected)))
+        if now - saved_at > _SAVE_EVERY:
+            saved_at = now
             counts = desk.audit.counts(stages.selected)
-            if watch is not None:
-                watch(_progress(walk, desk, expected, counts))
-            if now - saved_at > timedelta(seconds=_SAVE_EVERY_S):
-                saved_at = now
-                services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out)), now=now)
+            services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out)), now=now)
     desk.finish()
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from crm_sync.errors import ConfigError, StoreError
 
@@ -106,7 +106,9 @@ class Store:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as error:
+        except DBAPIError as error:
+            if isinstance(error, IntegrityError | ProgrammingError | DataError):
+                raise  # a fault of ours, not of the database
             raise StoreError(
                 f"The database {self.shown_url} did not take the request: {_cause(error)}. "
                 "Check that it is running and has disk space; `crm-sync doctor` tries it"

@@ -136,6 +136,23 @@ def test_employees_have_eight_digits(org: OrgClient) -> None:
     assert too_many["errors"][0]["statusCode"] == "NUMBER_OUTSIDE_VALID_RANGE"
 
 
+@pytest.mark.parametrize(
+    ("object_type", "field", "value"),
+    [
+        ("Account", "AnnualRevenue", 10**18),
+        ("Account", "AnnualRevenue", 1e300),
+        ("Account", "BillingLatitude", 2**63),
+        ("Contact", "MailingLongitude", -180.1),
+    ],
+)
+def test_a_number_of_any_size_is_refused_for_its_record_only(
+    org: OrgClient, object_type: str, field: str, value: float
+) -> None:
+    error = verdict(org, {field: value}, object_type=object_type)["errors"][0]
+
+    assert (error["statusCode"], error["fields"]) == ("NUMBER_OUTSIDE_VALID_RANGE", [field])
+
+
 def test_an_industry_outside_the_list_is_taken_as_by_the_real_service(org: OrgClient) -> None:
     assert verdict(org, {"Industry": "logistics & supply chain"}, object_type="Account")["success"]
     assert verdict(org, {"Industry": "x" * 41}, object_type="Account")["errors"][0]["statusCode"] == "STRING_TOO_LONG"

@@ -119,7 +119,7 @@ def _typed(field: Field, value: object, name: str, body: str) -> object:
 
 def _rounded(field: Field, value: float) -> float:
     """Decimals beyond the field's scale are rounded without a word, half away from zero."""
-    if abs(value) >= 10.0 ** (field.precision + 1):
+    if abs(value) >= 10.0 ** (field.precision - field.scale + 1):
         return value
     return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-field.scale), ROUND_HALF_UP))
 

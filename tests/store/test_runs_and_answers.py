@@ -1,0 +1,228 @@
+"""What the store promises the walk: runs, audit, last attempts, paid calls, known answers, versions."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+from crm_sync.domain.changes import FieldOutcome
+from crm_sync.domain.enrichment import Purpose, RawAnswer, Verdict
+from crm_sync.domain.runs import Counts, RunStatus
+from crm_sync.store.answers import IN_DOUBT, Answers, Expansion, NewAnswer
+from crm_sync.store.config_versions import ConfigVersions
+from crm_sync.store.engine import Store
+from crm_sync.store.runs import WRITING, RecordState, RunRecord, Runs
+from tests.factories import NOON, a_decision, a_run, company_keys, person_keys
+
+
+def a_state(record_id: str, **changes: object) -> RecordState:
+    values = {"object_type": "Contact", "outcome": "Updated", "seen": b"0" * 16, "attempted_at": NOON}
+    return RecordState(record_id=record_id, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_run_reads_back_as_it_was_saved(store: Store) -> None:
+    runs = Runs(store)
+    runs.open(a_run(), owner="here:1")
+    ended = a_run(
+        status=RunStatus.COMPLETED_WITH_ERRORS,
+        reason="1 rejected by the CRM",
+        counts=Counts(selected=3, updated=2, rejected=1),
+        credits=Decimal("2.01"),
+        calls={"apollo people/bulk_match": 1},
+        left_out={"in doubt": 4},
+        finished_at=NOON + timedelta(seconds=4),
+    )
+
+    runs.save(ended, now=NOON)
+
+    assert runs.get(ended.id) == ended
+    assert runs.latest() == [ended]
+
+
+def test_a_run_is_found_by_a_beginning_that_only_one_has(store: Store) -> None:
+    runs = Runs(store)
+    for number in ("0001", "0002"):
+        runs.open(a_run(id=f"20261008-120000-{number}"), owner="here:1")
+
+    assert runs.get("20261008-120000-0002") is not None
+    assert runs.get("20261008-120000-000") is None
+    assert runs.get("2026100_") is None
+
+
+def test_an_intended_write_is_in_the_audit_before_and_confirmed_after(store: Store) -> None:
+    runs = Runs(store)
+    runs.open(a_run(), owner="here:1")
+    intended = RunRecord(
+        object_type="Contact", record_id="1", outcome=WRITING, reason="", decisions=(a_decision(),), batch_id=7
+    )
+    runs.intend(a_run().id, [intended], now=NOON)
+
+    before = list(runs.records(a_run().id))
+    refused = a_decision(outcome=FieldOutcome.REJECTED, reason="refused: too long")
+    confirmed = RunRecord(object_type="Contact", record_id="1", outcome="Rejected", reason="no", decisions=(refused,))
+    other = RunRecord(object_type="Contact", record_id="2", outcome="No match", reason="nobody")
+    runs.settle(
+        a_run().id, sync="contacts", intended=[confirmed], others=[other], states=[a_state("1")], now=NOON
+    )
+
+    assert [record.outcome for record in before] == [WRITING]
+    after = {record.record_id: record for record in runs.records(a_run().id)}
+    assert after["1"].outcome == "Rejected"
+    assert after["1"].decisions == (refused,)
+    assert after["2"].reason == "nobody"
+    assert ("Contact", "No match", "nobody", 1) in runs.reasons(a_run().id)
+
+
+def test_values_of_every_kind_survive_the_audit(store: Store) -> None:
+    runs = Runs(store)
+    runs.open(a_run(), owner="here:1")
+    kept = tuple(
+        a_decision(field=f"f{place}", old=value, new=value)
+        for place, value in enumerate(["é 'x'", 5, 2.5, True, ("a", "b"), None])
+    )
+
+    runs.intend(a_run().id, [RunRecord(object_type="C", record_id="1", outcome="x", reason="", decisions=kept)], now=NOON)
+
+    assert next(iter(runs.records(a_run().id))).decisions == kept
+
+
+def test_the_last_attempt_replaces_the_one_before(store: Store) -> None:
+    runs = Runs(store)
+    runs.open(a_run(), owner="here:1")
+    for outcome in ("No match", "Updated"):
+        state = a_state("1", outcome=outcome)
+        runs.settle(a_run().id, sync="contacts", intended=[], others=[], states=[state], now=NOON)
+
+    found = runs.states("contacts", "Contact", ["1", "2"])
+
+    assert found == {"1": a_state("1")}
+    assert runs.states("other", "Contact", ["1"]) == {}
+
+
+def test_records_past_their_window_come_in_id_order_behind_the_cursor(store: Store) -> None:
+    runs = Runs(store)
+    runs.open(a_run(), owner="here:1")
+    old = [a_state(each, attempted_at=NOON - timedelta(days=200)) for each in ("3", "1", "2")]
+    runs.settle(a_run().id, sync="contacts", intended=[], others=[], states=[*old, a_state("4")], now=NOON)
+
+    found = runs.attempted_before(
+        "contacts", "Contact", NOON - timedelta(days=120), ["Updated"], after="1", limit=10
+    )
+
+    assert found == ["2", "3"]
+
+
+def test_a_dead_runs_intended_writes_get_an_end(store: Store) -> None:
+    runs = Runs(store)
+    runs.open(a_run(), owner="here:1")
+    runs.intend(a_run().id, [RunRecord(object_type="C", record_id="1", outcome=WRITING, reason="")], now=NOON)
+
+    runs.close_intended(a_run().id, "not confirmed", now=NOON)
+
+    assert [(r.outcome, r.reason) for r in runs.records(a_run().id)] == [("Skipped", "not confirmed")]
+    assert [run.id for run, _, _ in runs.unfinished()] == [a_run().id]
+
+
+def test_unmapped_values_are_tallied_over_runs(store: Store) -> None:
+    runs = Runs(store)
+    for _ in range(2):
+        runs.count_unmapped("accounts", {("Industry", "gaming"): 3, ("Industry", "internet"): 1}, now=NOON)
+
+    assert runs.unmapped("accounts") == [("accounts", "Industry", "gaming", 6), ("accounts", "Industry", "internet", 2)]
+
+
+def ask(store: Store, *people: int) -> tuple[Answers, int]:
+    Runs(store).open(a_run(), owner="here:1")
+    answers = Answers(store)
+    keys = [person_keys(person) for person in people]
+    return answers, answers.sent(a_run().id, "contacts", Purpose.PERSON, keys, single=False, now=NOON)
+
+
+def test_a_paid_call_is_in_the_journal_before_it_leaves_and_its_bytes_before_they_are_read(store: Store) -> None:
+    answers, batch = ask(store, 1, 2)
+
+    assert answers.unfinished(a_run().id) == [(batch, "sent")]
+    answers.received(batch, RawAnswer(body=b'{"matches": []}', credits=Decimal("1.01"), request_id="-5"), now=NOON)
+
+    assert answers.unfinished(a_run().id) == [(batch, "received")]
+    assert answers.load([batch])[batch].body == b'{"matches": []}'
+    assert answers.load([batch])[batch].keys == (person_keys(1), person_keys(2))
+    assert answers.asked(batch) == (Purpose.PERSON, (person_keys(1), person_keys(2)), False)
+    assert answers.spent(a_run().id) == Decimal("1.01")
+
+
+def a_row(person: int, verdict: Verdict, **changes: object) -> NewAnswer:
+    values = {"purpose": Purpose.PERSON, "key": person_keys(person).key, "source": "bulk", "position": 0}
+    return NewAnswer(verdict=verdict, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_an_answer_is_found_by_the_identity_that_was_asked(store: Store) -> None:
+    answers, batch = ask(store, 1, 2)
+    rows = (a_row(1, Verdict.MATCHED), a_row(2, Verdict.NO_MATCH, position=1))
+
+    answers.expand([Expansion(batch_id=batch, rows=rows)], now=NOON)
+
+    found = answers.look_up(Purpose.PERSON, [person_keys(person).key for person in (1, 2, 3)])
+    assert {key: answer.verdict for key, answer in found.items()} == {
+        person_keys(1).key: "matched",
+        person_keys(2).key: "no match",
+    }
+    assert found[person_keys(2).key].position == 1
+    assert answers.unfinished(a_run().id) == []
+    assert answers.look_up(Purpose.COMPANY, [person_keys(1).key]) == {}
+
+
+def test_an_employers_thin_answer_never_replaces_a_companys_own(store: Store) -> None:
+    answers, batch = ask(store, 1)
+    own = a_row(1, Verdict.MATCHED, purpose=Purpose.COMPANY, key=company_keys().key)
+    thin = a_row(1, Verdict.MATCHED, purpose=Purpose.COMPANY, key=company_keys().key, source="employer")
+
+    answers.expand([Expansion(batch_id=batch, rows=(thin,))], now=NOON)
+    answers.expand([Expansion(batch_id=batch, rows=(own,))], now=NOON)
+    answers.expand([Expansion(batch_id=batch, rows=(thin,))], now=NOON)
+
+    assert answers.look_up(Purpose.COMPANY, [company_keys().key])[company_keys().key].source == "bulk"
+
+
+def test_a_call_without_an_answer_puts_everybody_it_asked_for_in_doubt(store: Store) -> None:
+    answers, batch = ask(store, 1, 2)
+
+    answers.in_doubt(batch, Purpose.PERSON, [person_keys(1), person_keys(2)], b"half", "no answer", now=NOON)
+
+    found = answers.look_up(Purpose.PERSON, [person_keys(1).key, person_keys(2).key])
+    assert {answer.verdict for answer in found.values()} == {IN_DOUBT}
+    assert answers.spent(a_run().id) == 0
+
+
+def test_credits_nobody_told_are_those_the_walk_counted(store: Store) -> None:
+    answers, batch = ask(store, 1)
+    answers.received(batch, RawAnswer(body=b"{}", credits=None, request_id=""), now=NOON)
+
+    answers.expand([Expansion(batch_id=batch, rows=(), credits_charged=Decimal(1))], now=NOON)
+
+    assert answers.spent(a_run().id) == 1
+
+
+def test_no_address_stands_in_the_index_in_clear(sqlite_store: Store) -> None:
+    answers, batch = ask(sqlite_store, 1)
+    answers.expand([Expansion(batch_id=batch, rows=(a_row(1, Verdict.MATCHED),))], now=NOON)
+
+    with sqlite_store.read() as connection:
+        rows = connection.exec_driver_sql("select * from answers").all()
+
+    assert "lovelace" not in repr(rows)
+
+
+def test_configuration_versions_are_numbered_and_kept_byte_for_byte(store: Store) -> None:
+    versions = ConfigVersions(store)
+    first = b"version: 1  # a comment\r\n"
+
+    made = versions.add(first, {"map.csv": b"apollo,crm\n"}, author="ada", note="", now=NOON)
+    again = versions.add(first, {"map.csv": b"apollo,crm\n"}, author="bob", note="", now=NOON)
+    other = versions.add(first, {"map.csv": b"apollo,crm\nx,y\n"}, author="bob", note="", now=NOON)
+
+    assert (made.number, again.number, other.number) == (1, 1, 2)
+    assert versions.get(1) == made
+    assert versions.get(1).text == first  # type: ignore[union-attr]
+    assert [version.number for version in versions.history()] == [2, 1]
+    assert versions.latest() == other
