@@ -89,6 +89,8 @@ class BatchUpdate:
         self._schema = schema
         self._switched_off = switched_off
         self._calls_left = _MOST_CALLS
+        #: Rid of what HubSpot blamed; sent again together once nothing else waits.
+        self._salvaged: list[Input] = []
         self.outcomes: dict[str, WriteOutcome] = {}
         self.error: ProviderError | None = None
 
@@ -96,7 +98,10 @@ class BatchUpdate:
         """Never raises a ProviderError: the one that ended it early is kept in `error`, and what it left open is
         UNACCOUNTED."""
         groups = deque([list(inputs)])
-        while groups:
+        while groups or self._salvaged:
+            if not groups:
+                groups.append(self._salvaged)
+                self._salvaged = []
             group = [one for one in groups.popleft() if self._is_left(one)]
             if not group:
                 continue
@@ -104,14 +109,18 @@ class BatchUpdate:
             try:
                 answer = self._send(group)
             except RefusedBatchError as refused:
+                if self._calls_left <= 0 and refused.problem.properties():
+                    # The same fields are in doubt in every part that still waits: settle them together.
+                    group += [one for rest in groups for one in rest]
+                    groups.clear()
                 groups.extend(self._after_refusal(group, refused.problem))
             except ProviderError as error:
                 self.error = error
-                for one in (*group, *(each for rest in groups for each in rest)):
+                for one in (*group, *(each for rest in groups for each in rest), *self._salvaged):
                     self._settle(one, Written.UNACCOUNTED, reason=str(error))
                 return
             else:
-                groups.extend(self._account(group, answer))
+                self._account(group, answer)
 
     # --- a whole batch refused ---
 
@@ -129,10 +138,14 @@ class BatchUpdate:
                 named = carriers
         if named and (len(named) < len(group) or len(group) == 1):
             rest = [one for one in group if one not in named]
-            if len(group) > 1 and not problem.faults and problem.category != _GONE and self._calls_left > 0:
+            if rest and not problem.faults and problem.category != _GONE and self._calls_left > 0:
                 # Not bad by themselves, perhaps: two old ids of one merged record are refused as duplicates.
                 return [rest, *([one] for one in named)]
-            return [rest + [one for one in named if self._salvage(one, problem)]]
+            saved = [one for one in named if self._salvage(one, problem)]
+            if rest:
+                return [rest + saved]
+            self._salvaged += saved
+            return []
         if self._calls_left <= 0:
             return self._give_up(group, blamed, problem)
         return self._split(group, blamed)
@@ -170,15 +183,14 @@ class BatchUpdate:
 
     # --- an answer per record ---
 
-    def _account(self, group: list[Input], answer: BatchAnswer) -> list[list[Input]]:
-        """Written, refused with a reason, or unaccounted; returns what is worth sending again."""
+    def _account(self, group: list[Input], answer: BatchAnswer) -> None:
+        """Written, refused with a reason, or unaccounted; what is worth sending again goes to `_salvaged`."""
         left = {one.trace_id: one for one in group}
         by_id = {one.ref.id: one for one in group}
         for raw in answer.records:
             found = by_id.get(raw["id"]) or left.get(str(raw.get("objectWriteTraceId")))
             if found is not None and left.pop(found.trace_id, None) is not None:
                 self._written(found, raw)
-        again: list[Input] = []
         unnamed = False
         for problem in answer.problems:
             hit = [one for one in left.values() if one.trace_id in problem.trace_ids or one.ref.id in problem.ids]
@@ -187,13 +199,12 @@ class BatchUpdate:
             for one in hit:
                 del left[one.trace_id]
                 if self._salvage(one, problem):
-                    again.append(one)
+                    self._salvaged.append(one)
         open_ = {one.ref.id: one for one in left.values()}
         for old, raw in pair_merged(open_, answer.records, by_id.keys(), certain=not unnamed).items():
             self._written(open_.pop(old), raw)
         for one in open_.values():
             self._settle(one, Written.UNACCOUNTED, reason="HubSpot's answer does not mention the record")
-        return [again] if again else []
 
     def _written(self, one: Input, raw: Mapping[str, Any]) -> None:
         returned = raw["properties"]

@@ -83,8 +83,8 @@ def same(old: Value, new: Value, kind: FieldKind) -> bool:
     """Whether writing `new` over `old` would change nothing for a person who looks at it.
 
     Blanks at the ends do not count (Salesforce trims them, so "CTO " would differ for ever), nor do the line ends of
-    a long text (Salesforce answers CR LF) or the case of an e-mail, also in a text field (HubSpot
-    answers it lowered, contracts/hubspot.md 2.3, 2026-11). 5 is "5" is 5.0 in a number field, as HubSpot answers numbers as text; a
+    a long text (a CRM may answer CR LF) or the case of an e-mail, also in a text field (HubSpot answers it lowered,
+    contracts/hubspot.md 2.3, 2026-11). 5 is "5" is 5.0 in a number field, as HubSpot answers numbers as text; a
     multi-select is a set; a time is an instant.
     """
     if isinstance(old, str) and isinstance(new, str):

@@ -38,13 +38,14 @@ class Sandbox:
     ) -> None:
         from crm_sync.sandbox import hubspot, salesforce
 
+        free = {"burst": None, "daily": None, "searches_per_s": None, "lag_s": 0.0} if unlimited else {}
         self.world = World(seed, contacts, tidy=tidy)
         self.apps = {
             "apollo": apollo.create(
                 self.world, **{"per_minute": per_minute, "variant": variant, **(apollo_options or {})}
             ),
             "salesforce": salesforce.create(self.world, **(salesforce_options or {})),
-            "hubspot": hubspot.create(self.world, **(hubspot_options or {})),
+            "hubspot": hubspot.create(self.world, **{"variant": variant, **free, **(hubspot_options or {})}),
         }
         said = {"apollo": apollo.wording, "salesforce": wordings.salesforce, "hubspot": wordings.hubspot}
         self.faults = {name: Faults(said[name]) for name in self.apps}

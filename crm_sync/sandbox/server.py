@@ -112,20 +112,20 @@ def control(
     """Add the /_sandbox controls and put counting, latency and faults in front of `app`."""
     traffic = Traffic()
 
-    @app.get("/_sandbox/calls")
+    @app.get("/_sandbox/calls", endpoint="_sandbox_1")
     def calls() -> Response:
         return _json(traffic.calls())
 
-    @app.delete("/_sandbox/calls")
+    @app.delete("/_sandbox/calls", endpoint="_sandbox_2")
     def forget_calls() -> Response:
         traffic.clear()
         return _json({})
 
-    @app.get("/_sandbox/state")
+    @app.get("/_sandbox/state", endpoint="_sandbox_3")
     def state() -> Response:
         return _json({**simulator.state(), "connections": traffic.connections})
 
-    @app.post("/_sandbox/records/<object_type>/<record_id>")
+    @app.post("/_sandbox/records/<object_type>/<record_id>", endpoint="_sandbox_4")
     def edit(object_type: str, record_id: str) -> Response:
         fields = request.get_json(force=True, silent=True)
         if not isinstance(fields, dict):
@@ -135,18 +135,18 @@ def control(
         except ValueError as error:
             return _json({"error": str(error)}, 400)
 
-    @app.get("/_sandbox/records/<object_type>/<record_id>")
+    @app.get("/_sandbox/records/<object_type>/<record_id>", endpoint="_sandbox_5")
     def look(object_type: str, record_id: str) -> Response:
         try:
             return _json(simulator.edit(object_type, record_id, {}))
         except ValueError as error:
             return _json({"error": str(error)}, 404)
 
-    @app.get("/_sandbox/faults")
+    @app.get("/_sandbox/faults", endpoint="_sandbox_6")
     def listed() -> Response:
         return _json(faults.listed())
 
-    @app.post("/_sandbox/faults")
+    @app.post("/_sandbox/faults", endpoint="_sandbox_7")
     def script() -> Response:
         try:
             faults.add(request.get_json(force=True, silent=True))
@@ -154,7 +154,7 @@ def control(
             return _json({"error": str(error)}, 400)
         return _json(faults.listed())
 
-    @app.delete("/_sandbox/faults")
+    @app.delete("/_sandbox/faults", endpoint="_sandbox_8")
     def forget_faults() -> Response:
         faults.clear()
         return _json([])

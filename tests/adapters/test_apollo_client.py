@@ -16,6 +16,7 @@ import requests
 import requests_mock
 
 from adapters.apollo.client import ApolloEnricher
+from adapters.http import BoundedSession
 from crm_sync.domain.enrichment import MatchKeys, Purpose, Verdict
 from crm_sync.errors import (
     ConfigError,
@@ -82,10 +83,21 @@ def bench() -> Bench:
     return Bench()
 
 
+class Wire(requests_mock.Adapter):
+    """requests-mock below our own `send`: its Mocker would replace that too, and with it what these tests are about."""
+
+    def get(self, url: str, *replies: Any, **reply: Any) -> Any:
+        return self.register_uri("GET", url, *replies, **reply)
+
+    def post(self, url: str, *replies: Any, **reply: Any) -> Any:
+        return self.register_uri("POST", url, *replies, **reply)
+
+
 @pytest.fixture
-def wire() -> Any:
-    with requests_mock.Mocker() as mocked:
-        yield mocked
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    adapter = Wire()
+    monkeypatch.setattr(BoundedSession, "get_adapter", lambda _session, _url: adapter)
+    return adapter
 
 
 # --- exactly this request

@@ -77,9 +77,13 @@ def test_an_options_own_spelling_is_kept_where_an_option_is_a_placeholder() -> N
 
 
 def test_what_does_not_fit_one_search_is_spread_over_several_within_the_caps() -> None:
-    where = [[{"property": "lifecyclestage", "operator": "EQ", "value": "lead"}], [{"property": "score", "operator": "GT", "value": 3}]]
+    where = [
+        [{"property": "lifecyclestage", "operator": "EQ", "value": "lead"}],
+        [{"property": "score", "operator": "GT", "value": 3}],
+    ]
     plan = search.plan(
-        a_selection(missing_any=("jobtitle", "city", "state", "country"), placeholders=PLACEHOLDERS, where=where), SCHEMA
+        a_selection(missing_any=("jobtitle", "city", "state", "country"), placeholders=PLACEHOLDERS, where=where),
+        SCHEMA,
     )
 
     found = bodies(plan)
@@ -125,7 +129,10 @@ def test_without_anything_missing_every_record_of_the_filter_is_wanted() -> None
         ({"operator": "EQ", "property": "optout", "value": True}, {"value": "true"}),
         ({"operator": "IN", "property": "city", "values": ["Bonn", "KÖLN"]}, {"values": ["bonn", "köln"]}),
         ({"operator": "IN", "property": "hs_seniority", "values": ["vp"]}, {"values": ["vp"]}),
-        ({"operator": "BETWEEN", "property": "score", "value": 1, "highValue": 2.5}, {"value": "1", "highValue": "2.5"}),
+        (
+            {"operator": "BETWEEN", "property": "score", "value": 1, "highValue": 2.5},
+            {"value": "1", "highValue": "2.5"},
+        ),
         ({"operator": "HAS_PROPERTY", "property": "city", "value": "ignored"}, {}),
     ],
 )

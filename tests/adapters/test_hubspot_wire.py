@@ -34,7 +34,9 @@ def test_todays_paths_are_the_librarys_own() -> None:
 
 
 def test_one_constant_moves_every_crm_path_to_a_dated_version() -> None:
-    assert wire.versioned("/crm/v3/objects/contacts/batch/read", "2026-09") == "/crm/objects/2026-09/contacts/batch/read"
+    assert (
+        wire.versioned("/crm/v3/objects/contacts/batch/read", "2026-09") == "/crm/objects/2026-09/contacts/batch/read"
+    )
     assert wire.versioned("/crm/v3/properties/companies", "2026-09") == "/crm/properties/2026-09/companies"
     assert wire.versioned("/oauth/v1/token", "2026-09") == "/oauth/v1/token"
 
@@ -314,7 +316,8 @@ def test_no_error_body_breaks_the_reading_of_it(body: Any) -> None:
 
 def test_sentences_hold_no_personal_data_and_do_not_run_on() -> None:
     text = wire.scrubbed(
-        "Email address jane.doe@example.test is invalid, phone +49 (30) 123-4567 too, token pat-na1-abc-def. " + "x" * 900
+        "Email address jane.doe@example.test is invalid, phone +49 (30) 123-4567 too, token pat-na1-abc-def. "
+        + "x" * 900
     )
 
     assert "jane" not in text
@@ -338,7 +341,12 @@ def _refusal(status: int, body: dict[str, Any] | None = None, operation: str = "
     ("status", "body", "operation", "expected"),
     [
         (400, {"category": "VALIDATION_ERROR"}, "write", RefusedError),
-        (400, {"status": "BAD_REFRESH_TOKEN", "message": "missing or invalid refresh token"}, "token", CredentialsError),
+        (
+            400,
+            {"status": "BAD_REFRESH_TOKEN", "message": "missing refresh token"},
+            "token",
+            CredentialsError,
+        ),
         (401, {"category": "INVALID_AUTHENTICATION"}, "read", CredentialsError),
         (404, {"category": "OBJECT_NOT_FOUND"}, "read", RefusedError),
         (409, {"category": "CONFLICT"}, "write", RefusedError),

@@ -61,9 +61,7 @@ def test_an_intended_write_is_in_the_audit_before_and_confirmed_after(store: Sto
     refused = a_decision(outcome=FieldOutcome.REJECTED, reason="refused: too long")
     confirmed = RunRecord(object_type="Contact", record_id="1", outcome="Rejected", reason="no", decisions=(refused,))
     other = RunRecord(object_type="Contact", record_id="2", outcome="No match", reason="nobody")
-    runs.settle(
-        a_run().id, sync="contacts", intended=[confirmed], others=[other], states=[a_state("1")], now=NOON
-    )
+    runs.settle(a_run().id, sync="contacts", intended=[confirmed], others=[other], states=[a_state("1")], now=NOON)
 
     assert [record.outcome for record in before] == [WRITING]
     after = {record.record_id: record for record in runs.records(a_run().id)}
@@ -81,7 +79,9 @@ def test_values_of_every_kind_survive_the_audit(store: Store) -> None:
         for place, value in enumerate(["é 'x'", 5, 2.5, True, ("a", "b"), None])
     )
 
-    runs.intend(a_run().id, [RunRecord(object_type="C", record_id="1", outcome="x", reason="", decisions=kept)], now=NOON)
+    runs.intend(
+        a_run().id, [RunRecord(object_type="C", record_id="1", outcome="x", reason="", decisions=kept)], now=NOON
+    )
 
     assert next(iter(runs.records(a_run().id))).decisions == kept
 
@@ -105,9 +105,7 @@ def test_records_past_their_window_come_in_id_order_behind_the_cursor(store: Sto
     old = [a_state(each, attempted_at=NOON - timedelta(days=200)) for each in ("3", "1", "2")]
     runs.settle(a_run().id, sync="contacts", intended=[], others=[], states=[*old, a_state("4")], now=NOON)
 
-    found = runs.attempted_before(
-        "contacts", "Contact", NOON - timedelta(days=120), ["Updated"], after="1", limit=10
-    )
+    found = runs.attempted_before("contacts", "Contact", NOON - timedelta(days=120), ["Updated"], after="1", limit=10)
 
     assert found == ["2", "3"]
 
