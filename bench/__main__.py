@@ -52,7 +52,7 @@ def measure(crm: str, sizes: list[int], naive: int, console: Console) -> dict[st
         console.print(f"{crm}: {size:,} contacts …", style="dim")
         with sandbox(size) as settings, tempfile.TemporaryDirectory() as folder:
             costs[f"crm-sync {size:,}"] = ours(crm, settings, Path(folder), size)
-            costs[f"second run {size:,}"] = again(crm, settings, Path(folder), size)
+            costs[f"second run {size:,}"] = again(settings, Path(folder), size)
         if size <= 20_000:
             with sandbox(size) as settings, tempfile.TemporaryDirectory() as folder:
                 costs[f"good loop {size:,}"] = run(loop("good", crm), settings, folder=Path(folder))
@@ -78,7 +78,7 @@ def ours(crm: str, settings: dict[str, str], folder: Path, size: int) -> Cost:
     return run(command("run", "contacts", "--json"), settings, folder=folder, records=size)
 
 
-def again(crm: str, settings: dict[str, str], folder: Path, size: int) -> Cost:
+def again(settings: dict[str, str], folder: Path, size: int) -> Cost:
     return run(command("run", "contacts", "--json"), settings, folder=folder, records=size)
 
 

@@ -17,12 +17,20 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-SENIORITY = {"owner": "Executive", "founder": "Executive", "c_suite": "Executive", "partner": "Executive",
-             "vp": "VP", "head": "VP", "director": "Director", "manager": "Manager",
-             "senior": "Individual Contributor", "entry": "Individual Contributor", "intern": "Individual Contributor"}  # fmt: skip
-HS_SENIORITY = {"owner": "owner", "founder": "owner", "c_suite": "executive", "partner": "partner", "vp": "vp",
-                "head": "director", "director": "director", "manager": "manager", "senior": "senior", "entry": "entry",
-                "intern": "entry"}  # fmt: skip
+SENIORITY = {
+    **dict.fromkeys(("owner", "founder", "c_suite", "partner"), "Executive"),
+    **dict.fromkeys(("vp", "head"), "VP"),
+    "director": "Director",
+    "manager": "Manager",
+    **dict.fromkeys(("senior", "entry", "intern"), "Individual Contributor"),
+}
+HS_SENIORITY = {
+    **{word: word for word in ("owner", "partner", "vp", "director", "manager", "senior", "entry")},
+    "founder": "owner",
+    "c_suite": "executive",
+    "head": "director",
+    "intern": "entry",
+}
 SF_FIELDS = ("Title", "Seniority__c", "LinkedIn__c", "Department", "MailingCity", "MailingState", "MailingCountry")
 HS_FIELDS = ("jobtitle", "hs_seniority", "hs_linkedin_url", "city", "state", "country")
 

@@ -184,6 +184,13 @@ class App:
             clock=self.clock,
         )
 
+    def check_ready(self) -> None:
+        """
+        Raises:
+            CrmSyncError: the database cannot be used, or has another schema.
+        """
+        self.unchecked_store.ready()
+
     def close(self) -> None:
         for crm in self._crms.values():
             crm.close()
@@ -244,4 +251,4 @@ def web_app() -> Flask:
     from crm_sync.web import create_app
 
     app = App(env_file=Path(".env") if Path(".env").is_file() else None)
-    return create_app(check_ready=lambda: app.store.ready())
+    return create_app(check_ready=app.check_ready)

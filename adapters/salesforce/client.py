@@ -407,9 +407,7 @@ class SalesforceCrm:
         if not tried("log-in", self._check_login, "check the CRM_SYNC_ settings of this CRM"):
             return checks
         for object_type in self.object_types():
-            tried(
-                object_type, lambda kind=object_type: self._check_object(kind), "give the user's profile access to it"
-            )
+            tried(object_type, partial(self._check_object, object_type), "give the user's profile access to it")
         tried("API calls", self._check_limits, "the integration user needs the API Enabled permission")
         return checks
 

@@ -54,10 +54,15 @@ def test_a_schema_of_a_newer_version_is_refused_and_not_touched(store: Store) ->
 
 
 def test_what_a_failed_transaction_wrote_is_gone(store: Store) -> None:
-    with pytest.raises(RuntimeError), store.write() as connection:
-        connection.execute(text("insert into record_states values ('s', 'Contact', '1', 'Updated', :seen, 0, 'r')"),
-                           {"seen": b"x"})  # fmt: skip
-        raise RuntimeError
+    def fail_half_way() -> None:
+        with store.write() as connection:
+            connection.execute(
+                text("insert into record_states values ('s', 'Contact', '1', 'Updated', :seen, 0, 'r')"), {"seen": b"x"}
+            )
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
 
     with store.read() as connection:
         assert connection.execute(text("select count(*) from record_states")).scalar() == 0

@@ -392,7 +392,7 @@ class _Service:
                 {
                     "status": "error",
                     "category": "OBJECT_NOT_FOUND",
-                    "message": "Could not get some objects, they may be deleted or not exist. Check that ids are valid.",
+                    "message": "Could not get some objects, they may be deleted or not exist.",
                     "context": {"ids": missing},
                 }
             )
