@@ -361,6 +361,8 @@ class BoundedSession(requests.Session):
         words = _words(error, timeout)
         unsent = not _here.left if _here.traced else _before_sending(error)
         if unsent:
+            if isinstance(error, requests.Timeout):
+                words = "no connection within the time-out"
             return UnsentError(
                 f"{self.provider} could not be reached for {operation} ({words}); check the address and the network",
                 provider=self.provider,

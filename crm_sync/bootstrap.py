@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from crm_sync.services import Services
     from crm_sync.store.config_versions import ConfigVersions
     from crm_sync.store.engine import Store
+    from crm_sync.store.pace import StorePace
     from crm_sync.store.runs import Runs
 
 
@@ -154,9 +155,14 @@ class App:
         return self._crms[name]
 
     @cached_property
+    def pace(self) -> StorePace:
+        from crm_sync.store.pace import StorePace
+
+        return StorePace(self.store, clock=self.clock)
+
+    @cached_property
     def enricher(self) -> Enricher:
         from adapters.apollo.client import ApolloEnricher
-        from crm_sync.store.pace import StorePace
 
         self.require_settings([])
         settings = self.settings
@@ -164,7 +170,7 @@ class App:
             url=settings.apollo_url,
             api_key=settings.apollo_api_key.get_secret_value(),
             auth=settings.apollo_auth,
-            pace=StorePace(self.store, clock=self.clock),
+            pace=self.pace,
             clock=self.clock,
         )
 
@@ -196,6 +202,8 @@ class App:
             crm.close()
         if "enricher" in self.__dict__:
             self.enricher.close()
+        if "pace" in self.__dict__:
+            self.pace.close()  # it tells the store the last answers; before the store closes
         if "unchecked_store" in self.__dict__:
             self.unchecked_store.close()
 

@@ -42,7 +42,7 @@ from crm_sync.ports import UNLIMITED, AccessCheck, Clock, Pace
 _MOST_WAITS = 6  # times one call is sent again after a 429; each waits for the window Apollo names
 _LONGEST_WAIT_S = 900.0
 _KEPT_TREES = 8
-_FLOOD_CHECK_EVERY_S = 60.0
+_BALANCE_EVERY_S = 60.0
 
 _USAGE = "/usage_stats/api_usage_stats"
 _CREDITS = "/usage_stats/credit_usage_stats"
@@ -94,7 +94,7 @@ class ApolloEnricher:
         self._lock = threading.Lock()
         self._trees: dict[int, tuple[bytes, dict[str, Any]]] = {}
         self._flooded = False
-        self._flood_checked_at: float | None = None
+        self._balance_asked_at: float | None = None
 
     # --- paid ---
 
@@ -132,6 +132,9 @@ class ApolloEnricher:
         answer = RawAnswer(body=body, credits=wire.credits_charged(tree), request_id=wire.request_id_text(tree, body))
         if wire.only_placeholders(tree):
             self._flooded = True
+        if wire.found_nothing(purpose, tree) and self._out_of_credits():
+            # Nothing came, so nothing was charged: "unknown" would be remembered for half a year, and wrongly.
+            raise _credits_used_up(question.endpoint, status=status)
         self._keep(body, tree)
         return answer
 
@@ -190,19 +193,27 @@ class ApolloEnricher:
         No source tells how Apollo refuses when credits run out; one project saw a 200 with nothing but placeholders
         (contracts/apollo.md 4, 2026-10).
         """
-        if not self._flooded:
-            return
+        if self._flooded and self._out_of_credits():
+            raise _credits_used_up("people/bulk_match", status=None)
+
+    def _out_of_credits(self) -> bool:
+        """What the balance says, asked at most once a minute; False where it is not told or was just asked."""
         now = self._clock.now().timestamp()
         with self._lock:
-            due = self._flood_checked_at is None or now - self._flood_checked_at > _FLOOD_CHECK_EVERY_S
-            if due:
-                self._flood_checked_at = now
-        if not due:
-            return
-        self._flooded = False
-        balance = self._balance_or_none()
-        if balance is not None and balance.left <= 0:
-            raise _out_of_credits("people/bulk_match", status=None)
+            if self._balance_asked_at is not None and now - self._balance_asked_at < _BALANCE_EVERY_S:
+                return False
+            self._balance_asked_at = now
+            self._flooded = False
+        try:
+            balance = self.balance()
+        except ProviderError:
+            return False  # asked out of caution only: the paid call itself will tell
+        if balance is None or balance.left > 0:
+            return False
+        with self._lock:
+            self._balance_asked_at = None  # nobody pays before the balance says otherwise
+            self._flooded = True
+        return True
 
     # --- reading ---
 
@@ -230,12 +241,6 @@ class ApolloEnricher:
         return wire.read_balance(
             parse_object(response.content, provider=PROVIDER, operation="credit_usage_stats", status=200)
         )
-
-    def _balance_or_none(self) -> CreditBalance | None:
-        try:
-            return self.balance()
-        except ProviderError:
-            return None  # asked out of caution only: the paid call itself will tell
 
     def check_access(self) -> list[AccessCheck]:
         key = self._check_key()
@@ -415,7 +420,7 @@ def _known_refusal(tree: dict[str, Any], endpoint: str, status: int) -> Provider
     code, words = wire.error_code(tree), wire.error_text(tree).casefold()
     # No source tells status or body (contracts/apollo.md 4, 2026-10); "credentials" does not contain the word.
     if status == 402 or "credit" in words or "CREDIT" in code:
-        return _out_of_credits(endpoint, status=status)
+        return _credits_used_up(endpoint, status=status)
     if code.startswith("INVALID_API_KEY") or code == "INVALID_ACCESS_TOKEN" or "x-api-key header" in words:
         return CredentialsError(
             "Apollo wants its key in the x-api-key header: set CRM_SYNC_APOLLO_AUTH=header"
@@ -428,7 +433,7 @@ def _known_refusal(tree: dict[str, Any], endpoint: str, status: int) -> Provider
     return None
 
 
-def _out_of_credits(endpoint: str, *, status: int | None) -> QuotaError:
+def _credits_used_up(endpoint: str, *, status: int | None) -> QuotaError:
     return QuotaError(
         "Apollo's credits are used up; the run ends here and a later one goes on when there are new ones",
         provider=PROVIDER,

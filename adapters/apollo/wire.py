@@ -179,6 +179,14 @@ def only_placeholders(tree: Mapping[str, Any]) -> bool:
     return len(people) >= 3 and all(is_placeholder(p.get("email")) for p in people)
 
 
+def found_nothing(purpose: Purpose, tree: Mapping[str, Any]) -> bool:
+    """Whether three or more companies were asked for and not one came: credits may have run out."""
+    if purpose is not Purpose.COMPANY or any(tree.get("organizations") or ()):
+        return False
+    missing = tree.get("missing_records")
+    return isinstance(missing, int) and missing >= 3
+
+
 # --- people -------------------------------------------------------------------------------------------------------
 
 # What an echo holds besides ids: what we sent, and flags of our own workspace (contracts/apollo.md 2.2, 2026-10).

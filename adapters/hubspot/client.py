@@ -15,7 +15,7 @@ from adapters.hubspot import search, wire
 from adapters.hubspot.library import TIMEOUT_S, Answer, Library, RefusedAnswer
 from adapters.hubspot.limits import HeaderPace, SearchPace
 from adapters.hubspot.search import Plan, Query
-from adapters.hubspot.writing import BATCH, BatchUpdate, Input, RefusedBatchError, inputs_of
+from adapters.hubspot.writing import BATCH, BatchUpdate, Input, RefusedCallError, inputs_of
 from crm_sync.domain.changes import WriteOutcome, Written
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
 from crm_sync.errors import (
@@ -304,8 +304,9 @@ class HubSpotCrm:
             total = wire.total_of(answer, len(raws) + 1)  # without a count: go on until a page is empty
             if wire.is_rising(raws, after):
                 return raws, total
-            if total <= len(raws):  # the whole result: order it here
-                return sorted((raw for raw in raws if _id(raw) > int(after or 0)), key=_id), len(raws)
+            if total <= len(raws):  # the whole result: put it in order here
+                by_id = {_id(raw): raw for raw in raws if _id(raw) > int(after or 0)}
+                return [by_id[each] for each in sorted(by_id)], len(by_id)
         raise self._unordered("search")
 
     def _count(self, walk: _Walk, after: str) -> int:
@@ -514,7 +515,7 @@ class HubSpotCrm:
         values). `paced`: it is a search.
 
         Raises:
-            RefusedBatchError: a 4xx that is about the content.
+            RefusedCallError: a 4xx that is about the content.
         """
         renewed = False
 
@@ -573,7 +574,7 @@ class HubSpotCrm:
         if isinstance(error, CredentialsError) and problem.category == _RENEWABLE:
             return _ExpiredTokenError(str(error), provider=self.name, operation=answer.operation, status=answer.status)
         if isinstance(error, RefusedError):
-            return RefusedBatchError(
+            return RefusedCallError(
                 str(error), problem=problem, provider=self.name, operation=answer.operation, status=answer.status
             )
         return error

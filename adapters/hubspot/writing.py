@@ -30,8 +30,8 @@ _GONE = "OBJECT_NOT_FOUND"
 NOT_BLANK = "crm-sync does not erase values, and this one is blank"
 
 
-class RefusedBatchError(RefusedError):
-    """HubSpot refused a batch as a whole; nothing of it was written."""
+class RefusedCallError(RefusedError):
+    """HubSpot refused a call for its content, as `problem` tells; of a batch nothing was written."""
 
     def __init__(self, message: str, *, problem: Problem, provider: str, operation: str, status: int | None) -> None:
         super().__init__(message, provider=provider, operation=operation, status=status)
@@ -108,7 +108,7 @@ class BatchUpdate:
             self._calls_left -= 1
             try:
                 answer = self._send(group)
-            except RefusedBatchError as refused:
+            except RefusedCallError as refused:
                 if self._calls_left <= 0 and refused.problem.properties():
                     # The same fields are in doubt in every part that still waits: settle them together.
                     group += [one for rest in groups for one in rest]

@@ -35,6 +35,7 @@ UNTOLD_AT_ONCE = 4
 _RESERVE_AHEAD_S = 5.0
 _LOOK_EVERY_S = 1.0
 _LONGEST_NAP_S = 2.0
+_SHORTEST_NAP_S = 1e-5  # a clock counts whole microseconds: a shorter nap may not move it at all
 _UNTOLD_NAP_S = 0.02
 #: Expired answers are remembered so much longer, to tell other users of the same limit from our own calls.
 _REMEMBER_S = 2.0
@@ -89,7 +90,7 @@ class StorePace:
         while True:
             ticket, nap = self._try(lane)
             if ticket is None:
-                self._clock.sleep(nap)
+                self._clock.sleep(max(nap, _SHORTEST_NAP_S))
                 continue
             try:
                 if self._sleep_until(lane, ticket.opens_at):
@@ -227,7 +228,7 @@ class StorePace:
                 wait = opens_at - lane.base.earliest(local)
             if wait <= 0:
                 return True
-            self._clock.sleep(min(wait, _LONGEST_NAP_S))
+            self._clock.sleep(min(max(wait, _SHORTEST_NAP_S), _LONGEST_NAP_S))
             slept = True
 
     def _parked_nap(self, lane: _Lane) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -72,6 +74,10 @@ def ids(pages: list[Page]) -> list[int]:
 
 def a_request(record_id: int, **values: Value) -> WriteRequest:
     return WriteRequest(ref=RecordRef(crm="hubspot", object_type="contacts", id=str(record_id)), values=values)
+
+
+def missing_scope(scope: str) -> dict[str, Any]:
+    return {"category": "MISSING_SCOPES", "errors": [{"context": {"requiredGranularScopes": [scope]}}]}
 
 
 SEARCH = "/crm/v3/objects/contacts/search"
@@ -212,8 +218,6 @@ def test_chosen_ids_under_a_filter_are_searched(portal: Portal, crm: HubSpotCrm)
 
 def _shuffled(portal: Portal) -> Any:
     def trick(_seen: Seen) -> tuple[int, dict[str, str], bytes] | None:
-        import json
-
         results = [portal.raw(i, ["email", "jobtitle"]) for i in (3, 2, 1)]
         return 200, {}, json.dumps({"total": 300, "results": results}).encode()
 
@@ -322,12 +326,14 @@ def test_each_input_carries_its_trace_id_and_only_what_is_to_be_written(portal: 
 def test_writing_is_cut_into_hundreds_and_never_names_a_record_twice_in_one(portal: Portal, crm: HubSpotCrm) -> None:
     fill(portal, 250)
 
-    requests = [a_request(i, city="Bonn") for i in range(1, 251)] + [a_request(1, city="Ulm")]
+    requests = [a_request(1, city="Ulm"), *(a_request(i, city="Bonn") for i in range(1, 251))]
     outcomes = crm.write("contacts", requests)
 
     assert {outcome.written for outcome in outcomes} == {Written.WRITTEN}
-    assert portal.calls()[UPDATE] == 4
-    assert portal.records[1]["city"] == "Ulm"
+    batches = [[one["id"] for one in seen.body["inputs"]] for seen in portal.seen if seen.path == UPDATE]
+    assert [len(batch) for batch in batches] == [100, 100, 51]
+    assert all(len(batch) == len(set(batch)) for batch in batches)
+    assert portal.records[1]["city"] == "Bonn"
 
 
 def test_a_lost_answer_is_sent_again_and_then_is_unaccounted(portal: Portal, crm: HubSpotCrm) -> None:
@@ -370,7 +376,8 @@ def test_a_batch_refused_for_a_property_goes_out_without_it_and_the_schema_is_lo
     portal: Portal, crm: HubSpotCrm
 ) -> None:
     fill(portal, 2)
-    message = 'Property values were not valid: [{"isValid":false,"error":"PROPERTY_DOESNT_EXIST","name":"city","message":"x"}]'
+    finding = '{"isValid":false,"error":"PROPERTY_DOESNT_EXIST","name":"city","message":"x"}'
+    message = f"Property values were not valid: [{finding}]"
     portal.play("/batch/update", status(400, {"category": "VALIDATION_ERROR", "message": message}))
 
     outcomes = crm.write("contacts", [a_request(i, jobtitle="CTO", city="Bonn") for i in (1, 2)])
@@ -458,8 +465,6 @@ def test_an_endless_answer_is_not_read(portal: Portal, crm: HubSpotCrm, monkeypa
 def test_a_silent_server_does_not_block_for_ever(
     portal: Portal, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import socket
-
     monkeypatch.setattr("adapters.hubspot.client.TIMEOUT_S", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapters.hubspot import wire
-from adapters.hubspot.writing import BatchUpdate, Input, RefusedBatchError, inputs_of
+from adapters.hubspot.writing import BatchUpdate, Input, RefusedCallError, inputs_of
 from crm_sync.domain.changes import WriteOutcome, Written
 from crm_sync.domain.records import RecordRef, Value
 from crm_sync.errors import TransientError
@@ -70,9 +70,9 @@ class FakePortal:
             if (code := self.bad.get((name, text)) or self.bad.get((name, "*")))
         ]
 
-    def _refusal(self, findings: list[dict[str, Any]]) -> RefusedBatchError:
+    def _refusal(self, findings: list[dict[str, Any]]) -> RefusedCallError:
         problem = wire.parse_problem({"category": "VALIDATION_ERROR", "message": _message(findings)})
-        return RefusedBatchError("refused", problem=problem, provider="hubspot", operation="write", status=400)
+        return RefusedCallError("refused", problem=problem, provider="hubspot", operation="write", status=400)
 
 
 def _message(findings: list[dict[str, Any]]) -> str:
@@ -184,7 +184,7 @@ def test_a_refusal_that_blames_nothing_ends_at_the_one_record() -> None:
 
     def send(group: Sequence[Input]) -> wire.BatchAnswer:
         if any(one.ref.id == "42" for one in group):
-            raise RefusedBatchError("x", problem=problem, provider="hubspot", operation="write", status=409)
+            raise RefusedCallError("x", problem=problem, provider="hubspot", operation="write", status=409)
         return portal.send(group)
 
     outcomes = update(portal, [a_request(n, jobtitle="CTO") for n in range(100)], send=send)
@@ -205,7 +205,7 @@ def test_two_old_ids_of_one_record_refused_as_duplicates_are_sent_apart() -> Non
 
     def send(group: Sequence[Input]) -> wire.BatchAnswer:
         if {"1", "2"} <= {one.ref.id for one in group}:
-            raise RefusedBatchError("x", problem=problem, provider="hubspot", operation="write", status=400)
+            raise RefusedCallError("x", problem=problem, provider="hubspot", operation="write", status=400)
         return portal.send(group)
 
     outcomes = update(portal, [a_request(n, jobtitle="CTO") for n in range(5)], send=send)

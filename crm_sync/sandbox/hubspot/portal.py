@@ -1,266 +1,184 @@
-"""The portal's records: the world underneath, what was written on top, and what search already knows of it."""
+"""The account: its contacts and companies, how they hang together, and how a record looks in an answer."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from crm_sync.sandbox.hubspot import properties
-from crm_sync.sandbox.hubspot.search import Test
+from crm_sync.sandbox.hubspot import moments, sources
+from crm_sync.sandbox.hubspot.errors import RequestError, invalid
+from crm_sync.sandbox.hubspot.properties import ALWAYS, BY_DEFAULT
+from crm_sync.sandbox.hubspot.records import FIRST_ID, Row, Table
+from crm_sync.sandbox.hubspot.search import Searches
 from crm_sync.sandbox.overlay import Overlay
 from crm_sync.sandbox.world import World
 
-FIRST_ID = {"contacts": 10_001, "companies": 5_000_001}
-_MERGED_FROM = {"contacts": 900_000_001, "companies": 950_000_001}
-_EPOCH = 1_672_531_200
-_SENIORITY = {
-    "owner": "owner", "founder": "owner", "c_suite": "executive", "partner": "partner", "vp": "vp", "head": "director",
-    "director": "director", "manager": "manager", "senior": "senior", "entry": "entry", "intern": "entry",
-}  # fmt: skip
-_MODIFIED = {"contacts": "lastmodifieddate", "companies": "hs_lastmodifieddate"}
+__all__ = ["FIRST_ID", "PORTAL_ID", "UI_DOMAIN", "Portal", "Renderer"]
 
-Values = dict[str, "str | None"]
+PORTAL_ID = 44_117_203
+UI_DOMAIN = "app.hubspot.com"
 
-
-class Record:
-    """One record as it stands: `id` may be a merge's new one."""
-
-    __slots__ = ("archived", "history", "id", "index", "values", "written_at")
-
-    def __init__(self, index: int, record_id: str, values: Values, edits: Mapping[str, Any]) -> None:
-        self.index = index
-        self.id = record_id
-        self.values = values
-        self.archived = bool(edits.get("archived"))
-        self.written_at: float = edits.get("at", 0.0)
-        self.history: dict[str, list[dict[str, Any]]] = edits.get("history", {})
+#: What makes a row's JSON object.
+Renderer = Callable[[Row], dict[str, Any]]
 
 
 class Portal:
-    """All records of one object type. Thread-safe.
+    """Hold `lock` while reading or writing the tables."""
 
-    `lag_s`: for so long after a write, search goes on seeing the values from before it.
-    """
-
-    def __init__(
-        self, world: World, object_type: str, *, overlay: Overlay, lag_s: float, now: Callable[[], float]
-    ) -> None:
-        self.object_type = object_type
-        self.known = properties.of(object_type)
-        self.count = world.contacts if object_type == "contacts" else world.accounts
+    def __init__(self, world: World, *, overlay: Overlay, lag_s: float, now: Callable[[], float] = time.time) -> None:
         self.lock = threading.RLock()
-        self.written = 0
-        self._world = world
+        self.now = now
         self._overlay = overlay
-        self._lag_s = lag_s
-        self._now = now
-        self._first = FIRST_ID[object_type]
-        self._edited = bytearray(self.count)
-        #: A merge's new id -> the survivor's index; old ids lead there too.
-        self._new_ids: dict[str, int] = {}
-        self._renamed: dict[int, str] = {}
-        self._merged_away: dict[int, int] = {}
-        #: Filter -> which records match, as search sees them; and the writes it has to look at again.
-        self._found: dict[str, bytearray] = {}
-        self._unseen: dict[str, list[int]] = {}
+        shared: dict[str, Any] = {"overlay": overlay, "lag_s": lag_s, "now": now}
+        self.companies = Table(
+            "companies",
+            count=world.accounts,
+            base=world.account,
+            first_values=lambda: sources.companies(world),
+            key_prefix="A",
+            **shared,
+        )
+        self.contacts = Table(
+            "contacts",
+            count=world.contacts,
+            base=world.contact,
+            first_values=lambda: sources.contacts(world, self._company_id),
+            key_prefix="C",
+            **shared,
+        )
+        self.contacts.native_holder = lambda name, value: (
+            next(iter(world.by_email(value)), None) if name == "email" else None
+        )
+        self.companies.native_holder = lambda name, value: world.by_domain(value) if name == "domain" else None
+        self.tables = {table.name: table for table in (self.contacts, self.companies)}
+        self._names = {**self.tables, **{table.type_id: table for table in self.tables.values()}}
+        self.searches = {name: Searches(table) for name, table in self.tables.items()}
+        #: How many more writes of a record find it locked.
+        self.locks: dict[tuple[str, int], int] = {}
+        #: Until when the account moves to another data centre, epoch seconds.
+        self.moving_until = 0.0
 
-    # --- ids and rows ---------------------------------------------------------------------------------------------
+    def table(self, name: str) -> Table:
+        """
+        Raises:
+            RequestError: 400, no such object type.
+        """
+        found = self._names.get(name)
+        if found is None:
+            raise invalid(f"Unable to infer object type from: {name}")
+        return found
 
-    def id_of(self, index: int) -> str:
-        return self._renamed.get(index) or str(self._first + index)
-
-    def index_of(self, record_id: str) -> int | None:
-        """The record behind an id, old ids of merged ones included; None where there never was one."""
-        if record_id in self._new_ids:
-            return self._new_ids[record_id]
-        if not record_id.isdigit():
-            return None
-        index = int(record_id) - self._first
-        if not 0 <= index < self.count:
-            return None
-        return self._merged_away.get(index, index)
-
-    def get(self, index: int) -> Record:
-        edits = self._overlay.get(self.object_type, index) if self._edited[index] else None
-        return self._record(index, edits or {})
-
-    def find(self, record_id: str, *, archived: bool = False) -> Record | None:
-        index = self.index_of(record_id)
+    def living(self, table: Table, record_id: str) -> int | None:
+        """The index of the living record with this id, or of the one it was merged into; None where it is gone."""
+        index = table.index_of(record_id)
         if index is None:
             return None
-        record = self.get(index)
-        return record if record.archived is archived else None
+        index = table.survivor(index)
+        return index if table.row(index).is_living else None
 
-    def _record(self, index: int, edits: Mapping[str, Any], *, as_indexed: bool = False) -> Record:
-        values = self._base(index)
-        values.update(edits.get("p") or {})
-        if as_indexed and edits and self._now() - edits.get("at", 0.0) < self._lag_s:
-            values.update(edits.get("was") or {})
-        record_id = self.id_of(index)
-        values["hs_object_id"] = record_id
-        if "at" in edits:
-            values[_MODIFIED[self.object_type]] = stamp(edits["at"])
-        return Record(index, record_id, values, edits)
+    def _company_id(self, index: int) -> str | None:
+        """The id of a company as its contacts hold it: follows a merge, and is gone with the company."""
+        stored = self.companies.stored(index)
+        if stored is None:
+            return self.companies.id_of(index)
+        index = self.companies.survivor(index)
+        return self.companies.id_of(index) if self.companies.row(index).is_living else None
 
-    def _base(self, index: int) -> Values:
-        created = stamp(_EPOCH + index * 7919 % 60_000_000)
-        if self.object_type == "contacts":
-            one = self._world.contact(index)
-            return {
-                "email": one.email.lower() or None,
-                "firstname": one.first_name,
-                "lastname": one.last_name,
-                "jobtitle": one.title or None,
-                "hs_seniority": _SENIORITY.get(one.seniority),
-                "hs_linkedin_url": one.linkedin_url or None,
-                "city": one.city or None,
-                "state": one.state or None,
-                "country": one.country or None,
-                "phone": one.phone or None,
-                "mobilephone": one.mobile or None,
-                "company": self._world.company(one.company).name if one.company is not None else None,
-                "website": self._world.account(one.company).website or None if one.company is not None else None,
-                "associatedcompanyid": str(FIRST_ID["companies"] + one.company) if one.company is not None else None,
-                "hs_contact_enrichment_opt_out": "true" if one.opted_out else None,
-                "createdate": created,
-                "lastmodifieddate": created,
+    def company_changed(self) -> None:
+        """A company was merged or archived: what its contacts hold changed with it."""
+        self.searches["contacts"].forget()
+
+    def close(self) -> None:
+        self._overlay.close()
+
+    # --- rendering ---
+
+    def renderer(
+        self,
+        table: Table,
+        names: Sequence[str] | None,
+        *,
+        with_history: Sequence[str] = (),
+        associations: Sequence[str] = (),
+        with_url: bool = False,
+    ) -> Renderer:
+        """`names`: the properties asked for; unknown ones are left out without a word, blank ones are null.
+
+        Raises:
+            RequestError: 400 for associations that are not simulated.
+        """
+        wanted = BY_DEFAULT[table.name] if not names else (*names, *ALWAYS[table.name])
+        getters = [(name, table.getter(name)) for name in dict.fromkeys((*wanted, *with_history)) if _has(table, name)]
+        versioned = [name for name in dict.fromkeys(with_history) if _has(table, name)]
+        if wrong := [each for each in associations if (table.name, each) != ("contacts", "companies")]:
+            raise invalid(f"The crm-sync sandbox does not simulate the association of {table.name} with {wrong[0]}")
+        id_of, iso = table.id_of, moments.iso
+
+        def render(row: Row) -> dict[str, Any]:
+            record_id = id_of(row.index)
+            shown: dict[str, Any] = {
+                "id": record_id,
+                "properties": {name: get(row) for name, get in getters},
+                "createdAt": table.created_at(row),
+                "updatedAt": iso(table.modified_ms(row)),
+                "archived": False,
             }
-        account = self._world.account(index)
-        industry = {"Technology": "COMPUTER_SOFTWARE", "Manufacturing": "MACHINERY", "Other": "CONSUMER_SERVICES"}
-        return {
-            "name": account.name,
-            "domain": account.domain,
-            "website": account.website or None,
-            "industry": industry.get(account.industry),
-            "numberofemployees": str(account.employees) if account.employees is not None else None,
-            "annualrevenue": str(account.revenue) if account.revenue is not None else None,
-            "city": account.city or None,
-            "state": account.state or None,
-            "country": account.country or None,
-            "phone": account.phone or None,
-            "createdate": created,
-            "hs_lastmodifieddate": created,
-        }
+            if row.stored is not None and "archived" in row.stored:
+                shown |= {"archived": True, "archivedAt": iso(row.stored["archived"])}
+            if versioned:
+                shown["propertiesWithHistory"] = {name: _versions(table.history(row, name)) for name in versioned}
+            if associations and (company := self.contacts.getter("associatedcompanyid")(row)):
+                shown["associations"] = {
+                    "companies": {
+                        "results": [
+                            {"id": company, "type": "contact_to_company"},
+                            {"id": company, "type": "contact_to_company_unlabeled"},
+                        ]
+                    }
+                }
+            if with_url:
+                shown["url"] = f"https://{UI_DOMAIN}/contacts/{PORTAL_ID}/record/{table.type_id}/{record_id}"
+            return shown
 
-    # --- writing --------------------------------------------------------------------------------------------------
+        return render
 
-    def write(self, index: int, changes: Mapping[str, str], *, source: str) -> Record:
-        """Set properties; "" erases. `source`: INTEGRATION or CRM_UI."""
-        with self.lock:
-            edits = dict(self._overlay.get(self.object_type, index) or {}) if self._edited[index] else {}
-            before = self._record(index, edits).values
-            now = self._now()
-            kept, was, history = dict(edits.get("p") or {}), {}, dict(edits.get("history") or {})
-            if now - edits.get("at", 0.0) < self._lag_s:
-                was = dict(edits.get("was") or {})
-            for name, value in changes.items():
-                new = _appended(before.get(name), value) if value.startswith(";") else value
-                was.setdefault(name, before.get(name))
-                kept[name] = new.lower() if name == "email" else new or None
-                entry = {"value": new, "timestamp": stamp(now), "sourceType": source}
-                history[name] = [entry, *history.get(name, [])][:20]
-            self._keep(index, {**edits, "p": kept, "was": was, "at": now, "history": history})
-            self.written += 1
-            return self.get(index)
+    # --- locks and moves ---
 
-    def archive(self, index: int, *, archived: bool = True) -> None:
-        with self.lock:
-            edits = dict(self._overlay.get(self.object_type, index) or {}) if self._edited[index] else {}
-            self._keep(index, {**edits, "archived": archived, "at": self._now()})
+    def check_moving(self) -> None:
+        """
+        Raises:
+            RequestError: 477 with Retry-After in seconds.
+        """
+        left = self.moving_until - self.now()
+        if left > 0:
+            raise RequestError(477, "Migration in progress", headers={"Retry-After": str(round(left + 0.5))})
 
-    def merge(self, loser: int, survivor: int) -> str:
-        """Both old ids lead to a record with a new id (contracts/hubspot.md 7); returns it."""
-        with self.lock:
-            new_id = str(_MERGED_FROM[self.object_type] + len(self._new_ids))
-            self.archive(loser)
-            self._merged_away[loser] = survivor
-            self._renamed[survivor] = new_id
-            self._new_ids[new_id] = survivor
-            self._touch(survivor)
-            return new_id
-
-    def _keep(self, index: int, edits: Mapping[str, Any]) -> None:
-        self._overlay.put(self.object_type, index, edits)
-        self._edited[index] = 1
-        self._touch(index)
-
-    def _touch(self, index: int) -> None:
-        for unseen in self._unseen.values():
-            unseen.append(index)
-
-    # --- walking --------------------------------------------------------------------------------------------------
-
-    def listed(self, after: str | None, limit: int, *, archived: bool) -> tuple[list[Record], str | None]:
-        """A page in id order from the record with id `after` on, and the next record's id."""
-        records: list[Record] = []
-        for record in self._in_order(after):
-            if record.archived is archived:
-                if len(records) == limit:
-                    return records, record.id
-                records.append(record)
-        return records, None
-
-    def _in_order(self, start: str | None) -> Iterator[Record]:
-        wanted = int(start) if start else 0
-        for index in range(max(wanted - self._first, 0), self.count):
-            if index not in self._renamed and index not in self._merged_away:
-                yield self.get(index)
-        for new_id, index in self._new_ids.items():
-            if int(new_id) >= wanted:
-                yield self.get(index)
-
-    def matching(self, key: str, test: Test, after: int) -> tuple[int, Iterator[Record]]:
-        """(how many records with an id above `after` match, those records in rising id order) as search sees them."""
-        with self.lock:
-            found = self._found.get(key)
-            if found is None:
-                if len(self._found) > 8:
-                    self._found.clear()
-                    self._unseen.clear()
-                found = self._found[key] = bytearray(self.count)
-                self._unseen[key] = []
-                for index in range(self.count):
-                    found[index] = self._matches(index, test)
-            self._look_again(key, found, test)
-            start = max(after + 1 - self._first, 0)
-            renamed = [(int(new_id), index) for new_id, index in self._new_ids.items() if int(new_id) > after]
-            matching = [(new_id, index) for new_id, index in sorted(renamed) if self._matches(index, test)]
-            return found.count(1, start) + len(matching), self._walk(found, start, [index for _, index in matching])
-
-    def _look_again(self, key: str, found: bytearray, test: Test) -> None:
-        unseen, still = self._unseen[key], []
-        for index in dict.fromkeys(unseen):
-            found[index] = 0 if index in self._renamed or index in self._merged_away else self._matches(index, test)
-            edits = self._overlay.get(self.object_type, index) or {}
-            if self._now() - edits.get("at", 0.0) < self._lag_s:
-                still.append(index)
-        self._unseen[key] = still
-
-    def _matches(self, index: int, test: Test) -> bool:
-        edits = (self._overlay.get(self.object_type, index) or {}) if self._edited[index] else {}
-        return not edits.get("archived") and test(self._record(index, edits, as_indexed=True).values)
-
-    def _walk(self, found: bytearray, start: int, renamed: Sequence[int]) -> Iterator[Record]:
-        index = found.find(1, start)
-        while index >= 0:
-            yield self._indexed(index)
-            index = found.find(1, index + 1)
-        for each in renamed:
-            yield self._indexed(each)
-
-    def _indexed(self, index: int) -> Record:
-        """A record as search shows it: stale where the index lags."""
-        edits = (self._overlay.get(self.object_type, index) or {}) if self._edited[index] else {}
-        return self._record(index, edits, as_indexed=True)
+    def check_locks(self, table: Table, indexes: Iterable[int]) -> None:
+        """
+        Raises:
+            RequestError: 423; somebody else writes one of the records.
+        """
+        for index in indexes:
+            left = self.locks.get((table.name, index), 0)
+            if left > 0:
+                self.locks[table.name, index] = left - 1
+                raise RequestError(423, "The record is locked by another operation. Try again in two seconds.")
 
 
-def stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _has(table: Table, name: str) -> bool:
+    found = table.properties.get(name)
+    return found is not None and not found.archived
 
 
-def _appended(old: str | None, value: str) -> str:
-    """A leading semicolon adds to a checkbox property instead of replacing it (contracts/hubspot.md 3)."""
-    parts = [*(old or "").split(";"), *value.split(";")]
-    return ";".join(dict.fromkeys(part for part in parts if part))
+def _versions(history: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    shown = []
+    for value, ms, source, source_id in history:
+        version: dict[str, Any] = {
+            "value": value, "timestamp": moments.iso(ms), "sourceType": source, "sourceId": source_id,
+        }  # fmt: skip
+        if source == "CRM_UI":
+            version["updatedByUserId"] = 9_586_504
+        shown.append(version)
+    return shown

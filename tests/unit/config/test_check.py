@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - messages are compared whole
 """A configuration that reads well and would fail on this org is refused before any money is spent."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - messages are compared whole
 """Every mistake an admin can make in crm_sync.yaml, and the sentence that answers it."""
 
 from __future__ import annotations

@@ -1,0 +1,238 @@
+"""One collections update after another until every record is written, refused or unaccounted; decides, does not talk.
+
+A bad field costs that field, a bad record that record; locked rows and rows that were too much at once are sent again,
+alone or in smaller portions (contracts/salesforce.md 2.3 and 2.4).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from adapters.salesforce import wire
+from adapters.salesforce.wire import Fault, RefusedRequestError, SaveResult
+from crm_sync.domain.changes import WriteOutcome, Written
+from crm_sync.domain.records import ObjectSchema, RecordRef
+from crm_sync.errors import ContractError, CrmSyncError, TransientError
+from crm_sync.ports import Clock, WriteRequest
+
+#: Records of one collections update (contracts/salesforce.md 2.2).
+PORTION = 200
+_LOCK_WAITS_S = (1.0, 2.0, 4.0, 8.0)
+#: Salesforce tells one bad field of a record at a time.
+_MOST_RESENDS = 3
+#: Calls spent on halving one portion: one bad record among 200 takes 16.
+_MOST_SPLITS = 40
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One record on its way; `values` (JSON) shrinks as fields are refused, into `dropped` with the reason."""
+
+    ref: RecordRef
+    values: dict[str, Any]
+    dropped: dict[str, str] = field(default_factory=dict)
+    resends: int = 0
+    outcome: WriteOutcome | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"attributes": {"type": self.ref.object_type}, "id": self.ref.id, **self.values}
+
+    def drop(self, name: str, reason: str) -> None:
+        if self.values.pop(name, None) is not None:
+            self.dropped[name] = reason
+
+    def settle(self, written: Written, *, reason: str = "", code: str = "") -> None:
+        self.outcome = WriteOutcome(
+            ref=self.ref, written=written, reason=reason, code=code, dropped=tuple(self.dropped.items())
+        )
+
+    def reject(self, fault: Fault) -> None:
+        self.settle(Written.REJECTED, reason=fault.sentence(), code=fault.code)
+
+    def leave(self, error: CrmSyncError) -> None:
+        """It was not sent, or refused in each try before."""
+        if self.outcome is None:
+            self.settle(Written.REJECTED, reason=f"not written: {error}", code="NOT_SENT")
+
+    def settled(self) -> WriteOutcome:
+        assert self.outcome is not None
+        return self.outcome
+
+
+def rows_of(requests: Sequence[WriteRequest], schema: ObjectSchema) -> list[Row]:
+    """A row per request; what the field cannot take is dropped here, before it could spoil a whole call."""
+    fields = schema.fields
+    rows = []
+    for request in requests:
+        row = Row(ref=request.ref, values={})
+        for name, value in request.values.items():
+            found = fields.get(name)
+            if found is None:
+                row.dropped[name] = f"{schema.object_type} has no such field, or this user may not see it"
+            elif not found.writable:
+                row.dropped[name] = found.why_not or "it cannot be written"
+            else:
+                try:
+                    row.values[name] = wire.to_json(found, value)
+                except ValueError as error:
+                    row.dropped[name] = str(error)
+        full = wire.long_id(request.ref.id)
+        if full is None:
+            row.settle(Written.REJECTED, reason="MALFORMED_ID: this is no Salesforce record id", code="MALFORMED_ID")
+        elif full != request.ref.id:
+            row.ref = RecordRef(crm=request.ref.crm, object_type=request.ref.object_type, id=full)
+        rows.append(row)
+    return rows
+
+
+class CollectionUpdate:
+    """Settles up to PORTION rows; each has an outcome after `run`.
+
+    `send` sends rows in one call and gives a SaveResult each. `switched_off` maps fields that no record can have
+    written to the reason; it is added to here and lives as long as the client.
+    """
+
+    def __init__(
+        self, *, send: Callable[[Sequence[Row]], list[SaveResult]], switched_off: dict[str, str], clock: Clock
+    ) -> None:
+        self._send = send
+        self._switched_off = switched_off
+        self._clock = clock
+        self._splits_left = _MOST_SPLITS
+        self._lock_waits = deque(_LOCK_WAITS_S)
+        self._groups: deque[list[Row]] = deque()
+        self._salvaged: list[Row] = []
+        self._locked: list[Row] = []
+        #: What ended it early, when not only these rows are concerned (credentials, quota).
+        self.error: CrmSyncError | None = None
+        #: Whether any call was answered, be it by a refusal.
+        self.answered = False
+
+    def run(self, rows: Sequence[Row]) -> None:
+        """Never raises a CrmSyncError: one that concerns more than these rows is kept in `error`."""
+        self._groups.append(list(rows))
+        while self.error is None and (group := self._next_group()) is not None:
+            group = [row for row in group if self._is_left(row)]
+            if not group:
+                continue
+            try:
+                results = self._send(group)
+            except RefusedRequestError as refused:
+                self.answered = True
+                self._after_refusal(group, refused)
+            except (TransientError, ContractError) as error:
+                _settle(group, Written.UNACCOUNTED, reason=str(error))
+            except CrmSyncError as error:
+                self.error = error
+                # A try before the last may have reached the org, with its answer lost.
+                _settle(group, Written.UNACCOUNTED, reason=str(error))
+            else:
+                self.answered = True
+                self._account(group, results)
+        if self.error is not None:
+            for row in rows:
+                row.leave(self.error)
+
+    def _next_group(self) -> list[Row] | None:
+        if self._groups:
+            return self._groups.popleft()
+        group, self._salvaged = self._salvaged, []
+        if not group and self._locked:
+            group, self._locked = self._locked, []
+            self._clock.sleep(self._lock_waits.popleft())
+        return group or None
+
+    def _is_left(self, row: Row) -> bool:
+        """Whether there is something of it to send, once the fields switched off are left out."""
+        if row.outcome is not None:
+            return False
+        for name in [name for name in row.values if name in self._switched_off]:
+            row.drop(name, self._switched_off[name])
+        if not row.values:
+            reason = "; ".join(f"{name}: {why}" for name, why in row.dropped.items()) or "nothing to write"
+            row.settle(Written.REJECTED, reason=reason, code="NOTHING_LEFT")
+        return row.outcome is None
+
+    # --- a whole call refused ---
+
+    def _after_refusal(self, group: list[Row], refused: RefusedRequestError) -> None:
+        """Nothing of `group` was written."""
+        fault = refused.fault
+        present = {name.casefold(): name for row in group for name in row.values}
+        unknown = [present[each.casefold()] for each in refused.columns if each.casefold() in present]
+        if unknown:
+            for name in unknown:
+                self._switch_off(name, fault)
+            self._groups.appendleft(group)
+        elif len(group) == 1:
+            if not self._salvage(group[0], (fault,)):
+                group[0].reject(fault)
+        elif refused.status in (400, 413) and self._may_split():
+            self._split(group)
+        else:
+            reason = f"refused with {len(group) - 1} others, of which it may be the fault: {fault.sentence()}"
+            _settle(group, Written.REJECTED, reason=reason, code=fault.code)
+
+    def _switch_off(self, name: str, fault: Fault) -> None:
+        self._switched_off[name] = f"{fault.sentence()}; it is left out from now on"
+
+    def _may_split(self) -> bool:
+        self._splits_left -= 2
+        return self._splits_left >= 0
+
+    def _split(self, group: list[Row]) -> None:
+        half = (len(group) + 1) // 2
+        self._groups += [group[:half], group[half:]]
+
+    # --- an answer per record ---
+
+    def _account(self, group: list[Row], results: Sequence[SaveResult]) -> None:
+        overloaded = []
+        for row, result in zip(group, results, strict=True):
+            faults = result.faults
+            if not faults:
+                row.settle(Written.WRITTEN)
+            elif any(fault.is_lock for fault in faults) and self._lock_waits:
+                self._locked.append(row)
+            elif any(fault.is_overload for fault in faults) and len(group) > 1:
+                overloaded.append(row)
+            elif not self._salvage(row, faults):
+                row.reject(_telling(faults))
+        if overloaded:
+            if self._may_split():
+                self._split(overloaded)
+            else:
+                for row, result in zip(group, results, strict=True):
+                    if row in overloaded:
+                        row.reject(_telling(result.faults))
+
+    def _salvage(self, row: Row, faults: Sequence[Fault]) -> bool:
+        """Drop exactly the fields that are blamed and keep the rest; False when that cannot help."""
+        if row.resends >= _MOST_RESENDS or not all(fault.is_of_fields for fault in faults):
+            return False
+        present = {name.casefold(): name for name in row.values}
+        blamed = {present[n.casefold()]: f for f in faults for n in f.fields if n.casefold() in present}
+        if not blamed:
+            return False
+        row.resends += 1
+        for name, fault in blamed.items():
+            if fault.code in wire.MAPPING_FAULTS:
+                self._switch_off(name, fault)
+            row.drop(name, self._switched_off.get(name) or fault.sentence())
+        self._salvaged.append(row)
+        return True
+
+
+def _settle(group: Iterable[Row], written: Written, *, reason: str, code: str = "") -> None:
+    for row in group:
+        row.settle(written, reason=reason, code=code)
+
+
+def _telling(faults: Sequence[Fault]) -> Fault:
+    """All faults as one, under the code that no dropping of fields cures, if there is one."""
+    first = next((fault for fault in faults if not fault.is_of_fields), faults[0])
+    others = [fault.message for fault in faults if fault is not first]
+    return Fault(first.code, "; ".join([first.message, *others]), first.fields)
