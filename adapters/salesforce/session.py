@@ -28,7 +28,7 @@ _SOAP_VERSION = "62.0"
 #: A page of 2,000 records is 2 to 8 MB.
 _MAX_BODY = 32 * MIB
 _CONNECT_S = 5.0
-_READ_S = 120.0  # the platform itself gives up after 10 minutes (2.2); what we ask takes seconds
+_READ_S = 60.0  # the platform itself gives up after 10 minutes (2.2); what we ask takes seconds
 #: Log-ins in a row whose tokens were all refused. Not one: another program's log-in may have ended ours.
 _MOST_FRUITLESS = 3
 _HOSTS = (".salesforce.com", ".salesforce.mil")

@@ -402,6 +402,8 @@ class RefusedRequestError(RefusedError):
 _NO_COLUMN = re.compile(r"No such column '([^']+)'")
 #: The edge's own ways of saying "too much at once" (contracts/salesforce.md 2.4, 2026-11).
 BUSY = frozenset({406, 420, 429})
+#: What crowds an org are calls of 20 s and more (2.2); it does not say when they end.
+_CROWDED_S = 2.0
 # 401s that no new token cures; jsforce lists them as endless-loop traps (contracts/salesforce.md 1.5).
 _INCURABLE = re.compile(r"not valid for .*REST API|not (?:attached|associated) (?:to|with) an? ", re.IGNORECASE)
 
@@ -447,9 +449,8 @@ def refusal(
                 "Company Information shows how many there are",
                 **facts,
             )
-        return RateLimitError(
-            f"{provider} is serving too many calls at once", retry_after_s=retry_after_s(headers, now), **facts
-        )
+        wait = retry_after_s(headers, now) or _CROWDED_S
+        return RateLimitError(f"{provider} is serving too many calls at once", retry_after_s=wait, **facts)
     if status in BUSY:
         return RateLimitError(
             f"{provider} wants fewer calls ({words})", retry_after_s=retry_after_s(headers, now), **facts

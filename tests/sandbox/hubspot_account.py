@@ -60,7 +60,7 @@ class Account:
         """Ids of the first 200 at most, in the order of the answer."""
         answer = self.search(*filters, path=path, **{"limit": 200, **body})
         assert answer.status_code == 200, answer.text
-        return [record["id"] for record in answer.json["results"]]
+        return [record["id"] for record in answer.get_json()["results"]]
 
     def read(self, *ids: str, path: str = CONTACTS, **body: Any) -> TestResponse:
         return self.call("POST", f"{path}/batch/read", json={"inputs": [{"id": each} for each in ids], **body})
@@ -71,7 +71,7 @@ class Account:
     def value(self, record_id: str, name: str, path: str = CONTACTS) -> str | None:
         answer = self.get(f"{path}/{record_id}", properties=name)
         assert answer.status_code == 200, answer.text
-        found: str | None = answer.json["properties"][name]
+        found: str | None = answer.get_json()["properties"][name]
         return found
 
 

@@ -1,4 +1,5 @@
-"""The hand-written contract of HubSpot's surface, held against every call that urllib3 makes (contracts/hubspot.md 9.3)."""
+"""The hand-written contract of HubSpot's surface, held against every call a client makes (contracts/hubspot.md 9.3):
+one made through urllib3's PoolManager, as hubspot-api-client does, or through our own BoundedSession."""
 
 from __future__ import annotations
 
@@ -10,10 +11,13 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import requests
 import urllib3
 from openapi_core import OpenAPI
 from openapi_core.testing import MockRequest, MockResponse
 from werkzeug.datastructures import ImmutableMultiDict
+
+from adapters.http import BoundedSession
 
 CONTRACT = Path(__file__).parents[3] / "shared" / "contracts" / "hubspot.openapi.json"
 
@@ -76,6 +80,15 @@ def watching(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
         watched.response(sent, response.status, response.data, response.headers)
         return response
 
+    send = BoundedSession.send
+
+    def checked_too(self: BoundedSession, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        sent = watched.request(str(request.method), str(request.url), request.body, request.headers)
+        response = send(self, request, **more)
+        watched.response(sent, response.status_code, response.content, response.headers)
+        return response
+
     with monkeypatch.context() as patched:
         patched.setattr(urllib3.PoolManager, "urlopen", checked)
+        patched.setattr(BoundedSession, "send", checked_too)
         yield watched

@@ -130,16 +130,6 @@ def test_a_company_that_is_archived_leaves_its_contacts() -> None:
     assert account.value(before[0], "associatedcompanyid") is None
 
 
-def test_a_company_that_is_merged_takes_its_contacts_along() -> None:
-    account = Account(60)
-    before = account.found(a_filter("associatedcompanyid", "EQ", company_id(3)))
-
-    new_id = account.simulator.edit("companies", company_id(3), {"merge_into": company_id(1)})["id"]
-
-    moved = account.found(a_filter("associatedcompanyid", "EQ", new_id))
-    assert set(before) < set(moved)
-
-
 def test_ids_grow_by_a_digit_so_that_comparing_them_as_text_fails() -> None:
     account = Account(60)
 

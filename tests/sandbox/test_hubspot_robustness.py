@@ -111,23 +111,3 @@ def test_what_is_no_json_object_is_a_400(account: Account, path: str, body: byte
 
     assert answer.status_code == 400
     assert answer.json["category"] == "VALIDATION_ERROR"
-
-
-def test_a_body_that_is_not_said_to_be_json_is_refused(account: Account) -> None:
-    answer = account.call("POST", f"{CONTACTS}/search", data=b"{}", content_type="text/plain")
-
-    assert answer.status_code == 415
-
-
-def test_a_path_that_is_not_simulated_says_so(account: Account) -> None:
-    for method, path in (("POST", CONTACTS), ("DELETE", f"{CONTACTS}/{contact_id(1)}"), ("GET", "/crm/v3/objects")):
-        answer = account.call(method, path)
-        assert answer.status_code in (404, 405)
-        assert answer.json["status"] == "error"
-
-
-def test_an_address_beyond_five_kib_is_a_414_in_html(account: Account) -> None:
-    answer = account.get(CONTACTS, properties=["x" * 100] * 60)
-
-    assert answer.status_code == 414
-    assert answer.mimetype == "text/html"
