@@ -78,5 +78,9 @@ class ContractError(ProviderError):
     """The neighbour broke its own format, where no credit is at stake."""
 
 
+class BusyError(CrmSyncError):
+    """Somebody else is doing it right now; wait for the end, or find out why it hangs."""
+
+
 class StoreError(CrmSyncError):
     """The database is missing, too old, too new, or did not answer."""

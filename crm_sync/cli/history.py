@@ -30,8 +30,8 @@ def runs(app: App, sync: str | None, limit: int, as_json: bool) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("Run", "Sync", "", "Status"):
-        table.add_column(name, no_wrap=name == "Run")
-    for name in ("Took", "Selected", "Updated", "Unchanged", "No match", "Rejected", "Credits"):
+        table.add_column(name, no_wrap=True)
+    for name in ("Took", "Selected", "Updated", "No match", "Rejected", "Credits"):
         table.add_column(name, justify="right")
     for run in found:
         seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
@@ -45,7 +45,6 @@ def runs(app: App, sync: str | None, limit: int, as_json: bool) -> None:
             render.duration(seconds) if seconds is not None else "",
             f"{run.counts.selected:,}",
             f"{run.counts.updated:,}",
-            f"{run.counts.unchanged:,}",
             f"{run.counts.no_match:,}",
             f"{run.counts.rejected:,}",
             f"{run.credits.normalize():,f}",

@@ -48,10 +48,10 @@ _FUNNEL = (
 
 
 def console() -> Console:
-    """Plain and 100 wide where nobody looks, so that a log or a pipe stays readable."""
+    """Plain and 130 wide where nobody looks, so that a log or a pipe stays readable."""
     if sys.stdout.isatty():
         return Console(highlight=False)
-    return Console(highlight=False, width=110, no_color=True)
+    return Console(highlight=False, width=130, no_color=True)
 
 
 def exit_code(runs: Iterable[SyncRun]) -> int:

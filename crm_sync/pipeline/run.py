@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
-from crm_sync.errors import ConfigError, ContractError, CredentialsError, CrmSyncError
+from crm_sync.errors import BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
 from crm_sync.mapping.blanks import lacking
 from crm_sync.mapping.match_keys import registrable_domain
 from crm_sync.pipeline.audit import Attempt, Audit
@@ -56,10 +56,12 @@ def run_sync(
     Raises:
         ConfigError: the sync does not fit the CRM; nothing has run.
         StoreError: the database failed, so nothing more may be spent.
+        BusyError: the sync is running already; two walks would ask for the same people.
     """
     crm, enricher = services.crm(sync.crm), services.enricher()
     before = _calls(sync, services)
     recover(services)
+    _refuse_overlap(sync, services)
     run = SyncRun(
         id=_new_id(services.clock.now()),
         sync=sync.name,
@@ -87,6 +89,15 @@ def run_sync(
     ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
     services.runs.save(ended, now=services.clock.now())
     return ended
+
+
+def _refuse_overlap(sync: Sync, services: Services) -> None:
+    for other, owner_, _ in services.runs.unfinished():
+        if other.sync == sync.name:
+            raise BusyError(
+                f"{sync.name} is running already: {other.kind.value} {other.id} since {other.started_at:%H:%M:%S} UTC "
+                f"({owner_}). Wait for its end; `crm-sync runs` shows it"
+            )
 
 
 def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progress], None] | None) -> SyncRun:

@@ -8,8 +8,10 @@ import pytest
 
 from crm_sync.bootstrap import App
 from crm_sync.domain.runs import RunStatus
-from crm_sync.pipeline.run import run_sync
+from crm_sync.errors import BusyError
+from crm_sync.pipeline.run import owner, run_sync
 from crm_sync.store.answers import Answers
+from tests.factories import a_run
 from tests.journeys.conftest import Open
 
 TITLE = {"salesforce": "Title", "hubspot": "jobtitle"}
@@ -211,6 +213,17 @@ def test_refused_credentials_end_the_run_as_failed_and_a_later_one_finishes(
     assert failed.credits == 0
     assert "expired" not in failed.reason
     assert mended.counts.updated == 60
+
+
+def test_a_sync_does_not_run_twice_at_the_same_time(open_office: Open, crm: str) -> None:
+    office = open_office(tidy=True)
+    under_way = a_run(crm=crm, id="20261008-120000-aaaa", started_at=office.app.clock.now())
+    office.app.runs.open(under_way, owner=owner())
+
+    with pytest.raises(BusyError, match="contacts is running already: run 20261008-120000-aaaa"):
+        office.walk()
+
+    assert office.charged == {}
 
 
 def test_a_run_that_died_is_closed_and_its_paid_answers_are_used(open_office: Open, crm: str) -> None:
