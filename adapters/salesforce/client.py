@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from adapters.http import OversizedError, retry
+from adapters.http import OversizedError, UnsentError, retry
 from adapters.salesforce import wire
 from adapters.salesforce.selection import PAGE, Names, Plan, folded, lacks, plan, problems
-from adapters.salesforce.session import API_VERSION, SalesforceCredentials, SalesforceSession
+from adapters.salesforce.session import API_VERSION, READ_S, SalesforceCredentials, SalesforceSession
 from adapters.salesforce.where import WhereError
 from adapters.salesforce.wire import RefusedRequestError, SaveResult
-from adapters.salesforce.writing import PORTION, CollectionUpdate, Row, rows_of
+from adapters.salesforce.writing import PORTION, CollectionUpdate, InDoubtError, Row, rows_of
 from crm_sync.domain.changes import WriteOutcome
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
-from crm_sync.errors import ConfigError, CrmSyncError, TransientError
+from crm_sync.errors import ConfigError, CredentialsError, CrmSyncError, QuotaError, RateLimitError, TransientError
 from crm_sync.ports import AccessCheck, Clock, Page, Selection, WriteRequest
 
 if TYPE_CHECKING:
@@ -50,14 +50,16 @@ class SalesforceCrm:
         credentials: SalesforceCredentials,
         clock: Clock,
         api_version: str = API_VERSION,
+        read_s: float = READ_S,
     ) -> None:
-        """
+        """`read_s`: how long an answer may stay silent.
+
         Raises:
             ConfigError: `url` is not https (or loopback), or the credentials are incomplete.
         """
         self.name = name
         self._session = SalesforceSession(
-            name=name, url=url, setting=f"The address of {name}", credentials=credentials, clock=clock
+            name=name, url=url, setting=f"The address of {name}", credentials=credentials, clock=clock, read_s=read_s
         )
         self._clock = clock
         self._version = api_version
@@ -245,7 +247,8 @@ class SalesforceCrm:
         """As ports.Crm.write.
 
         Raises:
-            CredentialsError, QuotaError: with the first call; nothing was written. Later ones are told by outcome.
+            CredentialsError, QuotaError: with the first call; nothing was written. Later ones, and one that follows a
+                lost answer, are told by outcome.
         """
         rows = rows_of(requests, self.describe(object_type))
         for at in range(0, len(rows), PORTION):
@@ -263,15 +266,27 @@ class SalesforceCrm:
     def _save(self, rows: Sequence[Row]) -> list[SaveResult]:
         body = orjson.dumps({"allOrNone": False, "records": [row.as_json() for row in rows]})
         ids = [row.ref.id for row in rows]
+        in_doubt = False
 
         def checked(client: Salesforce) -> list[SaveResult]:
-            answer = client.restful("composite/sobjects", method="PATCH", data=body, headers=dict(_HEADERS))
-            results = wire.save_results(answer, ids)
-            if results is None:
-                raise self._odd("write", f"an update of {len(ids)} records")
+            nonlocal in_doubt
+            try:
+                answer = client.restful("composite/sobjects", method="PATCH", data=body, headers=dict(_HEADERS))
+                results = wire.save_results(answer, ids)
+                if results is None:
+                    raise self._odd("write", f"an update of {len(ids)} records")
+            except TransientError as error:
+                not_done = isinstance(error, UnsentError | RateLimitError) or error.operation == "login"
+                in_doubt = in_doubt or not not_done
+                raise
             return results
 
-        return self._call(checked)
+        try:
+            return self._call(checked)
+        except (CredentialsError, QuotaError) as error:
+            if in_doubt:
+                raise InDoubtError(error) from error
+            raise
 
     # --- access ---------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ _SOAP_VERSION = "62.0"
 #: A page of 2,000 records is 2 to 8 MB.
 _MAX_BODY = 32 * MIB
 _CONNECT_S = 5.0
-_READ_S = 60.0  # the platform itself gives up after 10 minutes (2.2); what we ask takes seconds
+READ_S = 60.0  # the platform itself gives up after 10 minutes (2.2); what we ask takes seconds
 #: Log-ins in a row whose tokens were all refused. Not one: another program's log-in may have ended ours.
 _MOST_FRUITLESS = 3
 _HOSTS = (".salesforce.com", ".salesforce.mil")
@@ -86,7 +86,16 @@ class SalesforceSession(BoundedSession):
     only renews a token, once for all threads.
     """
 
-    def __init__(self, *, name: str, url: str, setting: str, credentials: SalesforceCredentials, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        url: str,
+        setting: str,
+        credentials: SalesforceCredentials,
+        clock: Clock,
+        read_s: float = READ_S,
+    ) -> None:
         """
         Raises:
             ConfigError: `url` is not https (or loopback), or `credentials` lack something.
@@ -97,7 +106,7 @@ class SalesforceSession(BoundedSession):
             setting=setting,
             max_body=_MAX_BODY,
             connect_s=_CONNECT_S,
-            read_s=_READ_S,
+            read_s=read_s,
             headers={"Sforce-Call-Options": "client=crm-sync"},
             operation_of=operation_of,
         )

@@ -21,10 +21,16 @@ from crm_sync.ports import Clock, WriteRequest
 #: Records of one collections update (contracts/salesforce.md 2.2).
 PORTION = 200
 _LOCK_WAITS_S = (1.0, 2.0, 4.0, 8.0)
-#: Salesforce tells one bad field of a record at a time.
-_MOST_RESENDS = 3
 #: Calls spent on halving one portion: one bad record among 200 takes 16.
 _MOST_SPLITS = 40
+
+
+class InDoubtError(CrmSyncError):
+    """`cause` (credentials, quota) ended the tries of a call, and an earlier one of them may have done its work."""
+
+    def __init__(self, cause: CrmSyncError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +40,6 @@ class Row:
     ref: RecordRef
     values: dict[str, Any]
     dropped: dict[str, str] = field(default_factory=dict)
-    resends: int = 0
     outcome: WriteOutcome | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -91,8 +96,9 @@ def rows_of(requests: Sequence[WriteRequest], schema: ObjectSchema) -> list[Row]
 class CollectionUpdate:
     """Settles up to PORTION rows; each has an outcome after `run`.
 
-    `send` sends rows in one call and gives a SaveResult each. `switched_off` maps fields that no record can have
-    written to the reason; it is added to here and lives as long as the client.
+    `send` sends rows in one call and gives a SaveResult each, or raises InDoubtError where that may have been done all
+    the same. `switched_off` maps fields that no record can have written to the reason; it is added to here and lives
+    as long as the client.
     """
 
     def __init__(
@@ -108,7 +114,7 @@ class CollectionUpdate:
         self._locked: list[Row] = []
         #: What ended it early, when not only these rows are concerned (credentials, quota).
         self.error: CrmSyncError | None = None
-        #: Whether any call was answered, be it by a refusal.
+        #: Whether any call was answered, be it by a refusal, or may have done its work unanswered.
         self.answered = False
 
     def run(self, rows: Sequence[Row]) -> None:
@@ -126,8 +132,8 @@ class CollectionUpdate:
             except (TransientError, ContractError) as error:
                 _settle(group, Written.UNACCOUNTED, reason=str(error))
             except CrmSyncError as error:
-                self.error = error
-                # A try before the last may have reached the org, with its answer lost.
+                self.answered = self.answered or isinstance(error, InDoubtError)
+                self.error = error.cause if isinstance(error, InDoubtError) else error
                 _settle(group, Written.UNACCOUNTED, reason=str(error))
             else:
                 self.answered = True
@@ -210,14 +216,17 @@ class CollectionUpdate:
                         row.reject(_telling(result.faults))
 
     def _salvage(self, row: Row, faults: Sequence[Fault]) -> bool:
-        """Drop exactly the fields that are blamed and keep the rest; False when that cannot help."""
-        if row.resends >= _MOST_RESENDS or not all(fault.is_of_fields for fault in faults):
+        """Drop exactly the fields that are blamed and keep the rest; False when that cannot help.
+
+        Salesforce tells one bad field of a record at a time, so the next may be told after this. Each time leaves a
+        field less: that is the bound.
+        """
+        if not all(fault.is_of_fields for fault in faults):
             return False
         present = {name.casefold(): name for name in row.values}
         blamed = {present[n.casefold()]: f for f in faults for n in f.fields if n.casefold() in present}
         if not blamed:
             return False
-        row.resends += 1
         for name, fault in blamed.items():
             if fault.code in wire.MAPPING_FAULTS:
                 self._switch_off(name, fault)

@@ -388,6 +388,19 @@ def test_one_bad_record_stops_none_of_its_neighbours(org: RunningOrg, crm: Sales
     assert org.field(contact_id(4), "Title") == "VP"
 
 
+def test_a_record_named_twice_in_one_call_is_written_once_and_said(org: RunningOrg, crm: SalesforceCrm) -> None:
+    short = RecordRef(crm="salesforce", object_type="Contact", id=contact_id(1)[:15])
+
+    outcomes = crm.write("Contact", [retitle(1), WriteRequest(ref=short, values={"Title": "CFO"}), retitle(2)])
+
+    assert [(o.written, o.code) for o in outcomes] == [
+        (Written.WRITTEN, ""),
+        (Written.REJECTED, "DUPLICATE_VALUE"),
+        (Written.WRITTEN, ""),
+    ]
+    assert org.field(contact_id(1), "Title") == "CTO"
+
+
 def test_a_converted_lead_is_refused_with_the_reason(crm: SalesforceCrm) -> None:
     ref = RecordRef(crm="salesforce", object_type="Lead", id=lead_id(5))
 
@@ -515,11 +528,13 @@ def test_an_answer_nobody_has_reason_to_send_is_refused(
         read_and_select(client)
 
 
-def test_silence_ends_with_the_time_out_and_is_asked_again(faulty: RunningOrg, client: SalesforceCrm) -> None:
-    client._session._timeout = (5.0, 0.3)
+def test_silence_ends_with_the_time_out_and_is_asked_again(faulty: RunningOrg) -> None:
+    client = faulty.crm(read_s=0.3)
     faulty.spoil("query", "silence", seconds=1.0)
 
     assert len(everything(client)) == 60
+    assert faulty.calls("query") == 2
+    client.close()
 
 
 def test_a_page_lost_in_the_middle_of_a_selection_can_be_gone_on_from(
@@ -547,6 +562,51 @@ def test_the_end_of_the_days_calls_is_told_and_nothing_was_written() -> None:
 
         assert org.simulator.state()["written"]["Contact"] == 0
         assert org.clock.slept == []
+
+
+@pytest.mark.parametrize("what", ["reset", "cut"])
+def test_a_write_that_was_done_before_the_days_end_is_never_told_as_not_written(what: str) -> None:
+    with running_org(daily_calls=2) as org:
+        crm = org.crm()
+        crm.describe("Contact")
+        org.spoil("write", what, when="after")
+
+        outcomes = crm.write("Contact", [retitle(n) for n in range(30)])
+        crm.close()
+
+        assert org.simulator.state()["written"]["Contact"] == 30
+        assert {o.written for o in outcomes} == {Written.UNACCOUNTED}
+        assert "24 hours are used up" in outcomes[0].reason
+
+
+def test_a_write_that_was_done_before_the_log_in_ends_is_never_told_as_not_written() -> None:
+    with running_org() as org:
+        crm = org.crm()
+        crm.describe("Contact")
+        org.spoil("write", "cut", when="after")
+        org.spoil("write", "401", times=99)
+        org.spoil("login", "401", times=99)
+
+        outcomes = crm.write("Contact", [retitle(0), retitle(1)])
+        crm.close()
+
+        assert org.simulator.state()["written"]["Contact"] == 2
+        assert {o.written for o in outcomes} == {Written.UNACCOUNTED}
+
+
+def test_a_log_in_that_fails_for_a_moment_leaves_no_doubt_about_a_write() -> None:
+    with running_org() as org:
+        crm = org.crm()
+        crm.describe("Contact")
+        org.simulator.expire_tokens()
+        org.spoil("login", "502_html")
+        org.spoil("login", "401", nth=2, times=99)
+
+        with pytest.raises(CredentialsError):
+            crm.write("Contact", [retitle(0)])
+        crm.close()
+
+        assert org.simulator.state()["written"]["Contact"] == 0
 
 
 def test_the_days_last_call_leaves_the_rest_unwritten_and_says_so() -> None:

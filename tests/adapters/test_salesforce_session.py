@@ -396,7 +396,9 @@ def test_client_credentials_need_the_orgs_own_address(host: str) -> None:
 def test_credentials_show_no_secret() -> None:
     names = [each.name for each in fields(SalesforceCredentials) if each.name != "auth"]
 
-    shown = repr(SalesforceCredentials(**dict.fromkeys(names, "s3cret")))
+    secrets: dict[str, Any] = dict.fromkeys(names, "s3cret")
+
+    shown = repr(SalesforceCredentials(**secrets))
 
     assert len(names) == 7
     assert "s3cret" not in shown

@@ -99,7 +99,7 @@ def test_no_text_can_end_its_literal(text: str) -> None:
 
 @given(sayable)
 def test_a_pattern_means_the_same_before_and_after(text: str) -> None:
-    pattern = text.translate(str.maketrans({"\\": "", "'": "", **dict.fromkeys('\n\r\t\x08\x0c"', "")}))
+    pattern = text.translate(str.maketrans("", "", "\\'\n\r\t\x08\x0c\""))
     before = f"Title LIKE '{pattern}'"
 
     assert as_read_by_the_org(written_again(before)) == as_read_by_the_org(before)

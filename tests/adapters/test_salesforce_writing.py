@@ -189,6 +189,18 @@ def test_bad_fields_told_one_at_a_time_are_all_dropped() -> None:
     assert org.calls == [50, 50, 50, 50]
 
 
+def test_a_record_with_many_bad_fields_is_saved_with_its_last_good_one() -> None:
+    bad = ("Email", "FirstName", "LastName", "LinkedIn__c", "MailingCity", "Phone")
+    org = Org(lambda row: next((refused("STRING_TOO_LONG", name) for name in bad if name in row.values), SAVED))
+
+    (outcome,) = written(org, request(0, Title="CTO", **dict.fromkeys(bad, "x")))
+
+    assert outcome.written is Written.WRITTEN
+    assert [name for name, _ in outcome.dropped] == list(bad)
+    assert org.saved[contact(0)] == {"Title": "CTO"}
+    assert org.calls == [1] * 7
+
+
 def test_a_fault_that_dropping_cannot_cure_keeps_the_record_from_being_sent_again() -> None:
     both = SaveResult((Fault("STRING_TOO_LONG", "a", ("Title",)), Fault("ENTITY_IS_LOCKED", "b", ())))
     org = Org(lambda _row: both)
