@@ -112,10 +112,10 @@ class _Step:
         if shaped is None or shaped == "" or shaped == ():
             return self._unplaced
         if self._made is None:
-            return WantedValue(field=self._field, source=self._source, rule=self._rule, value=shaped)
+            return WantedValue(self._field, self._source, self._rule, shaped)
         made = self._made.get(shaped)
         if made is None:
-            made = WantedValue(field=self._field, source=self._source, rule=self._rule, value=shaped)
+            made = WantedValue(self._field, self._source, self._rule, shaped)
             if len(self._made) < _REMEMBERED:
                 self._made[shaped] = made
         return made

@@ -26,6 +26,9 @@ def placeholder_form(text: str) -> str:
 
 def lacking(values: Mapping[str, Value], fields: Sequence[str], placeholders: frozenset[str]) -> tuple[str, ...]:
     """Those of `fields` that are blank or hold a placeholder."""
-    return tuple(
-        field for field in fields if is_blank(value := values.get(field)) or is_placeholder(value, placeholders)
-    )
+    found = []
+    for field in fields:
+        value = values.get(field)
+        if is_blank(value) or is_placeholder(value, placeholders):
+            found.append(field)
+    return tuple(found)

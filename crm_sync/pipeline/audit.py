@@ -63,7 +63,8 @@ class Audit:
         states = []
         for one in settled:
             tally[one.outcome] += 1
-            self.refused_fields += sum(d.outcome is FieldOutcome.REJECTED for d in one.decisions)
+            if not one.as_intended:
+                self.refused_fields += sum(d.outcome is FieldOutcome.REJECTED for d in one.decisions)
             attempt = attempts.get(one.record_id)
             if attempt is not None and walk.kind is RunKind.RUN:
                 states.append(
@@ -75,12 +76,12 @@ class Audit:
                         attempted_at=now,
                     )
                 )
-        records = [(one.intended, _run_record(target, one)) for one in settled]
         walk.runs.settle(
             walk.run_id,
             sync=walk.sync.name,
-            intended=[record for intended, record in records if intended],
-            others=[record for intended, record in records if not intended],
+            confirmed=[_run_record(target, one) for one in settled if one.as_intended],
+            amended=[_run_record(target, one) for one in settled if one.intended and not one.as_intended],
+            others=[_run_record(target, one) for one in settled if not one.intended],
             states=states,
             now=now,
         )

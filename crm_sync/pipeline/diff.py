@@ -31,23 +31,21 @@ def decide(
     and neither does a placeholder that Apollo itself has; a field that `current` has no key for was not read, and is
     left alone.
     """
-    return ChangeSet(
-        ref=ref,
-        decisions=tuple(
-            [
-                _decide(want, current.get(want.field, _UNREAD), schema.fields[want.field].kind, placeholders)
-                for want in wanted
-            ]
-        ),
+    fields = schema.fields
+    decisions = tuple(
+        [_decide(want, current.get(want.field, _UNREAD), fields[want.field].kind, placeholders) for want in wanted]
     )
+    writes = {decision.field: decision.new for decision in decisions if decision.outcome is FieldOutcome.WRITTEN}
+    return ChangeSet(ref=ref, decisions=decisions, writes=writes)
 
 
 def _decide(want: WantedValue, old: Value, kind: FieldKind, placeholders: frozenset[str]) -> FieldDecision:
     new = want.value
-    if want.problem:
-        outcome, reason = FieldOutcome.INVALID, want.problem
-    elif new is None or is_blank(new):
-        outcome, reason = FieldOutcome.NO_VALUE, want.note or "Apollo has no value"
+    if new is None or is_blank(new):
+        if want.problem:
+            outcome, reason = FieldOutcome.INVALID, want.problem
+        else:
+            outcome, reason = FieldOutcome.NO_VALUE, want.note or "Apollo has no value"
     elif old is _UNREAD:
         outcome, reason = FieldOutcome.KEPT, "not read from the CRM, so left alone"
     elif same(old, new, kind):
@@ -59,13 +57,7 @@ def _decide(want: WantedValue, old: Value, kind: FieldKind, placeholders: frozen
         if outcome is FieldOutcome.WRITTEN and kind not in _CHOICES and is_placeholder(new, placeholders):
             outcome, reason = FieldOutcome.NO_VALUE, "Apollo itself has only a placeholder"
     return FieldDecision(
-        field=want.field,
-        source=want.source,
-        rule=want.rule,
-        outcome=outcome,
-        old=None if old is _UNREAD else old,
-        new=new,
-        reason=reason,
+        want.field, want.source, want.rule, outcome, old=None if old is _UNREAD else old, new=new, reason=reason
     )
 
 

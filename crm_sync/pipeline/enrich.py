@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, RawAnswer, Reading, Verdict
@@ -28,6 +29,7 @@ class EnrichRoom:
         self._desk = desk
         self._lock = threading.Lock()
         self._expansions: list[Expansion] = []
+        self._employers: set[int] = set()
         self._doubts_in_a_row = 0
 
     # --- what is known ------------------------------------------------------------------------------------------
@@ -157,8 +159,7 @@ class EnrichRoom:
             return self._doubt(batch_id, keys, raw.body, str(error))
         with self._lock:
             self._doubts_in_a_row = 0
-        expansion = expansion_of(batch_id, walk.purpose, keys, reading, raw.credits, single=single)
-        self._keep(expansion)
+        self._keep(expansion_of(batch_id, walk.purpose, keys, reading, raw.credits, single=single))
         answered: list[Answered] = []
         for key, enrichment in zip(keys, reading.enrichments, strict=True):
             if enrichment is None:
@@ -191,10 +192,18 @@ class EnrichRoom:
 
     def _keep(self, expansion: Expansion) -> None:
         with self._lock:
-            self._expansions.append(expansion)
+            self._expansions.append(replace(expansion, rows=tuple(row for row in expansion.rows if self._news(row))))
             full = len(self._expansions) >= _EXPAND_AT
         if full:
             self.flush()
+
+    def _news(self, row: NewAnswer) -> bool:
+        """False for an employer this run has indexed already: colleagues bring the same one again and again."""
+        if row.source != "employer":
+            return True
+        known = hash(row.key) in self._employers
+        self._employers.add(hash(row.key))
+        return not known
 
     def flush(self) -> None:
         """Index what was answered. A crash before it costs nothing: the raw bytes are stored, see `recover`."""

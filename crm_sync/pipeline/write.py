@@ -32,7 +32,8 @@ class Settled:
     """One candidate's end.
 
     `values` is what the record holds now, as far as it was read and written; None where it was not read. `intended`:
-    the audit holds a row for it from before the write. `reached` is False when the run ended before its turn.
+    the audit holds a row for it from before the write, and `as_intended` that its decisions came out as that row has
+    them. `reached` is False when the run ended before its turn.
     """
 
     record_id: str
@@ -42,6 +43,7 @@ class Settled:
     batch_id: int | None = None
     values: Mapping[str, Value] | None = None
     intended: bool = False
+    as_intended: bool = False
     reached: bool = True
 
 
@@ -176,17 +178,29 @@ def _kept(candidate: Candidate, change: ChangeSet, record: Record) -> Settled:
 
 def _written(candidate: Candidate, change: ChangeSet, record: Record | None, outcome: WriteOutcome) -> Settled:
     """The decisions as the CRM took them."""
-    values = dict(record.values) if record is not None else {}
+    before = record.values if record is not None else {}
+    if outcome.written is Written.WRITTEN and not outcome.dropped:
+        return Settled(
+            record_id=candidate.record_id,
+            outcome=RecordOutcome.UPDATED,
+            reason=outcome.reason,
+            decisions=change.decisions,
+            batch_id=candidate.batch_id,
+            values={**before, **change.writes},
+            intended=True,
+            as_intended=True,
+        )
+    values = dict(before)
     dropped = dict(outcome.dropped)
     decisions = []
     for decision in change.decisions:
         if decision.outcome is not FieldOutcome.WRITTEN:
             decisions.append(decision)
         elif outcome.written is Written.PLANNED:
-            decisions.append(replace(decision, outcome=FieldOutcome.PLANNED))
+            decisions.append(decision._replace(outcome=FieldOutcome.PLANNED))
         elif outcome.written is Written.REJECTED or decision.field in dropped:
             reason = dropped.get(decision.field) or outcome.reason
-            decisions.append(replace(decision, outcome=FieldOutcome.REJECTED, reason=f"refused: {reason}"))
+            decisions.append(decision._replace(outcome=FieldOutcome.REJECTED, reason=f"refused: {reason}"))
         else:
             decisions.append(decision)
             values[decision.field] = decision.new

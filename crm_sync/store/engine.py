@@ -50,7 +50,8 @@ class Store:
         self.dialect = name
         self.shown_url = parsed.render_as_string(hide_password=True)
         self.path = Path(parsed.database) if name == "sqlite" and parsed.database else None
-        self._turn = threading.RLock()
+        self._turn = threading.Lock()
+        self._writer: Connection | None = None
         self._lock_file: int | None = None
         if self.path is not None:
             self._create_private(self.path)
@@ -87,14 +88,24 @@ class Store:
         with self._turn:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
-                with (
-                    self._translated(),
-                    self.engine.connect().execution_options(crm_sync_writes=True) as connection,
-                    connection.begin(),
-                ):
-                    yield connection
+                with self._translated():
+                    # One connection is kept for writing: taking one from the pool costs more than a small commit.
+                    if self._writer is None:
+                        self._writer = self.engine.connect().execution_options(crm_sync_writes=True)
+                    with self._writer.begin():
+                        yield self._writer
+            except BaseException:
+                self._drop_writer()
+                raise
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def _drop_writer(self) -> None:
+        """After an error its state is nobody's guess."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.invalidate()
+            writer.close()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -158,6 +169,9 @@ class Store:
         return before, self.schema_version()
 
     def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
         self.engine.dispose()
         if self._lock_file is not None:
             os.close(self._lock_file)

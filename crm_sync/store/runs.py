@@ -99,27 +99,23 @@ class Runs:
         run_id: str,
         *,
         sync: str,
-        intended: Sequence[RunRecord],
+        confirmed: Sequence[RunRecord],
+        amended: Sequence[RunRecord],
         others: Sequence[RunRecord],
         states: Sequence[RecordState],
         now: datetime,
     ) -> None:
-        """In one commit: what became of the intended records, the records that needed no write, the last attempts."""
+        """In one commit: the intended records that came out as intended, those that came out otherwise, those that
+        needed no write, and the last attempts."""
         with self._store.write() as connection:
-            if intended:
+            if confirmed:
+                connection.execute(_CONFIRM, [_settled_values(run_id, record, now) for record in confirmed])
+            if amended:
                 connection.execute(
-                    _CONFIRM,
+                    _AMEND,
                     [
-                        {
-                            "b_run": run_id,
-                            "b_type": record.object_type,
-                            "b_id": record.record_id,
-                            "b_outcome": record.outcome,
-                            "b_reason": record.reason,
-                            "b_decisions": _encode(record.decisions),
-                            "b_at": now,
-                        }
-                        for record in intended
+                        _settled_values(run_id, record, now) | {"b_decisions": _encode(record.decisions)}
+                        for record in amended
                     ],
                 )
             if others:
@@ -265,13 +261,9 @@ _CONFIRM = (
         run_records.c.object_type == bindparam("b_type"),
         run_records.c.record_id == bindparam("b_id"),
     )
-    .values(
-        outcome=bindparam("b_outcome"),
-        reason=bindparam("b_reason"),
-        decisions=bindparam("b_decisions"),
-        at=bindparam("b_at"),
-    )
+    .values(outcome=bindparam("b_outcome"), reason=bindparam("b_reason"), at=bindparam("b_at"))
 )
+_AMEND = _CONFIRM.values(decisions=bindparam("b_decisions"))
 
 
 def _run_values(run: SyncRun) -> dict[str, Any]:
@@ -314,6 +306,17 @@ def _run(row: Row[Any]) -> SyncRun:
         left_out=orjson.loads(row.left_out),
         parents=Counts(**orjson.loads(row.parents)),
     )
+
+
+def _settled_values(run_id: str, record: RunRecord, now: datetime) -> dict[str, Any]:
+    return {
+        "b_run": run_id,
+        "b_type": record.object_type,
+        "b_id": record.record_id,
+        "b_outcome": record.outcome,
+        "b_reason": record.reason,
+        "b_at": now,
+    }
 
 
 def _record_values(run_id: str, record: RunRecord, now: datetime) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 metadata = MetaData()
@@ -117,6 +118,7 @@ record_states = Table(
     Column("attempted_at", Moment, nullable=False),
     Column("run_id", String(32), nullable=False),
     Index("record_states_by_age", "sync", "attempted_at"),
+    sqlite_with_rowid=False,
 )
 
 #: Paid calls: committed as sent before the first byte leaves, and with the raw answer before anything reads it.
@@ -139,7 +141,10 @@ batches = Table(
     Column("body", LargeBinary),  # zstd, the raw bytes
     Column("error", Text, nullable=False),
     Index("batches_by_run", "run_id"),
-    Index("batches_by_state", "state"),
+    # Only the few that somebody must look at: an index over all states would be rewritten twice a call.
+    Index(
+        "batches_in_doubt", "id", sqlite_where=text("state = 'in doubt'"), postgresql_where=text("state = 'in doubt'")
+    ),
 )
 
 #: What is known, by the identity that was asked: one row per person or company, whoever asked.
@@ -153,6 +158,7 @@ answers = Table(
     Column("batch_id", BigInteger, nullable=False),
     Column("position", Integer, nullable=False),
     Column("obtained_at", Moment, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 #: Apollo's picklist values that no table maps, as the walks meet them.

@@ -13,6 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from crm_sync.errors import ConfigError, StoreError
 from crm_sync.store import engine
@@ -66,6 +67,26 @@ def test_what_a_failed_transaction_wrote_is_gone(store: Store) -> None:
 
     with store.read() as connection:
         assert connection.execute(text("select count(*) from record_states")).scalar() == 0
+
+
+def test_writing_goes_on_after_a_transaction_failed_in_the_database_itself(store: Store) -> None:
+    with store.write() as connection:
+        connection.execute(text("create table rows_ (n integer primary key)"))
+        connection.execute(text("insert into rows_ values (1)"))
+
+    def collide() -> None:
+        with store.write() as connection:
+            connection.execute(text("insert into rows_ values (2)"))
+            connection.execute(text("insert into rows_ values (1)"))
+
+    for _ in range(3):
+        with pytest.raises(IntegrityError):
+            collide()
+
+    with store.write() as connection:
+        connection.execute(text("insert into rows_ values (3)"))
+    with store.read() as connection:
+        assert list(connection.execute(text("select n from rows_ order by n")).scalars()) == [1, 3]
 
 
 @pytest.mark.parametrize(

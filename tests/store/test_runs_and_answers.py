@@ -61,7 +61,9 @@ def test_an_intended_write_is_in_the_audit_before_and_confirmed_after(store: Sto
     refused = a_decision(outcome=FieldOutcome.REJECTED, reason="refused: too long")
     confirmed = RunRecord(object_type="Contact", record_id="1", outcome="Rejected", reason="no", decisions=(refused,))
     other = RunRecord(object_type="Contact", record_id="2", outcome="No match", reason="nobody")
-    runs.settle(a_run().id, sync="contacts", intended=[confirmed], others=[other], states=[a_state("1")], now=NOON)
+    runs.settle(
+        a_run().id, sync="contacts", confirmed=[], amended=[confirmed], others=[other], states=[a_state("1")], now=NOON
+    )
 
     assert [record.outcome for record in before] == [WRITING]
     after = {record.record_id: record for record in runs.records(a_run().id)}
@@ -69,6 +71,20 @@ def test_an_intended_write_is_in_the_audit_before_and_confirmed_after(store: Sto
     assert after["1"].decisions == (refused,)
     assert after["2"].reason == "nobody"
     assert ("Contact", "No match", "nobody", 1) in runs.reasons(a_run().id)
+
+
+def test_a_write_that_came_out_as_intended_keeps_the_decisions_of_its_intent(store: Store) -> None:
+    runs = Runs(store)
+    runs.open(a_run(), owner="here:1")
+    intended = RunRecord(object_type="C", record_id="1", outcome=WRITING, reason="", decisions=(a_decision(),))
+    runs.intend(a_run().id, [intended], now=NOON)
+
+    done = RunRecord(object_type="C", record_id="1", outcome="Updated", reason="")
+    runs.settle(a_run().id, sync="contacts", confirmed=[done], amended=[], others=[], states=[], now=NOON)
+
+    [found] = runs.records(a_run().id)
+    assert found.outcome == "Updated"
+    assert found.decisions == (a_decision(),)
 
 
 def test_values_of_every_kind_survive_the_audit(store: Store) -> None:
@@ -91,7 +107,7 @@ def test_the_last_attempt_replaces_the_one_before(store: Store) -> None:
     runs.open(a_run(), owner="here:1")
     for outcome in ("No match", "Updated"):
         state = a_state("1", outcome=outcome)
-        runs.settle(a_run().id, sync="contacts", intended=[], others=[], states=[state], now=NOON)
+        runs.settle(a_run().id, sync="contacts", confirmed=[], amended=[], others=[], states=[state], now=NOON)
 
     found = runs.states("contacts", "Contact", ["1", "2"])
 
@@ -103,7 +119,7 @@ def test_records_past_their_window_come_in_id_order_behind_the_cursor(store: Sto
     runs = Runs(store)
     runs.open(a_run(), owner="here:1")
     old = [a_state(each, attempted_at=NOON - timedelta(days=200)) for each in ("3", "1", "2")]
-    runs.settle(a_run().id, sync="contacts", intended=[], others=[], states=[*old, a_state("4")], now=NOON)
+    runs.settle(a_run().id, sync="contacts", confirmed=[], amended=[], others=[], states=[*old, a_state("4")], now=NOON)
 
     found = runs.attempted_before("contacts", "Contact", NOON - timedelta(days=120), ["Updated"], after="1", limit=10)
 

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("obtained_at", Moment(), nullable=False),
         sa.PrimaryKeyConstraint("purpose", "key"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "config_versions",
@@ -52,6 +53,7 @@ def upgrade() -> None:
         sa.Column("attempted_at", Moment(), nullable=False),
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("sync", "object_type", "record_id"),
+        sqlite_with_rowid=False,
     )
     op.create_index("record_states_by_age", "record_states", ["sync", "attempted_at"], unique=False)
     op.create_table(
@@ -115,7 +117,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("batches_by_run", "batches", ["run_id"], unique=False)
-    op.create_index("batches_by_state", "batches", ["state"], unique=False)
+    op.create_index(
+        "batches_in_doubt",
+        "batches",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'in doubt'"),
+        postgresql_where=sa.text("state = 'in doubt'"),
+    )
     op.create_table(
         "run_records",
         sa.Column("run_id", sa.String(length=32), nullable=False),
