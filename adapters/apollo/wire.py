@@ -415,7 +415,8 @@ def _companies(keys: Sequence[MatchKeys], entries: list[Any], missing: object) -
     """Pair an unordered bag with what was asked, by identifier only. What stays open is None: ask it singly.
 
     A lone output beside a lone input is a question, not a pair: a rebrand or subsidiary comes back under another
-    domain (contracts/apollo.md 2.3, 2026-10).
+    domain (contracts/apollo.md 2.3, 2026-10). Such an output was charged, for one of the inputs that are open: asking
+    any of them singly could buy the same company twice, so a person decides.
     """
     organizations = [e for e in entries if isinstance(e, dict) and e]
     found: list[Enrichment | None] = []
@@ -432,7 +433,26 @@ def _companies(keys: Sequence[MatchKeys], entries: list[Any], missing: object) -
     if open_rows and len(used) == len(organizations) and missing == len(open_rows):
         for i in open_rows:
             found[i] = _NO_COMPANY
+    strays = [o for i, o in enumerate(organizations) if i not in used and _tells_something(o)]
+    if strays:
+        for i in open_rows:
+            found[i] = _one_of(strays, among=len(open_rows))
     return found
+
+
+def _one_of(strays: list[dict[str, Any]], *, among: int) -> Enrichment:
+    """For each of `among` inputs: one of these outputs may be its company, and nothing proves which."""
+    if among == 1 and len(strays) == 1:
+        return _under_another_domain(strays[0])
+    domains = sorted({domain for stray in strays if (domain := _host(_text(stray.get("primary_domain"))))})
+    shown = f" ({', '.join(domains)})" if domains else ""
+    return Enrichment(
+        verdict=Verdict.UNPROVED,
+        person={},
+        organization={},
+        reason=f"Apollo answered with {len(strays)} under other domains{shown} for {among} companies asked, and nothing "
+        "proves which is which",
+    )
 
 
 def _company(key: MatchKeys, entry: object) -> Enrichment:
@@ -440,15 +460,30 @@ def _company(key: MatchKeys, entry: object) -> Enrichment:
         return _NO_COMPANY
     if _is_company(key, entry):
         return _matched_company(entry)
-    if not any(
-        value for name, value in entry.items() if name not in ("id", "_id", "name", "website_url", "primary_domain")
-    ):
+    if not _tells_something(entry):
         return _NO_COMPANY
+    if key.domain or key.linkedin_url:
+        return _under_another_domain(entry)
+    same = _squeeze_company(_text(entry.get("name"))) == _squeeze_company(key.organization_name)
+    return _unproved_company(
+        entry, "Only the company's name agrees" if same else "Apollo answered with a company of another name"
+    )
+
+
+def _tells_something(organization: Mapping[str, Any]) -> bool:
+    """Whether it holds more than what was asked with."""
+    asked = ("id", "_id", "name", "website_url", "primary_domain")
+    return any(value for name, value in organization.items() if name not in asked)
+
+
+def _under_another_domain(entry: dict[str, Any]) -> Enrichment:
     domain = _host(_text(entry.get("primary_domain")))
-    reason = f"Apollo answered with a company under another domain{f' ({domain})' if domain else ''}"
-    if not key.domain and not key.linkedin_url:
-        same = _squeeze_company(_text(entry.get("name"))) == _squeeze_company(key.organization_name)
-        reason = "Only the company's name agrees" if same else "Apollo answered with a company of another name"
+    return _unproved_company(
+        entry, f"Apollo answered with a company under another domain{f' ({domain})' if domain else ''}"
+    )
+
+
+def _unproved_company(entry: dict[str, Any], reason: str) -> Enrichment:
     cleaned = _clean_company(entry)
     return Enrichment(
         verdict=Verdict.UNPROVED,

@@ -400,8 +400,40 @@ def test_a_lone_output_beside_a_lone_input_is_a_question_not_a_pair() -> None:
     read = wire.read_answer(Purpose.COMPANY, [ORCHARD, a_company(domain="quince.example")], tree).enrichments
 
     assert [e.verdict if e else None for e in read] == [NO_MATCH, MATCHED]
-    read = wire.read_answer(Purpose.COMPANY, [ORCHARD], {"organizations": [elsewhere()], "missing_records": 0})
-    assert read.enrichments == (None,)
+    told = {"organizations": [{**elsewhere(), "industry": "retail"}], "missing_records": 0}
+    [rebrand] = wire.read_answer(Purpose.COMPANY, [ORCHARD], told).enrichments
+    assert rebrand is not None
+    assert rebrand.verdict is UNPROVED
+    assert rebrand.organization["industry"] == "retail"
+    assert "another domain (quince.example)" in rebrand.reason
+
+
+def test_companies_that_one_paid_output_may_belong_to_are_not_asked_again() -> None:
+    # Asked singly, the one it belongs to would be charged a second time (design/reliability.md 2.1, S).
+    keys = [ORCHARD, a_company(domain="quince.example"), a_company(domain="other.example")]
+    stray = {
+        **elsewhere(),
+        "primary_domain": "acme.example",
+        "website_url": "http://acme.example",
+        "industry": "retail",
+    }
+    tree = {"organizations": [stray, elsewhere()], "missing_records": 1}
+
+    first, second, third = wire.read_answer(Purpose.COMPANY, keys, tree).enrichments
+
+    assert second is not None
+    assert second.verdict is MATCHED
+    for one in (first, third):
+        assert one is not None
+        assert one.verdict is UNPROVED
+        assert one.organization == {}
+        assert "1 under other domains (acme.example) for 2 companies asked" in one.reason
+
+
+def test_an_output_that_tells_nothing_belongs_to_nobody() -> None:
+    tree = {"organizations": [elsewhere()], "missing_records": None}
+
+    assert wire.read_answer(Purpose.COMPANY, [ORCHARD], tree).enrichments == (None,)
 
 
 def test_a_missing_company_stays_open_when_the_counters_do_not_account_for_it() -> None:
