@@ -450,8 +450,8 @@ def _one_of(strays: list[dict[str, Any]], *, among: int) -> Enrichment:
         verdict=Verdict.UNPROVED,
         person={},
         organization={},
-        reason=f"Apollo answered with {len(strays)} under other domains{shown} for {among} companies asked, and nothing "
-        "proves which is which",
+        reason=f"Apollo answered with {len(strays)} under other domains{shown} for {among} companies asked, and "
+        "nothing proves which is which",
     )
 
 

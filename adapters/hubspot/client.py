@@ -135,6 +135,8 @@ class HubSpotCrm:
                 try:
                     body = self._call(self._held().properties, object_type)
                 except RefusedError as error:
+                    if error.status not in (400, 404):
+                        raise
                     raise ConfigError(f"{self.name} does not show its {object_type}: {error}") from error
                 schema = wire.object_schema(self.name, object_type, body.get("results") or ())
                 self._schemas[object_type] = schema

@@ -484,6 +484,8 @@ def refusal(
         return ContractError(f"{said}: HubSpot itself cannot be reached; ask HubSpot's support if it lasts", **kw)
     if status in (502, 504):  # "asking too much for too long", not only an accident
         return RateLimitError(f"{said}: HubSpot is overloaded", retry_after_s=min(told or _BUSY_S, 30.0), **kw)
+    if status == 408:  # something in between gave up waiting; what became of the call is not known
+        return TransientError(f"{said}; it may work later", **kw)
     if status >= 500:
         if told is not None:
             return RateLimitError(f"{said}: HubSpot is away", retry_after_s=min(told, _LONGEST_WAIT_S), **kw)

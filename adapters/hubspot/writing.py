@@ -31,11 +31,16 @@ NOT_BLANK = "crm-sync does not erase values, and this one is blank"
 
 
 class RefusedCallError(RefusedError):
-    """HubSpot refused a call for its content, as `problem` tells; of a batch nothing was written."""
+    """A call was refused for its content, as `problem` tells; of a batch nothing was written. `is_proof` is False where
+    the answer is not HubSpot's but a page of something in between."""
 
     def __init__(self, message: str, *, problem: Problem, provider: str, operation: str, status: int | None) -> None:
         super().__init__(message, provider=provider, operation=operation, status=status)
         self.problem = problem
+
+    @property
+    def is_proof(self) -> bool:
+        return self.problem != Problem()
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +114,10 @@ class BatchUpdate:
             try:
                 answer = self._send(group)
             except RefusedCallError as refused:
+                if not refused.is_proof and (refused.status != 413 or len(group) == 1 or self._calls_left <= 0):
+                    for one in group:
+                        self._settle(one, Written.UNACCOUNTED, reason=str(refused))
+                    continue
                 if self._calls_left <= 0 and refused.problem.properties():
                     # The same fields are in doubt in every part that still waits: settle them together.
                     group += [one for rest in groups for one in rest]

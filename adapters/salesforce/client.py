@@ -99,6 +99,8 @@ class SalesforceCrm:
                 try:
                     described = self._call(lambda sf: sf.restful(f"sobjects/{object_type}/describe"))
                 except RefusedRequestError as error:
+                    if error.status != 404 and error.fault.code != "INVALID_TYPE":
+                        raise
                     raise ConfigError(
                         f"{self.name} does not show {object_type} to the user that crm-sync logs in as "
                         f"({error.fault.code}); give its profile or permission set access to it"

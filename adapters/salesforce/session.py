@@ -18,7 +18,7 @@ import orjson
 import requests
 
 from adapters.http import MIB, BoundedSession, is_loopback
-from adapters.salesforce.wire import BUSY, is_expired, refusal, request_fault, scrubbed
+from adapters.salesforce.wire import BUSY, TIMED_OUT, is_expired, refusal, request_fault, scrubbed
 from crm_sync.errors import ConfigError, CredentialsError, ProviderError, TransientError
 from crm_sync.ports import Clock
 
@@ -323,8 +323,10 @@ class SalesforceSession(BoundedSession):
         if path.startswith("/services/Soap/") and status in (200, 500) and b"nvelope" in content:
             return response
         fault = request_fault(content)
-        if status in BUSY or status >= 500 or (fault is not None and fault.code in _LATER):
+        if status in BUSY or status >= 500 or status == TIMED_OUT or (fault is not None and fault.code in _LATER):
             raise self._not_now(f"HTTP {status}", status)
+        if fault is not None and fault.code == "REQUEST_LIMIT_EXCEEDED":
+            raise self._refusal(response)
         if fault is not None:
             raise self._refuses(fault.code, scrubbed(fault.message), status)
         if status != 200:

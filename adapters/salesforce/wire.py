@@ -384,11 +384,18 @@ def _names(fields: Any) -> tuple[str, ...]:
 
 
 class RefusedRequestError(RefusedError):
-    """Salesforce refused a request as a whole and did nothing of it. `columns` are the fields it names as unknown."""
+    """A request was refused as a whole. `columns` are the fields it names as unknown.
+
+    `is_proof`: Salesforce itself says so, and did nothing of it; a page of something in between proves nothing.
+    """
 
     def __init__(self, message: str, *, fault: Fault, provider: str, operation: str, status: int) -> None:
         super().__init__(message, provider=provider, operation=operation, status=status)
         self.fault = fault
+
+    @property
+    def is_proof(self) -> bool:
+        return not self.fault.code.startswith(_NO_FAULT)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -399,9 +406,13 @@ class RefusedRequestError(RefusedError):
         return (found[1],) if found else self.fault.fields
 
 
+#: Stands for the code where no Salesforce error came with the status.
+_NO_FAULT = "HTTP "
 _NO_COLUMN = re.compile(r"No such column '([^']+)'")
 #: The edge's own ways of saying "too much at once" (contracts/salesforce.md 2.4, 2026-11).
 BUSY = frozenset({406, 420, 429})
+#: Something in between gave up waiting; what became of the request is not known.
+TIMED_OUT = 408
 #: What crowds an org are calls of 20 s and more (2.2); it does not say when they end.
 _CROWDED_S = 2.0
 # 401s that no new token cures; jsforce lists them as endless-loop traps (contracts/salesforce.md 1.5).
@@ -455,7 +466,7 @@ def refusal(
         return RateLimitError(
             f"{provider} wants fewer calls ({words})", retry_after_s=retry_after_s(headers, now), **facts
         )
-    if status >= 500 or code == "SERVER_UNAVAILABLE":
+    if status >= 500 or status == TIMED_OUT or code == "SERVER_UNAVAILABLE":
         return TransientError(f"{provider} failed at {operation} with HTTP {status} ({words})", **facts)
     if status == 401 and fault is None:
         return CredentialsError(
@@ -471,7 +482,7 @@ def refusal(
             **facts,
         )
     return RefusedRequestError(
-        f"{provider} refused {operation} ({words})", fault=fault or Fault(f"HTTP {status}", "", ()), **facts
+        f"{provider} refused {operation} ({words})", fault=fault or Fault(f"{_NO_FAULT}{status}", "", ()), **facts
     )
 
 

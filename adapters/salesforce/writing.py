@@ -165,7 +165,7 @@ class CollectionUpdate:
     # --- a whole call refused ---
 
     def _after_refusal(self, group: list[Row], refused: RefusedRequestError) -> None:
-        """Nothing of `group` was written."""
+        """Nothing of `group` was written, if it was Salesforce that refused."""
         fault = refused.fault
         present = {name.casefold(): name for row in group for name in row.values}
         unknown = [present[each.casefold()] for each in refused.columns if each.casefold() in present]
@@ -173,11 +173,13 @@ class CollectionUpdate:
             for name in unknown:
                 self._switch_off(name, fault)
             self._groups.appendleft(group)
+        elif len(group) > 1 and refused.status in (400, 413) and self._may_split():
+            self._split(group)
+        elif not refused.is_proof:
+            _settle(group, Written.UNACCOUNTED, reason=str(refused))
         elif len(group) == 1:
             if not self._salvage(group[0], (fault,)):
                 group[0].reject(fault)
-        elif refused.status in (400, 413) and self._may_split():
-            self._split(group)
         else:
             reason = f"refused with {len(group) - 1} others, of which it may be the fault: {fault.sentence()}"
             _settle(group, Written.REJECTED, reason=reason, code=fault.code)

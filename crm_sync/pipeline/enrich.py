@@ -17,6 +17,8 @@ from crm_sync.store.answers import IN_DOUBT, Expansion, NewAnswer, StoredAnswer,
 
 #: After so many lost answers in a row a run stops: each holds up to ten people in doubt.
 DOUBTS_IN_A_ROW = 3
+#: After so many keys that Apollo refused standing alone, and none that it took, it is not the records' fault.
+REFUSED_ALONE = 3
 #: Index so many answers in one commit.
 _EXPAND_AT = 16
 
@@ -31,6 +33,8 @@ class EnrichRoom:
         self._expansions: list[Expansion] = []
         self._employers: set[int] = set()
         self._doubts_in_a_row = 0
+        self._accepted = False
+        self._refused_alone = 0
 
     # --- what is known ------------------------------------------------------------------------------------------
 
@@ -124,13 +128,25 @@ class EnrichRoom:
     def _bisect(self, keys: Sequence[MatchKeys], error: RefusedError, *, single: bool) -> list[Answered]:
         """A refused call is halved until the bad record stands alone (contracts/apollo.md 4, 422)."""
         if len(keys) == 1:
-            reason = f"Apollo refuses this record's match keys: {error}"
-            return self._close(keys, None, outcome=RecordOutcome.SKIPPED, reason=reason)
+            return self._refused(keys, error)
         half = len(keys) // 2
         return [*self._ask_or_give_up(keys[:half], single=single), *self._ask_or_give_up(keys[half:], single=single)]
 
+    def _refused(self, keys: Sequence[MatchKeys], error: RefusedError) -> list[Answered]:
+        """One key that Apollo refuses alone: the record's fault where Apollo takes others, else asked again later."""
+        with self._lock:
+            is_its_own = self._accepted
+            self._refused_alone += 1
+            too_many = not is_its_own and self._refused_alone >= REFUSED_ALONE
+        if too_many:
+            self._walk.stop.raise_(f"Apollo refuses every call, whoever is asked for: {error}", error)
+        reason = f"Apollo refuses this record's match keys: {error}"
+        return self._close(keys, None, outcome=RecordOutcome.SKIPPED, reason=reason, reached=is_its_own)
+
     def _ask_or_give_up(self, keys: Sequence[MatchKeys], *, single: bool) -> list[Answered]:
         """A part of a call: its error must not lose the parts that were answered."""
+        if self._walk.stop:
+            return self.give_up(keys, self._walk.stop.reason)
         try:
             return self.ask(keys, single=single)
         except ProviderError as error:
@@ -159,6 +175,7 @@ class EnrichRoom:
             return self._doubt(batch_id, keys, raw.body, str(error))
         with self._lock:
             self._doubts_in_a_row = 0
+            self._accepted = True
         self._keep(expansion_of(batch_id, walk.purpose, keys, reading, raw.credits, single=single))
         answered: list[Answered] = []
         for key, enrichment in zip(keys, reading.enrichments, strict=True):
@@ -249,15 +266,16 @@ def expansion_of(
     """The index rows of one answer; a person's employer becomes known as a company too."""
     source = "single" if single else "bulk"
     rows: list[NewAnswer] = []
-    matched = 0
+    found = 0
     for position, (key, enrichment) in enumerate(zip(keys, reading.enrichments, strict=True)):
         if enrichment is None:
             continue
         rows.append(
             NewAnswer(purpose=purpose, key=key.key, verdict=enrichment.verdict, source=source, position=position)
         )
+        if enrichment.verdict is not Verdict.NO_MATCH:
+            found += 1
         if enrichment.verdict is Verdict.MATCHED:
-            matched += 1
             domain = registrable_domain(enrichment.organization.get("primary_domain") or "")
             if purpose is Purpose.PERSON and domain:
                 rows.append(
@@ -270,5 +288,5 @@ def expansion_of(
                     )
                 )
     # Companies' answers tell no cost: one credit each that was found (contracts/apollo.md 5).
-    charged = None if credits_told is not None else Decimal(matched)
+    charged = None if credits_told is not None else Decimal(found)
     return Expansion(batch_id=batch_id, rows=tuple(rows), credits_charged=charged)

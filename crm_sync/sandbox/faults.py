@@ -12,11 +12,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: How a service words an error status: status -> (content type, further headers, body).
-Wording = Callable[[int], tuple[str, Mapping[str, str], bytes]]
+#: How a service words an error status: (name of the fault, call) -> (content type, further headers, body); None where
+#: it has no such answer.
+Wording = Callable[[str, str], tuple[str, Mapping[str, str], bytes] | None]
 
 _HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-_STATUSES = {"429": 429, "429_without_retry_after": 429, "500": 500, "503": 503, "504": 504, "401": 401, "403": 403}
+#: Each begins with its status. Not every service has every one: see Faults.what.
+_STATUSES = (
+    "400", "401", "401_expired", "403", "403_daily", "403_permission", "404", "406", "408", "409", "410", "413", "414",
+    "420", "422", "423", "429", "429_daily", "429_without_retry_after", "431", "477", "500", "503", "504", "521", "522",
+    "523", "524", "525", "526", "530",
+)  # fmt: skip
+_TELL_WHEN = frozenset({"429", "477"})
 _OTHERS = (
     "502_html", "cut", "garbage", "wrong_type", "empty", "silence", "slow", "reset", "redirect", "huge", "not_utf8",
 )  # fmt: skip
@@ -52,9 +59,13 @@ class Fault:
 
 
 class Faults:
-    """The script in force. Thread-safe."""
+    """The script in force. Thread-safe.
+
+    `what`: the names of all faults this service can have.
+    """
 
     def __init__(self, wording: Wording) -> None:
+        self.what = (*(name for name in _STATUSES if wording(name, "*") is not None), *_OTHERS)
         self._wording = wording
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
@@ -66,7 +77,7 @@ class Faults:
         """
         if not isinstance(script, list):
             raise ValueError("a script is a list of faults")
-        faults = [_fault(entry) for entry in script]
+        faults = [_fault(entry, self.what) for entry in script]
         with self._lock:
             self._faults += faults
 
@@ -86,19 +97,18 @@ class Faults:
             met = [fault for fault in self._faults if fault.meets(call)]
         return met[0] if met else None
 
-    def spoil(self, fault: Fault, answer: Answer | None, connection: socket.socket | None) -> Answer:
-        """What the caller gets instead of `answer` (None: nothing was done).
+    def spoil(self, fault: Fault, call: str, answer: Answer | None, connection: socket.socket | None) -> Answer:
+        """What the caller gets instead of the `answer` to its `call` (None: nothing was done).
 
         Raises:
             ConnectionResetError: the caller gets no whole answer; what there is went out on the `connection`.
         """
         what = fault.what
         if what in _STATUSES:
-            status = _STATUSES[what]
-            kind, headers, body = self._wording(status)
-            if what == "429":
+            kind, headers, body = self._wording(what, call) or ("text/plain", {}, b"")
+            if what in _TELL_WHEN:
                 headers = {**headers, "Retry-After": f"{fault.retry_after:g}"}
-            return f"{status} Error", [("Content-Type", kind), *headers.items()], body
+            return f"{what[:3]} Error", [("Content-Type", kind), *headers.items()], body
         if what == "502_html":
             return "502 Bad Gateway", [("Content-Type", "text/html")], _HTML
         if what == "garbage":
@@ -137,14 +147,16 @@ class Faults:
             connection.shutdown(socket.SHUT_RDWR)
 
 
-def _fault(entry: Any) -> Fault:
+def _fault(entry: Any, whats: Iterable[str]) -> Fault:
     if not isinstance(entry, Mapping) or not {"call", "what"} <= set(entry):
         raise ValueError('a fault is an object with "call" and "what"')
     unknown = set(entry) - _KEYS
     if unknown:
         raise ValueError(f"a fault has no {_list(unknown)}; it may have {_list(_KEYS)}")
     if entry["what"] not in WHAT:
-        raise ValueError(f"no fault is called {entry['what']!r}; there are {_list(WHAT)}")
+        raise ValueError(f"no fault is called {entry['what']!r}; there are {_list(whats)}")
+    if entry["what"] not in whats:
+        raise ValueError(f"this service never answers {entry['what']!r}; it may have {_list(whats)}")
     if entry.get("when", "before") not in ("before", "after"):
         raise ValueError('"when" is before or after')
     return Fault(**entry)

@@ -97,6 +97,10 @@ class Server:
         self.url = f"http://{host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve, name=f"sandbox-{self.port}", daemon=True)
 
+    def serve(self, app: Flask) -> None:
+        """Another application from the next request on; connections stay open."""
+        self._server.wsgi_app = app
+
     def start(self) -> Server:
         self._thread.start()
         return self
@@ -191,7 +195,7 @@ class _Door:
             answer = self._answer(environ)
         elif environ.get("CONTENT_LENGTH"):
             environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        status, headers, body = self._faults.spoil(fault, answer, environ.get("crm_sync.socket"))
+        status, headers, body = self._faults.spoil(fault, call, answer, environ.get("crm_sync.socket"))
         headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
         start_response(status, [*headers, ("Content-Length", str(len(body)))])
         return [body]

@@ -14,6 +14,7 @@ from adapters.apollo.client import ApolloEnricher
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, Verdict
 from crm_sync.errors import CredentialsError, DoubtError, QuotaError, RefusedError
 from crm_sync.sandbox import apollo as sandbox
+from crm_sync.sandbox import wordings
 from crm_sync.sandbox.faults import Faults
 from crm_sync.sandbox.server import Server, control
 from crm_sync.sandbox.world import World
@@ -61,7 +62,7 @@ def simulated(store: Store, *, contacts: int = 200, auth: Any = "header", **opti
     app = sandbox.create(
         world, key_in_body=auth == "body", now=lambda: clock.now().timestamp(), **{"per_minute": None, **options}
     )
-    control(app, app.extensions["simulator"], Faults(sandbox.wording))
+    control(app, app.extensions["simulator"], Faults(wordings.apollo))
     server = Server(app).start()
     pace = StorePace(store, clock=clock)
     apollo = ApolloEnricher(

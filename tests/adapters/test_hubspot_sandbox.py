@@ -381,7 +381,7 @@ def test_the_burst_window_is_never_overrun() -> None:
 
 PASSING = (
     "429", "429_without_retry_after", "500", "503", "504", "502_html", "cut", "garbage", "wrong_type", "empty",
-    "silence", "slow", "reset", "not_utf8",
+    "silence", "slow", "reset", "not_utf8", "408", "423", "521",
 )  # fmt: skip
 LASTING = ("401", "403", "redirect", "huge")
 CALLS = {
@@ -428,6 +428,19 @@ def test_a_passing_fault_at_any_call_is_not_noticed(it: Simulated, call: str, wh
     assert set(outcomes) == {Written.WRITTEN}
     assert found(it.crm, a_selection(missing_any=("jobtitle",))) == []
     assert it.crm.calls()[call] >= 2 or what == "slow"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", ["413", "414"])
+def test_a_page_that_refuses_a_write_does_not_prove_that_nothing_was_written(
+    it: Simulated, what: str, when: str
+) -> None:
+    it.post("faults", [{"call": CALLS["write"], "what": what, "when": when, "times": 99}])
+
+    outcomes = it.crm.write("contacts", [a_request(each, jobtitle="CTO") for each in it.ids()[:3]])
+
+    assert [o.written for o in outcomes] == [Written.UNACCOUNTED] * 3
+    assert what in outcomes[0].reason
 
 
 def _ending(it: Simulated) -> tuple[set[Written], str]:

@@ -454,12 +454,12 @@ def test_a_field_that_vanished_ends_a_re_read_and_never_looks_blank() -> None:
 
 PASSING = [
     "429", "429_without_retry_after", "500", "502_html", "503", "504", "cut", "garbage", "wrong_type", "empty",
-    "reset", "not_utf8", "403", "401",
+    "reset", "not_utf8", "403", "401", "408",
 ]  # fmt: skip
 
 
 #: Refused log-ins do not pass, and a describe that is none is told at once.
-_LASTING = {("login", "401"), ("login", "403"), ("describe", "wrong_type")}
+_LASTING = {("login", "401"), ("describe", "wrong_type")}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -501,6 +501,30 @@ def test_a_write_whose_answer_never_comes_is_unaccounted(
     assert [o.written for o in outcomes] == [Written.UNACCOUNTED] * 2
     assert all(o.reason for o in outcomes)
     assert faulty.calls("write") <= 5
+
+
+@pytest.mark.parametrize("what", ["413", "414", "431"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_page_that_refuses_a_write_does_not_prove_that_nothing_was_written(
+    faulty: RunningOrg, client: SalesforceCrm, what: str, when: str
+) -> None:
+    client.describe("Contact")
+    faulty.spoil("write", what, when=when, times=99)
+
+    outcomes = client.write("Contact", [retitle(0), retitle(1)])
+
+    assert [o.written for o in outcomes] == [Written.UNACCOUNTED] * 2
+    assert "no Salesforce error" in outcomes[0].reason
+
+
+@pytest.mark.parametrize(("what", "error"), [("404", ConfigError), ("410", RefusedError), ("414", RefusedError)])
+def test_only_an_object_that_is_not_there_is_a_fault_of_the_configuration(
+    faulty: RunningOrg, client: SalesforceCrm, what: str, error: type[Exception]
+) -> None:
+    faulty.spoil("describe", what, times=99)
+
+    with pytest.raises(error):
+        client.describe("Contact")
 
 
 @pytest.mark.parametrize("call", ["query", "read", "describe"])

@@ -11,7 +11,7 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +20,7 @@ from flask import Flask, Response, request
 
 from crm_sync.sandbox.apollo.limits import Limits
 from crm_sync.sandbox.apollo.people import LOCKED_MAIL, Catalogue, company_id, person_id, person_index
+from crm_sync.sandbox.wordings import UNKNOWN_KEY
 from crm_sync.sandbox.world import Person, World
 
 API_KEY = "sandbox-apollo-key"
@@ -86,17 +87,6 @@ class Simulator:
         raise ValueError("Apollo's people are the world's own; edit a record of a CRM")
 
 
-def wording(status: int) -> tuple[str, Mapping[str, str], bytes]:
-    """Apollo's own words for an error status (contracts/apollo-payloads/http_errors.json)."""
-    if status == 401:
-        return "text/plain", {}, b"Invalid API key. See the API documentation for how to authenticate."
-    if status == 403:
-        return "application/json", {}, b'{"error": "This API key is not authorized.", "error_code": "API_INACCESSIBLE"}'
-    if status == 429:
-        return "application/json", {}, b'{"message": "The maximum number of api calls allowed is 600 times per hour."}'
-    return "text/plain", {}, b""
-
-
 def create(
     world: World,
     *,
@@ -113,8 +103,9 @@ def create(
     """Return Apollo as a Flask application; `app.extensions["simulator"]` is its Simulator.
 
     `key_in_body`: the older contract, with `api_key` in the body. `scopes`: the endpoint names the key may call, None
-    for all. `variant` "b": missing companies are null entries instead of absent, single misses are null or 404 instead
-    of an empty answer, credits_consumed is not told, a wrong place for the key is a 401, and out of credits is a 422.
+    for all. `variant` "b": missing companies are null entries instead of absent, and a company asked for by two domains
+    counts once as missing; single misses are null or 404 instead of an empty answer, credits_consumed is not told, a
+    wrong place for the key is a 401, and out of credits is a 422.
     """
     if variant not in ("a", "b"):
         raise ValueError('variant is "a" or "b"')
@@ -235,7 +226,7 @@ class _Gate:
                 message = "API key must be passed in the X-Api-Key header for security reasons"
                 raise Refusal(422, {"error": message, "error_code": "INVALID_API_KEY_LOCATION"})
         if given != self._api_key:
-            raise Refusal(401, wording(401)[2], text=True)
+            raise Refusal(401, UNKNOWN_KEY, text=True)
 
     def _content(self, endpoint: str) -> dict[str, Any]:
         raw = request.get_data()
@@ -365,12 +356,16 @@ class _Service:
         organizations: list[Any] = [
             self._catalogue.full(self._world.company(index)) for index in found if self._charge(company_id(index))
         ]
-        missing = len({_key(one) for one in asked}) - len(organizations)
+        distinct = len({_key(one) for one in asked})
+        missing = distinct - len(organizations)
+        if self._variant == "a":
+            # "Inputs that matched nobody", as the page says of people: two domains of one company are both found.
+            bought = {company["id"] for company in organizations}
+            missing = len({_key(one) for one in asked if not self._is_among(bought, one)})
         # The array is an unordered bag (contracts/apollo.md 2.3).
         organizations.sort(key=lambda company: hashlib.md5(company["id"].encode()).digest())  # noqa: S324 - shuffles
         if self._variant == "b":
             organizations += [None] * missing
-        distinct = len({_key(one) for one in asked})
         by_domains = details is None
         return {
             "status": "success",
@@ -395,6 +390,10 @@ class _Service:
         if index is None or not self._world.company(index).known or not self._charge(company_id(index)):
             return {} if self._variant == "a" else {"organization": None}
         return {"organization": self._catalogue.rich(self._world.company(index))}
+
+    def _is_among(self, bought: Container[str], detail: Mapping[str, Any]) -> bool:
+        index = self._company_of(detail)
+        return index is not None and company_id(index) in bought
 
     def _company_of(self, detail: Mapping[str, Any]) -> int | None:
         site = detail.get("domain") or detail.get("website") or ""
@@ -467,4 +466,4 @@ def _json(value: Any, headers: Mapping[str, str]) -> Response:
     return Response(orjson.dumps(value), 200, dict(headers), content_type="application/json")
 
 
-__all__ = ["API_KEY", "Ledger", "Simulator", "create", "person_id", "wording"]
+__all__ = ["API_KEY", "Ledger", "Simulator", "create", "person_id"]
