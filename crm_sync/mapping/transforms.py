@@ -58,8 +58,14 @@ def _title_case(text: str) -> str:
 def _capital(word: str) -> str:
     """A name's article gets its own capital (o'brien -> O'Brien, d’angelo -> D’Angelo), a genitive none (men's)."""
     if len(word) > 3 and word[1] in "'’":
-        return word[0].upper() + word[1] + word[2].upper() + word[3:]
-    return word[0].upper() + word[1:]
+        return _upper(word[0]) + word[1] + _upper(word[2]) + word[3:]
+    return _upper(word[0]) + word[1:]
+
+
+def _upper(letter: str) -> str:
+    """A letter without a capital of its own stays: "ß" would become "SS", and the word one in capitals."""
+    capital = letter.title()
+    return capital if len(capital) == 1 else letter
 
 
 def _https(text: str) -> str:

@@ -56,6 +56,8 @@ def test_every_transform_stands_in_the_table_of_cases() -> None:
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 @given(text=st.one_of(st.text(max_size=40), st.text(alphabet="abAB'’ -,/.:_01\n", max_size=20)))
 @example("l'ß")
+@example("ß00")
+@example("ŉ00")
 @example("a\u0345b")
 @example("http://http://x")
 def test_done_twice_is_done_once(name: str, text: str) -> None:
