@@ -2,6 +2,8 @@
 
 `good`: pages of records, ten people to a call, two hundred (a hundred) records to a write, one Session, an audit row
 per record in SQLite with synchronous=FULL; no budget, no journal, no rate limit, no re-read, no resume.
+`safe`: the good loop that keeps three of our promises in the plainest way: each call is committed as sent before it
+leaves, each raw answer before it is read, and each record is read again just before it is written.
 `naive`: one record at a time, as the libraries' READMEs show it.
 """
 
@@ -11,7 +13,8 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import requests
@@ -40,11 +43,15 @@ class Apollo:
         self.url = os.environ["CRM_SYNC_APOLLO_URL"]
         self.headers = {"x-api-key": os.environ["CRM_SYNC_APOLLO_API_KEY"]}
         self.session: Any = requests.Session() if keep_alive else requests
+        self.journal: Audit | None = None
         if keep_alive:
             self.session.trust_env = False
 
     def bulk(self, people: Sequence[dict[str, str]]) -> list[Any]:
+        call = self.journal.sent(people) if self.journal else 0
         answer = self.session.post(f"{self.url}/people/bulk_match", json={"details": people}, headers=self.headers)
+        if self.journal:
+            self.journal.received(call, answer.content)
         return list(answer.json()["matches"])
 
     def one(self, person: dict[str, str]) -> Any:
@@ -55,11 +62,24 @@ class Audit:
     def __init__(self) -> None:
         self.db = sqlite3.connect("loop.db", isolation_level=None)
         self.db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; DROP TABLE IF EXISTS audit;"
-                              "CREATE TABLE audit (id TEXT, changes TEXT)")  # fmt: skip
+                              "CREATE TABLE audit (id TEXT, changes TEXT);"
+                              "CREATE TABLE calls (id INTEGER PRIMARY KEY, asked TEXT, answer BLOB)")  # fmt: skip
 
     def write(self, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
         self.db.execute("BEGIN IMMEDIATE")
         self.db.executemany("INSERT INTO audit VALUES (?, ?)", [(key, json.dumps(change)) for key, change in rows])
+        self.db.execute("COMMIT")
+
+    def sent(self, people: Sequence[dict[str, str]]) -> int:
+        self.db.execute("BEGIN IMMEDIATE")
+        call = self.db.execute("INSERT INTO calls (asked) VALUES (?)", (json.dumps(people),)).lastrowid
+        self.db.execute("COMMIT")
+        assert call is not None
+        return call
+
+    def received(self, call: int, body: bytes) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.execute("UPDATE calls SET answer = ? WHERE id = ?", (zlib.compress(body, 1), call))
         self.db.execute("COMMIT")
 
 
@@ -120,8 +140,9 @@ def hubspot() -> Any:
     return HubSpot(access_token=os.environ["CRM_SYNC_HUBSPOT_TOKEN"], host=os.environ["CRM_SYNC_HUBSPOT_URL"])
 
 
-def good_salesforce() -> int:
+def good_salesforce(*, safe: bool = False) -> int:
     sf, apollo, audit = salesforce(), Apollo(), Audit()
+    apollo.journal = audit if safe else None
     columns = ", ".join(("Id", "Email", "FirstName", "LastName", *SF_FIELDS))
     missing = " OR ".join(f"{name} = null" for name in SF_FIELDS)
     done, after = 0, ""
@@ -131,8 +152,13 @@ def good_salesforce() -> int:
         if not rows:
             return done
         after = rows[-1]["Id"]
+        found = matched(apollo, rows, lambda r: (r["Email"], r["FirstName"], r["LastName"]))
+        if safe:
+            found = again(list(found), "Id", lambda ids: sf.restful(
+                "composite/sobjects/Contact", method="POST", json={"ids": ids, "fields": ["Id", *SF_FIELDS]}
+            ))  # fmt: skip
         changes = []
-        for row, person in matched(apollo, rows, lambda r: (r["Email"], r["FirstName"], r["LastName"])):
+        for row, person in found:
             values = fill(row, person_values(person, SF_FIELDS, SENIORITY))
             if values:
                 changes.append((row["Id"], values))
@@ -148,8 +174,9 @@ def good_salesforce() -> int:
             return done
 
 
-def good_hubspot() -> int:
+def good_hubspot(*, safe: bool = False) -> int:
     client, apollo, audit = hubspot(), Apollo(), Audit()
+    apollo.journal = audit if safe else None
     search, batch = client.crm.contacts.search_api, client.crm.contacts.batch_api
     done, after = 0, "0"
     names = ["email", "firstname", "lastname", *HS_FIELDS]
@@ -173,8 +200,11 @@ def good_hubspot() -> int:
             return done
         after = rows[-1]["id"]
         records = [{"Id": row["id"], **row["properties"]} for row in rows]
+        found = matched(apollo, records, lambda r: (r["email"], r["firstname"], r["lastname"]))
+        if safe:
+            found = again(list(found), "Id", lambda ids: _hubspot_rows(batch, ids))
         changes = []
-        for row, person in matched(apollo, records, lambda r: (r["email"], r["firstname"], r["lastname"])):
+        for row, person in found:
             values = fill(row, person_values(person, HS_FIELDS, HS_SENIORITY))
             if values:
                 changes.append((row["Id"], values))
@@ -187,6 +217,30 @@ def good_hubspot() -> int:
         done += len(rows)
         if len(rows) < 200:
             return done
+
+
+def _hubspot_rows(batch: Any, ids: Sequence[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for at in range(0, len(ids), 100):
+        body = {"inputs": [{"id": key} for key in ids[at : at + 100]], "properties": list(HS_FIELDS)}
+        answer = json.loads(batch.read(body, _preload_content=False).data)
+        rows += [{"Id": row["id"], **row["properties"]} for row in answer["results"]]
+    return rows
+
+
+def again(
+    found: Sequence[tuple[dict[str, Any], dict[str, Any]]], key: str, read: Callable[[list[str]], list[dict[str, Any]]]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    now = {row[key]: row for row in read([row[key] for row, _ in found])}
+    return ((now[row[key]], person) for row, person in found)
+
+
+def safe_salesforce() -> int:
+    return good_salesforce(safe=True)
+
+
+def safe_hubspot() -> int:
+    return good_hubspot(safe=True)
 
 
 def matched(
