@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from crm_sync.config.model import Config
     from crm_sync.ports import Clock, Crm, Enricher
     from crm_sync.services import Services
+    from crm_sync.store.answers import Answers
     from crm_sync.store.config_versions import ConfigVersions
     from crm_sync.store.engine import Store
+    from crm_sync.store.journal import Journal
     from crm_sync.store.pace import StorePace
     from crm_sync.store.runs import Runs
+    from crm_sync.store.vault import Master, Vault
 
 
 @dataclass
@@ -111,6 +114,35 @@ class App:
         return Store(self.settings.database_url)
 
     @cached_property
+    def vault(self) -> Vault:
+        """What opens the paid answers.
+
+        Raises:
+            ConfigError: CRM_SYNC_SECRET_KEY is missing, too short, or another one than the database was sealed under.
+        """
+        from crm_sync.store.vault import open_vault
+
+        return open_vault(self.store, self.key_ring, now=self.clock.now())
+
+    @property
+    def key_ring(self) -> tuple[Master, ...]:
+        from crm_sync.store.vault import ring_of
+
+        return ring_of(self.settings.secret_key.get_secret_value(), self.store)
+
+    @cached_property
+    def answers(self) -> Answers:
+        from crm_sync.store.answers import Answers
+
+        return Answers(self.store, self.vault)
+
+    @cached_property
+    def journal(self) -> Journal:
+        from crm_sync.store.journal import Journal
+
+        return Journal(self.store, self.vault)
+
+    @cached_property
     def versions(self) -> ConfigVersions:
         from crm_sync.store.config_versions import ConfigVersions
 
@@ -177,7 +209,6 @@ class App:
     def services(self) -> Services:
         """Everything a walk needs, for the applied configuration."""
         from crm_sync.services import Services
-        from crm_sync.store.answers import Answers
 
         config, number = self.applied()
         return Services(
@@ -186,7 +217,8 @@ class App:
             crm=lambda name: self.crm(name, config.crms[name].type),
             enricher=lambda: self.enricher,
             runs=self.runs,
-            answers=Answers(self.store),
+            answers=self.answers,
+            journal=self.journal,
             clock=self.clock,
         )
 

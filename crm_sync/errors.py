@@ -78,6 +78,10 @@ class ContractError(ProviderError):
     """The neighbour broke its own format, where no credit is at stake."""
 
 
+class BudgetError(CrmSyncError):
+    """A limit of ours was met: the run stops, and the next one goes on where it stopped. Exit code 4."""
+
+
 class BusyError(CrmSyncError):
     """Somebody else is doing it right now; wait for the end, or find out why it hangs."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Protocol
 
 from crm_sync.domain.changes import WriteOutcome
@@ -135,9 +136,20 @@ class Enricher(Protocol):
 
     per_call: int
 
-    def ask(self, purpose: Purpose, keys: Sequence[MatchKeys]) -> RawAnswer:
+    def endpoint(self, purpose: Purpose, *, single: bool) -> str:
+        """What the call is named by, in the ledger and in the enricher's own statistics."""
+        ...
+
+    def most(self, purpose: Purpose) -> Decimal:
+        """The credits that one record of a call may cost at worst; what a budget reserves."""
+        ...
+
+    def ask(self, purpose: Purpose, keys: Sequence[MatchKeys], *, leaving: Callable[[], None]) -> RawAnswer:
         """One paid call for 1 to `per_call` MatchKeys. Waits for the pace; a 429 is waited out for all workers and
         sent again, since Apollo charged nothing.
+
+        `leaving` is called after the last wait and before the first byte leaves, for each sending; what it raises is
+        raised, and nothing has left.
 
         Raises:
             RefusedError: 400 or 422; nothing charged; one of the keys may be at fault.
@@ -148,7 +160,7 @@ class Enricher(Protocol):
         """
         ...
 
-    def ask_one(self, purpose: Purpose, keys: MatchKeys) -> RawAnswer:
+    def ask_one(self, purpose: Purpose, keys: MatchKeys, *, leaving: Callable[[], None]) -> RawAnswer:
         """The single-record endpoint, for what a bulk answer left open. Same price, same errors."""
         ...
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from crm_sync.config.model import Config
 from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.store.answers import Answers
+from crm_sync.store.journal import Journal
 from crm_sync.store.runs import Runs
 
 
@@ -21,4 +22,5 @@ class Services:
     enricher: Callable[[], Enricher]
     runs: Runs
     answers: Answers
+    journal: Journal
     clock: Clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -46,6 +46,10 @@ _BALANCE_EVERY_S = 60.0
 
 _USAGE = "/usage_stats/api_usage_stats"
 _CREDITS = "/usage_stats/credit_usage_stats"
+
+
+def _nothing() -> None:
+    """What precedes a call that costs nothing."""
 
 
 class ApolloEnricher:
@@ -98,20 +102,27 @@ class ApolloEnricher:
 
     # --- paid ---
 
-    def ask(self, purpose: Purpose, keys: Sequence[MatchKeys]) -> RawAnswer:
+    def endpoint(self, purpose: Purpose, *, single: bool) -> str:
+        return (wire.SINGLE if single else wire.BULK)[purpose]
+
+    def most(self, purpose: Purpose) -> Decimal:  # noqa: ARG002
+        """One credit, for a person and for a company (contracts/apollo.md 5, 2026-10)."""
+        return Decimal(1)
+
+    def ask(self, purpose: Purpose, keys: Sequence[MatchKeys], *, leaving: Callable[[], None]) -> RawAnswer:
         if not 1 <= len(keys) <= self.per_call:
             raise ValueError(f"one call asks for 1 to {self.per_call}, not {len(keys)}")
         self._check_flood()
         question = wire.bulk_question(purpose, keys, key_in_body=self._key_in_body)
-        return self._pay(purpose, question, single=False)
+        return self._pay(purpose, question, leaving, single=False)
 
-    def ask_one(self, purpose: Purpose, keys: MatchKeys) -> RawAnswer:
+    def ask_one(self, purpose: Purpose, keys: MatchKeys, *, leaving: Callable[[], None]) -> RawAnswer:
         self._check_flood()
         question = wire.single_question(purpose, keys, key_in_body=self._key_in_body)
-        return self._pay(purpose, question, single=True)
+        return self._pay(purpose, question, leaving, single=True)
 
-    def _pay(self, purpose: Purpose, question: Question, *, single: bool) -> RawAnswer:
-        response = self._send_paced(question)
+    def _pay(self, purpose: Purpose, question: Question, leaving: Callable[[], None], *, single: bool) -> RawAnswer:
+        response = self._send_paced(question, leaving)
         body, status = response.content, response.status_code
         if single and status == 404 and not body.lstrip().startswith(b"<"):
             # How the single endpoints may say "nobody" (contracts/apollo.md 2.2, 2026-10); kept in their other way
@@ -138,12 +149,12 @@ class ApolloEnricher:
         self._keep(body, tree)
         return answer
 
-    def _send_paced(self, question: Question) -> requests.Response:
+    def _send_paced(self, question: Question, leaving: Callable[[], None] = _nothing) -> requests.Response:
         """One answer that is not a 429, or the error that says whether money may have moved."""
         endpoint = question.endpoint
         for waits in range(_MOST_WAITS + 1):
             response = retry(
-                lambda: self._send_once(question), harmless=False, clock=self._clock, tries=3, total_s=30.0
+                lambda: self._send_once(question, leaving), harmless=False, clock=self._clock, tries=3, total_s=30.0
             )
             if response.status_code != 429:
                 return response
@@ -170,10 +181,11 @@ class ApolloEnricher:
             retry_after_s=wait,
         )
 
-    def _send_once(self, question: Question) -> requests.Response:
+    def _send_once(self, question: Question, leaving: Callable[[], None]) -> requests.Response:
         endpoint = question.endpoint
         ticket = self._pace.acquire(endpoint)
         try:
+            leaving()
             response = self._session.request(question.method, question.target, data=question.body)
         except UnsentError as error:
             raise UnsentError(f"{error}. Nothing was charged", provider=PROVIDER, operation=endpoint) from error

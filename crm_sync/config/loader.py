@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,13 +15,17 @@ from typing import Any
 from crm_sync.config.apollo_attributes import AttributeKind, find, vocabulary
 from crm_sync.config.model import (
     Band,
+    Budget,
     Choose,
     Config,
     CrmConfig,
     FieldMapping,
+    Keep,
     Match,
     ParentMapping,
     SendKey,
+    Stamps,
+    Suppress,
     Sync,
 )
 from crm_sync.config.problems import InvalidConfigError, Path, Problem, Severity, did_you_mean, shown
@@ -168,9 +173,27 @@ class _Reader:
             syncs=syncs,
             workers=values.get("apollo", {}).get("workers", 4),
             placeholders=values.get("placeholders", ()),
+            budget=_budget(values.get("budget", {})),
+            suppress=Suppress(**values.get("suppress", {})),
+            stamps=Stamps(**values.get("stamps", {})),
+            keep=self._keep(("keep",), values.get("keep", {}), syncs.values()),
             warnings=tuple(str(p) for p in self.problems if p.severity is Severity.WARNING),
             files=self._files,
         )
+
+    def _keep(self, at: Path, values: Mapping[str, Any], syncs: Iterable[Sync]) -> Keep:
+        """Answers must outlive the windows in which they are used: a purged one would be bought again."""
+        keep = Keep(**values)
+        windows = {sync.name: sync.choose.or_older_than for sync in syncs if sync.choose.or_older_than is not None}
+        longest = max(windows, key=lambda name: windows[name], default="")
+        if longest and windows[longest] > keep.answers:
+            self._error(
+                (*at, "answers") if "answers" in values else at,
+                f"answers would be thrown away before the refresh window of {shown(longest)} "
+                f"({windows[longest].days}d) ends, and bought again.",
+                f"Write at least {windows[longest].days}d.",
+            )
+        return keep
 
     # --- syncs ---
 
@@ -495,6 +518,14 @@ class _Reader:
                     f"numbers between {one.high:g} and {other.low:g} are in no band and stay without a value.",
                 )
         return tuple(bands)
+
+
+def _budget(values: Mapping[str, Any]) -> Budget:
+    limits = {name: value for name, value in values.items() if name != "in_doubt"}
+    in_doubt = values.get("in_doubt", "hold")
+    if isinstance(in_doubt, dict):
+        return Budget(**limits, in_doubt="retry", retry_up_to=in_doubt.get("retry_up_to", Decimal(0)))
+    return Budget(**limits, in_doubt=in_doubt)
 
 
 def _vocabulary(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
+from crm_sync.config.expressions import Condition
 from crm_sync.domain.changes import WriteRule
 
 
@@ -108,6 +110,52 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits in credits; None is no limit. Days and months are those of the configuration's time zone.
+
+    `in_doubt`: "hold" | "abandon" | "retry", with `retry_up_to` credits a day at worst cost.
+    """
+
+    per_run: Decimal | None = None
+    per_day: Decimal | None = None
+    per_month: Decimal | None = None
+    phones_per_month: Decimal | None = None
+    at_limit: str = "pause"  # "pause" | "fail"
+    in_doubt: str = "hold"
+    retry_up_to: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppress:
+    """Whom to leave alone. `lists` are file names; their content is kept only as keyed digests, never here.
+
+    `when`: a record for which all conditions of one entry hold is left alone; their paths are CRM fields.
+    """
+
+    lists: tuple[str, ...] = ()
+    when: tuple[tuple[Condition, ...], ...] = ()
+    email_domains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamps:
+    """CRM fields that tell on the record itself when and how it was enriched; "" is none."""
+
+    enriched_at: str = ""
+    status: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """How long things are kept before the purge takes them."""
+
+    answers: timedelta = timedelta(days=180)
+    run_details: timedelta = timedelta(days=90)
+    undo: timedelta = timedelta(days=60)
+    deliveries: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration. `text` are the bytes it was read from."""
 
@@ -117,6 +165,10 @@ class Config:
     syncs: Mapping[str, Sync]
     workers: int = 4
     placeholders: tuple[str, ...] = ()
+    budget: Budget = Budget()
+    suppress: Suppress = Suppress()
+    stamps: Stamps = Stamps()
+    keep: Keep = Keep()
     warnings: tuple[str, ...] = field(default=())
     #: The picklist files it names, as read: they belong to the configuration as much as its text does.
     files: Mapping[str, bytes] = field(default_factory=dict)

@@ -425,6 +425,13 @@ def _when(text: str) -> str:
     return text
 
 
+def _opt_out(text: str) -> tuple[expressions.Condition, ...]:
+    conditions = expressions.parse_when(text)
+    for condition in conditions:
+        expressions.field_name(condition.path)
+    return conditions
+
+
 def _template(text: str) -> str:
     for part in expressions.parse_template(text):
         if part.path:
@@ -483,6 +490,7 @@ PERCENTAGE = Text(wanted="a percentage such as 5%", parse=expressions.percentage
 CREDITS = Text(wanted="a number of credits", parse=expressions.amount)
 ATTRIBUTE = Text(wanted="an Apollo attribute such as person.title", parse=_apollo_path)
 CONDITION = Text(wanted="a condition such as person.email_status = verified", parse=_when)
+OPT_OUT = Text(wanted="a condition such as HasOptedOutOfEmail = true", parse=_opt_out)
 
 # --- the whole file ---------------------------------------------------------------------------------------------
 
@@ -703,7 +711,7 @@ SCHEMA = Group(
                 what="whom to leave alone",
                 known={
                     "lists": Key(shape=ListOf(item=Text(wanted="file names", parse=_relative_file), or_one=True)),
-                    "when": Key(shape=ListOf(item=Text(wanted="conditions of the CRM"), or_one=True)),
+                    "when": Key(shape=ListOf(item=OPT_OUT, or_one=True)),
                     "email_domains": Key(shape=ListOf(item=Text(wanted="domains", parse=_domain), or_one=True)),
                 },
             )
@@ -791,11 +799,7 @@ _IGNORE = NotYet(part=3, what="ignoring small changes")
 #: is ever silently ignored.
 NOT_YET: Mapping[str, NotYet] = {
     "crms.*.write": NotYet(part=3, what="the way of writing", refused=("strict", "fast", "bulk")),
-    "budget": NotYet(part=2, what="spending limits"),
-    "suppress": NotYet(part=2, what="suppression"),
-    "stamps": NotYet(part=2, what="stamping records"),
     "alerts": NotYet(part=5, what="alerts"),
-    "keep": NotYet(part=2, what="retention"),
     "syncs.*.schedule": NotYet(part=5, what="running on a schedule"),
     "syncs.*.match.trust_when": NotYet(part=3, what="trust rules"),
     "syncs.*.match.otherwise": NotYet(part=3, what="trust rules"),

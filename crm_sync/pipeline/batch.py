@@ -19,8 +19,8 @@ class Batch:
 class Desk:
     """Where due records wait for their answer, by key. Thread-safe.
 
-    A key is open from the moment it is taken until `answered`, and remembered as asked for the rest of the run, so
-    that a record whose page was looked up before the answer came is not bought a second time.
+    A key is open from the moment it is taken until `answered`. One that comes back later, because its page was looked
+    up before the answer was there, is held by the journal's guard and served from the store.
     """
 
     def __init__(self, per_call: int) -> None:
@@ -28,12 +28,6 @@ class Desk:
         self._lock = threading.Lock()
         self._filling: list[MatchKeys] = []
         self._waiting: dict[str, list[Due]] = {}
-        self._asked: set[int] = set()
-
-    def was_asked(self, key: str) -> bool:
-        """Whether this run asked for the key and has its answer: look it up in the store again."""
-        with self._lock:
-            return key not in self._waiting and hash(key) in self._asked
 
     def take(self, due: Due) -> Batch | None:
         """Let a record wait; returns a batch when this one filled it."""
@@ -55,7 +49,6 @@ class Desk:
     def answered(self, key: str) -> list[Due]:
         """All records that wait for this key; it is closed now."""
         with self._lock:
-            self._asked.add(hash(key))
             return self._waiting.pop(key, [])
 
     def _close(self) -> Batch:

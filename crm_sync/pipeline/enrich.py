@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, RawAnswer, Reading, Verdict
 from crm_sync.domain.runs import RecordOutcome
-from crm_sync.errors import ContractError, DoubtError, ProviderError, RefusedError, TransientError
+from crm_sync.errors import BudgetError, ContractError, DoubtError, ProviderError, RefusedError, TransientError
 from crm_sync.mapping.match_keys import registrable_domain
 from crm_sync.pipeline.batch import Desk
+from crm_sync.pipeline.budget import day_of, room
 from crm_sync.pipeline.walk import Answered, Due, Walk
-from crm_sync.store.answers import IN_DOUBT, Expansion, NewAnswer, StoredAnswer, StoredBatch
+from crm_sync.store.answers import StoredAnswer, StoredBatch
+from crm_sync.store.journal import ABANDONED, ASKED, GUARDING, IN_DOUBT, Expansion, Intent, NewAnswer, Plan
 
 #: After so many lost answers in a row a run stops: each holds up to ten people in doubt.
 DOUBTS_IN_A_ROW = 3
@@ -21,6 +23,20 @@ DOUBTS_IN_A_ROW = 3
 REFUSED_ALONE = 3
 #: Index so many answers in one commit.
 _EXPAND_AT = 16
+
+#: Verdicts that answer a record without any value.
+_PLAIN = {
+    Verdict.NO_MATCH.value: (RecordOutcome.NO_MATCH, "Apollo knows nobody by these keys"),
+    ABANDONED: (RecordOutcome.SKIPPED, "its call was in doubt and was given up; it waits like somebody not found"),
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Bought:
+    """What one paid call brought: finished records, and keys to ask for again (by the single endpoint where True)."""
+
+    answered: list[Answered] = field(default_factory=list)
+    again: list[tuple[Sequence[MatchKeys], bool]] = field(default_factory=list)
 
 
 class EnrichRoom:
@@ -30,6 +46,9 @@ class EnrichRoom:
         self._walk = walk
         self._desk = desk
         self._lock = threading.Lock()
+        self._calls = threading.Condition()
+        self._out = 0
+        self._settlements = 0
         self._expansions: list[Expansion] = []
         self._employers: set[int] = set()
         self._doubts_in_a_row = 0
@@ -48,8 +67,9 @@ class EnrichRoom:
             answer = stored.get(item.keys.key)
             if answer is None or not self._fresh(answer):
                 open_.append(item)
-            elif answer.verdict == Verdict.NO_MATCH.value:
-                served.append(self._no_match(item, answer.batch_id))
+            elif answer.verdict in _PLAIN:
+                outcome, reason = _PLAIN[answer.verdict]
+                served.append(Answered(due=item, outcome=outcome, reason=reason, batch_id=answer.batch_id))
             else:
                 hits.append((item, answer))
         batches = walk.answers.load(answer.batch_id for _, answer in hits)
@@ -64,15 +84,10 @@ class EnrichRoom:
                 served.append(_answered(item, enrichment, answer.batch_id))
         return served, open_
 
-    def known_since(self, key: str) -> dict[str, StoredAnswer]:
-        """What this run itself has bought for a key meanwhile."""
-        self.flush()
-        return self._walk.answers.look_up(self._walk.purpose, [key])
-
     def _fresh(self, answer: StoredAnswer) -> bool:
-        if answer.verdict == IN_DOUBT:
+        if answer.verdict in GUARDING:
             return False
-        since = self._walk.no_match_since if answer.verdict == Verdict.NO_MATCH.value else self._walk.fresh_since
+        since = self._walk.no_match_since if answer.verdict in _PLAIN else self._walk.fresh_since
         return answer.obtained_at >= since
 
     def _read_again(self, batch: StoredBatch | None) -> Reading | None:
@@ -99,38 +114,126 @@ class EnrichRoom:
 
         Raises:
             ProviderError: nothing was charged and asking on makes no sense now; the keys are still waiting.
+            StoreError: nothing can be journaled, so nothing may be spent.
         """
         walk = self._walk
-        batch_id = walk.answers.sent(
-            walk.run_id, walk.sync.name, walk.purpose, keys, single=single, now=walk.clock.now()
-        )
+        answered: list[Answered] = []
+        while keys:
+            if walk.free:
+                return [*answered, *self.give_up(keys, "only stored answers are used")]
+            settlements = self._settlements
+            plan, bought = self._plan_and_buy(tuple(keys), single=single)
+            if plan.cancelled:
+                walk.stop.raise_("cancelled by crm-sync cancel")
+                return [*answered, *self.give_up(keys, walk.stop.reason)]
+            answered += bought.answered
+            answered += self._held(plan.held)
+            for part, alone in bought.again:
+                answered += self._ask_or_give_up(part, single=alone)
+            keys = plan.left
+            if keys and not plan.taken and not self._more_room(settlements):
+                message = (
+                    f"{plan.room.limit} is used up; a later run goes on from here. `crm-sync credits` shows what was "
+                    "spent"
+                )
+                walk.stop.raise_(message, BudgetError(message))
+            if keys and walk.stop:
+                return [*answered, *self.give_up(keys, walk.stop.reason)]
+        return answered
+
+    def _plan_and_buy(self, keys: tuple[MatchKeys, ...], *, single: bool) -> tuple[Plan, _Bought]:
+        """From the reservation to the end of its call this thread counts as out, see `_more_room`."""
+        with self._calls:
+            self._out += 1
         try:
-            raw = self._call(keys, single=single)
+            plan = self._plan(keys, single=single)
+            return plan, self._buy(plan.batch_id, plan.taken, single=single) if plan.taken else _Bought()
+        finally:
+            with self._calls:
+                self._out -= 1
+                self._calls.notify_all()
+
+    def _plan(self, keys: tuple[MatchKeys, ...], *, single: bool) -> Plan:
+        walk = self._walk
+        now = walk.clock.now()
+        intent = Intent(
+            run_id=walk.run_id,
+            sync=walk.sync.name,
+            purpose=walk.purpose,
+            keys=keys,
+            single=single,
+            endpoint=walk.enricher.endpoint(walk.purpose, single=single),
+            most=walk.enricher.most(walk.purpose),
+            day=day_of(now, walk.timezone),
+            fresh_since=walk.fresh_since,
+            no_match_since=walk.no_match_since,
+        )
+        return walk.journal.plan(intent, lambda spent: room(walk.budget, spent, max_credits=walk.max_credits), now=now)
+
+    def _more_room(self, settlements: int) -> bool:
+        """Whether to look at the budget again: a call costs less than was reserved for it, once it is settled.
+
+        `settlements`: how many there had been when there was no room.
+        """
+        self.flush()
+        with self._calls:
+            self._calls.wait_for(lambda: self._settlements != settlements or self._out == 0)
+        self.flush()
+        return self._settlements != settlements
+
+    def _held(self, keys: Sequence[MatchKeys]) -> list[Answered]:
+        """Keys that have been answered since their page was read, or that somebody else is asking for."""
+        if not keys:
+            return []
+        self.flush()
+        walk = self._walk
+        stored = walk.answers.look_up(walk.purpose, [key.key for key in keys])
+        waiting = [due for key in keys for due in self._desk.answered(key.key)]
+        served, open_ = self.serve(waiting, stored)
+        return served + [
+            Answered(
+                due=due,
+                outcome=RecordOutcome.SKIPPED,
+                reason=_why_held(stored.get(due.keys.key)),
+                reached=False,
+            )
+            for due in open_
+        ]
+
+    def _buy(self, batch_id: int, keys: Sequence[MatchKeys], *, single: bool) -> _Bought:
+        walk = self._walk
+        try:
+            raw = self._call(batch_id, keys, single=single)
         except RefusedError as error:
-            walk.answers.not_charged(batch_id, "refused", str(error), now=walk.clock.now())
+            walk.journal.not_charged(batch_id, "refused", str(error), now=walk.clock.now())
             return self._bisect(keys, error, single=single)
         except DoubtError as error:
             return self._doubt(batch_id, keys, error.body, str(error))
         except TransientError as error:
-            walk.answers.not_charged(batch_id, "unsent", str(error), now=walk.clock.now())
+            walk.journal.not_charged(batch_id, "unsent", str(error), now=walk.clock.now())
             raise
         except ProviderError as error:
-            walk.answers.not_charged(batch_id, "refused", str(error), now=walk.clock.now())
+            walk.journal.not_charged(batch_id, "refused", str(error), now=walk.clock.now())
             raise
-        walk.answers.received(batch_id, raw, now=walk.clock.now())
+        walk.journal.received(batch_id, raw, now=walk.clock.now())
         return self._expand(batch_id, keys, raw, single=single)
 
-    def _call(self, keys: Sequence[MatchKeys], *, single: bool) -> RawAnswer:
-        if single:
-            return self._walk.enricher.ask_one(self._walk.purpose, keys[0])
-        return self._walk.enricher.ask(self._walk.purpose, keys)
+    def _call(self, batch_id: int, keys: Sequence[MatchKeys], *, single: bool) -> RawAnswer:
+        walk = self._walk
 
-    def _bisect(self, keys: Sequence[MatchKeys], error: RefusedError, *, single: bool) -> list[Answered]:
+        def leaving() -> None:
+            walk.journal.sent(batch_id, now=walk.clock.now())
+
+        if single:
+            return walk.enricher.ask_one(walk.purpose, keys[0], leaving=leaving)
+        return walk.enricher.ask(walk.purpose, keys, leaving=leaving)
+
+    def _bisect(self, keys: Sequence[MatchKeys], error: RefusedError, *, single: bool) -> _Bought:
         """A refused call is halved until the bad record stands alone (contracts/apollo.md 4, 422)."""
         if len(keys) == 1:
-            return self._refused(keys, error)
+            return _Bought(answered=self._refused(keys, error))
         half = len(keys) // 2
-        return [*self._ask_or_give_up(keys[:half], single=single), *self._ask_or_give_up(keys[half:], single=single)]
+        return _Bought(again=[(keys[:half], single), (keys[half:], single)])
 
     def _refused(self, keys: Sequence[MatchKeys], error: RefusedError) -> list[Answered]:
         """One key that Apollo refuses alone: the record's fault where Apollo takes others, else asked again later."""
@@ -153,9 +256,9 @@ class EnrichRoom:
             self._walk.stop.raise_(str(error), error)
             return self.give_up(keys, str(error))
 
-    def _doubt(self, batch_id: int, keys: Sequence[MatchKeys], body: bytes, error: str) -> list[Answered]:
+    def _doubt(self, batch_id: int, keys: Sequence[MatchKeys], body: bytes, error: str) -> _Bought:
         walk = self._walk
-        walk.answers.in_doubt(batch_id, walk.purpose, keys, body, error, now=walk.clock.now())
+        walk.journal.in_doubt(batch_id, body, error, now=walk.clock.now())
         with self._lock:
             self._doubts_in_a_row += 1
             too_many = self._doubts_in_a_row >= DOUBTS_IN_A_ROW
@@ -165,9 +268,9 @@ class EnrichRoom:
                 f"in doubt small. The last one: {error}"
             )
             walk.stop.raise_(message, TransientError(message, provider="apollo", operation="ask"))
-        return self._close(keys, batch_id, outcome=RecordOutcome.IN_DOUBT, reason=error)
+        return _Bought(answered=self._close(keys, batch_id, outcome=RecordOutcome.IN_DOUBT, reason=error))
 
-    def _expand(self, batch_id: int, keys: Sequence[MatchKeys], raw: RawAnswer, *, single: bool) -> list[Answered]:
+    def _expand(self, batch_id: int, keys: Sequence[MatchKeys], raw: RawAnswer, *, single: bool) -> _Bought:
         walk = self._walk
         try:
             reading = walk.enricher.read(walk.purpose, keys, raw.body)
@@ -176,15 +279,18 @@ class EnrichRoom:
         with self._lock:
             self._doubts_in_a_row = 0
             self._accepted = True
-        self._keep(expansion_of(batch_id, walk.purpose, keys, reading, raw.credits, single=single))
-        answered: list[Answered] = []
+        expansion = expansion_of(batch_id, walk.purpose, keys, reading, raw.credits, single=single)
+        self._keep(expansion)
+        if expansion.open:
+            self.flush()  # their guard is released, so that they can be asked singly
+        bought = _Bought()
         for key, enrichment in zip(keys, reading.enrichments, strict=True):
             if enrichment is None:
                 # A bulk answer left it open (contracts/apollo.md 2.3: companies come unordered, some not at all).
-                answered += self._ask_or_give_up([key], single=True)
+                bought.again.append(([key], True))
             else:
-                answered += [_answered(due, enrichment, batch_id) for due in self._desk.answered(key.key)]
-        return answered
+                bought.answered += [_answered(due, enrichment, batch_id) for due in self._desk.answered(key.key)]
+        return bought
 
     def _close(
         self,
@@ -223,16 +329,24 @@ class EnrichRoom:
         return not known
 
     def flush(self) -> None:
-        """Index what was answered. A crash before it costs nothing: the raw bytes are stored, see `recover`."""
+        """Index and settle what was answered. A crash before it costs nothing: the raw bytes are stored, see
+        `recover`."""
         with self._lock:
             waiting, self._expansions = self._expansions, []
             if waiting:
-                self._walk.answers.expand(waiting, now=self._walk.clock.now())
+                self._walk.journal.expand(waiting, now=self._walk.clock.now())
+        if waiting:
+            with self._calls:
+                self._settlements += 1
+                self._calls.notify_all()
 
-    def _no_match(self, due: Due, batch_id: int | None) -> Answered:
-        return Answered(
-            due=due, outcome=RecordOutcome.NO_MATCH, reason="Apollo knows nobody by these keys", batch_id=batch_id
-        )
+
+def _why_held(answer: StoredAnswer | None) -> str:
+    if answer is not None and answer.verdict == IN_DOUBT:
+        return "in doubt: an earlier call may have been charged; `crm-sync doubt list` shows it"
+    if answer is not None and answer.verdict == ASKED:
+        return "another run is asking Apollo for the same; the next run uses its answer"
+    return "its stored answer cannot be used here, and is too fresh to be bought again"
 
 
 def _answered(due: Due, enrichment: Enrichment, batch_id: int) -> Answered:
@@ -267,8 +381,10 @@ def expansion_of(
     source = "single" if single else "bulk"
     rows: list[NewAnswer] = []
     found = 0
+    left_open: list[MatchKeys] = []
     for position, (key, enrichment) in enumerate(zip(keys, reading.enrichments, strict=True)):
         if enrichment is None:
+            left_open.append(key)
             continue
         rows.append(
             NewAnswer(purpose=purpose, key=key.key, verdict=enrichment.verdict, source=source, position=position)
@@ -289,4 +405,4 @@ def expansion_of(
                 )
     # Companies' answers tell no cost: one credit each that was found (contracts/apollo.md 5).
     charged = None if credits_told is not None else Decimal(found)
-    return Expansion(batch_id=batch_id, rows=tuple(rows), credits_charged=charged)
+    return Expansion(batch_id=batch_id, rows=tuple(rows), open=tuple(left_open), credits_charged=charged)

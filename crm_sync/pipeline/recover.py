@@ -12,7 +12,7 @@ from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
 from crm_sync.errors import ContractError
 from crm_sync.pipeline.enrich import expansion_of
 from crm_sync.services import Services
-from crm_sync.store.answers import Expansion
+from crm_sync.store.journal import Expansion
 from crm_sync.store.runs import WRITING
 
 #: A run on another machine is dead after so long without a sign of life; longer than any call of ours may take.
@@ -45,25 +45,25 @@ def _alive(owner: str, alive_at: datetime, now: datetime) -> bool:
 
 
 def _recover_calls(run: SyncRun, services: Services) -> None:
+    """Planned: certainly nothing left. Sent: nobody knows. Received: the answer is there, and is read."""
     now = services.clock.now()
+    journal = services.journal
     expansions: list[Expansion] = []
-    for batch_id, state in services.answers.unfinished(run.id):
-        purpose, keys, single = services.answers.asked(batch_id)
-        if state == "sent":
-            reason = "the process ended while Apollo was being asked"
-            services.answers.in_doubt(batch_id, purpose, keys, b"", reason, now=now)
+    for call in journal.unfinished(run.id):
+        if call.state == "planned":
+            journal.not_charged(call.id, "unsent", "the process ended before it was sent", now=now)
             continue
-        stored = services.answers.load([batch_id])[batch_id]
+        if call.state == "sent":
+            journal.in_doubt(call.id, b"", "the process ended while Apollo was being asked", now=now)
+            continue
         try:
-            reading = services.enricher().read(purpose, keys, stored.body)
+            reading = services.enricher().read(call.purpose, call.keys, call.body)
         except ContractError as error:
-            services.answers.in_doubt(batch_id, purpose, keys, stored.body, str(error), now=now)
+            journal.in_doubt(call.id, call.body, str(error), now=now)
             continue
-        expansions.append(
-            expansion_of(batch_id, purpose, keys, reading, services.answers.credits_told(batch_id), single=single)
-        )
+        expansions.append(expansion_of(call.id, call.purpose, call.keys, reading, call.credits, single=call.single))
     if expansions:
-        services.answers.expand(expansions, now=now)
+        journal.expand(expansions, now=now)
 
 
 def _close(run: SyncRun, services: Services) -> SyncRun:
@@ -84,7 +84,7 @@ def _close(run: SyncRun, services: Services) -> SyncRun:
         reason="its process ended before the run did; what was paid for is kept and the next run goes on",
         finished_at=now,
         counts=counts,
-        credits=services.answers.spent(run.id),
+        credits=services.journal.spent(run.id),
     )
     services.runs.save(closed, now=now)
     return closed

@@ -13,13 +13,13 @@ from decimal import Decimal
 
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
-from crm_sync.errors import BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
+from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
 from crm_sync.mapping.blanks import lacking
 from crm_sync.mapping.match_keys import registrable_domain
 from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.recover import recover
 from crm_sync.pipeline.stages import Stages
-from crm_sync.pipeline.walk import Answered, Stop, Walk, prepare
+from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.write import Candidate, Settled, write_candidates
 from crm_sync.services import Services
 
@@ -45,6 +45,7 @@ def run_sync(
     kind: RunKind,
     trigger: str,
     limit: int | None = None,
+    spending: Spending = AS_BUDGETED,
     stop: Stop | None = None,
     watch: Callable[[Progress], None] | None = None,
 ) -> SyncRun:
@@ -75,7 +76,9 @@ def run_sync(
     )
     services.runs.open(run, owner=owner())
     try:
-        walk = prepare(sync, services, run_id=run.id, kind=kind, limit=limit, crm=crm, enricher=enricher)
+        walk = prepare(
+            sync, services, run_id=run.id, kind=kind, limit=limit, spending=spending, crm=crm, enricher=enricher
+        )
         if stop is not None:
             walk.stop = stop
         ended = _walk(walk, run, services, watch)
@@ -129,7 +132,7 @@ def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts
     total = expected[0] if expected else None
     if walk.at_most is not None:
         total = walk.at_most if total is None else min(total, walk.at_most)
-    return Progress(done=desk.taken, expected=total, counts=counts, credits=walk.answers.spent(walk.run_id))
+    return Progress(done=desk.taken, expected=total, counts=counts, credits=walk.journal.spent(walk.run_id))
 
 
 def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
@@ -140,6 +143,9 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
     if stop:
         if stop.error is None:
             return RunStatus.CANCELLED, stop.reason
+        if isinstance(stop.error, BudgetError):
+            status = RunStatus.FAILED if walk.budget.at_limit == "fail" else RunStatus.STOPPED_AT_BUDGET
+            return status, stop.reason
         nothing_done = counts.selected == counts.skipped
         if nothing_done or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
             return RunStatus.FAILED, stop.reason
@@ -166,7 +172,7 @@ def _end(run: SyncRun, services: Services, status: RunStatus, reason: str) -> Sy
         status=status,
         reason=reason,
         finished_at=services.clock.now(),
-        credits=services.answers.spent(run.id),
+        credits=services.journal.spent(run.id),
     )
 
 

@@ -11,7 +11,8 @@ from crm_sync.domain.runs import RecordOutcome
 from crm_sync.mapping.blanks import lacking
 from crm_sync.pipeline.walk import Due, Walk, seen
 from crm_sync.ports import Selection
-from crm_sync.store.answers import IN_DOUBT, StoredAnswer
+from crm_sync.store.answers import StoredAnswer
+from crm_sync.store.journal import IN_DOUBT
 from crm_sync.store.runs import SETTLED, RecordState
 
 #: Refreshed records are looked up by id this many at a time (one HubSpot search takes 100 values).

@@ -96,12 +96,6 @@ class Stages:
         if weak or served:
             self._put([*weak, *served])
         for due in open_:
-            if self._desk.was_asked(due.keys.key):
-                again, still_open = self._room.serve([due], self._room.known_since(due.keys.key))
-                if again:
-                    self._put(again)
-                if not still_open:
-                    continue
             self._give(self._desk.take(due))
 
     def _give(self, batch: Batch | None) -> None:

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 
-from crm_sync.config.model import FieldMapping, Match, Sync
+from crm_sync.config.model import Budget, FieldMapping, Match, Sync
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose
 from crm_sync.domain.records import ObjectSchema, Record, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
@@ -18,6 +19,7 @@ from crm_sync.mapping.match_keys import compile_keys
 from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.services import Services
 from crm_sync.store.answers import Answers
+from crm_sync.store.journal import Journal
 from crm_sync.store.runs import Runs
 
 #: How long an answer serves when the sync sets no refresh window of its own.
@@ -44,6 +46,17 @@ class Stop:
 
     def __bool__(self) -> bool:
         return self._event.is_set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """How much this run may spend beside the budget: `max_credits` at most; `free`: stored answers only."""
+
+    max_credits: Decimal | None = None
+    free: bool = False
+
+
+AS_BUDGETED = Spending()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +105,12 @@ class Walk:
     enricher: Enricher
     runs: Runs
     answers: Answers
+    journal: Journal
+    budget: Budget
+    timezone: str
+    max_credits: Decimal | None
+    #: Stored answers only: nothing is asked for.
+    free: bool
     clock: Clock
     keys_of: Callable[[Mapping[str, Value]], MatchKeys]
     match: Match
@@ -114,7 +133,15 @@ class Walk:
 
 
 def prepare(
-    sync: Sync, services: Services, *, run_id: str, kind: RunKind, limit: int | None, crm: Crm, enricher: Enricher
+    sync: Sync,
+    services: Services,
+    *,
+    run_id: str,
+    kind: RunKind,
+    limit: int | None,
+    spending: Spending,
+    crm: Crm,
+    enricher: Enricher,
 ) -> Walk:
     """Compile a sync against the live schema.
 
@@ -138,6 +165,11 @@ def prepare(
         enricher=enricher,
         runs=services.runs,
         answers=services.answers,
+        journal=services.journal,
+        budget=config.budget,
+        timezone=config.timezone,
+        max_credits=spending.max_credits,
+        free=spending.free,
         clock=services.clock,
         keys_of=compile_keys(sync.match, purpose, placeholders=config.placeholders),
         match=sync.match,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
@@ -16,8 +16,24 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 
 from crm_sync.errors import ConfigError, StoreError
 
+T = TypeVar("T")
+
 #: The schema this code was written for: the newest file in migrations/versions.
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
+#: A schema that was never released; its answers were not encrypted.
+_BEFORE_RELEASE = "0001"
+
+
+class _Job:
+    """What one thread wants to commit together with others."""
+
+    __slots__ = ("done", "error", "result", "work")
+
+    def __init__(self, work: Callable[[Connection], Any]) -> None:
+        self.work = work
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.done = False
 
 
 class Store:
@@ -51,6 +67,9 @@ class Store:
         self.shown_url = parsed.render_as_string(hide_password=True)
         self.path = Path(parsed.database) if name == "sqlite" and parsed.database else None
         self._turn = threading.Lock()
+        self._leading = threading.Lock()
+        self._jobs: list[_Job] = []
+        self._jobs_lock = threading.Lock()
         self._writer: Connection | None = None
         self._lock_file: int | None = None
         if self.path is not None:
@@ -100,6 +119,40 @@ class Store:
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
+    def together(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a writing transaction that it may share with what other threads ask for at the same moment.
+
+        Who comes first leads: it commits for everybody who waits, so that ten threads pay for one fsync
+        (design/performance.md 1). Returns after the commit. An error of one's work is raised to its caller alone: the
+        others' are done again without it, so `work` may be called twice.
+        """
+        job = _Job(work)
+        with self._jobs_lock:
+            self._jobs.append(job)
+        with self._leading:
+            if not job.done:
+                with self._jobs_lock:
+                    jobs, self._jobs = self._jobs, []
+                self._lead(jobs)
+        if job.error is not None:
+            raise job.error
+        return job.result  # type: ignore[no-any-return]
+
+    def _lead(self, jobs: list[_Job]) -> None:
+        try:
+            with self.write() as connection:
+                for job in jobs:
+                    job.result = job.work(connection)
+        except Exception as error:  # noqa: BLE001 - each caller gets its own error
+            if len(jobs) == 1:
+                jobs[0].error = error
+            else:
+                for job in jobs:
+                    self._lead([job])
+        finally:
+            for job in jobs:
+                job.done = True
+
     def _drop_writer(self) -> None:
         """After an error its state is nobody's guess."""
         writer, self._writer = self._writer, None
@@ -143,6 +196,11 @@ class Store:
             return
         if found == "":
             self.migrate()
+        elif found == _BEFORE_RELEASE:
+            raise StoreError(
+                f"The database has schema {found}, of a version from before the first release: move the file away, or "
+                "name a new database in CRM_SYNC_DATABASE_URL"
+            )
         elif found in _known_versions():
             raise StoreError(
                 f"The database has schema {found} and this crm-sync needs {SCHEMA_VERSION}: run crm-sync migrate"

@@ -87,6 +87,7 @@ runs = Table(
     Column("alive_at", Moment, nullable=False),
     Column("left_out", Text, nullable=False),  # JSON: reason -> records not selected
     Column("parents", Text, nullable=False),  # JSON of domain.runs.Counts for the account: section
+    Column("cancel_asked_at", Moment),  # somebody said `crm-sync cancel`; seen before the next paid call
     Index("runs_by_start", "started_at"),
 )
 
@@ -102,6 +103,7 @@ run_records = Table(
     Column("reason", Text, nullable=False),
     Column("decisions", LargeBinary),  # JSON, see store/records.py
     Column("batch_id", BigInteger),
+    Column("identity", LargeBinary(16)),  # keyed digest of MatchKeys.key: who was asked for, without saying who
     Column("at", Moment, nullable=False),
     Index("run_records_by_record", "object_type", "record_id"),
 )
@@ -121,7 +123,9 @@ record_states = Table(
     sqlite_with_rowid=False,
 )
 
-#: Paid calls: committed as sent before the first byte leaves, and with the raw answer before anything reads it.
+#: Paid calls, the intent journal. Planned (nothing has left), sent (committed before the first byte leaves), received
+#: (the raw bytes, committed before anything reads them), done (indexed in `answers`); refused or unsent (nothing was
+#: charged); in doubt, and from there not charged, charged or accepted (store/journal.py).
 batches = Table(
     "batches",
     metadata,
@@ -130,35 +134,107 @@ batches = Table(
     Column("sync", String(200), nullable=False),
     Column("purpose", String(10), nullable=False),
     Column("single", Integer, nullable=False),
+    Column("endpoint", String(60), nullable=False),
     Column("fingerprint", String(64), nullable=False),
-    Column("request", LargeBinary, nullable=False),  # zstd JSON: the MatchKeys asked, in order
+    Column("request", LargeBinary, nullable=False),  # sealed zstd JSON: the MatchKeys asked, in order
     Column("asked", Integer, nullable=False),
-    Column("state", String(10), nullable=False),
-    Column("sent_at", Moment, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("day", String(10), nullable=False),  # the budget's day, in the configuration's time zone
+    Column("purse", String(10), nullable=False),  # lookups | phones
+    Column("most", Credits, nullable=False),  # worst-case cost, reserved until the call is settled
+    Column("planned_at", Moment, nullable=False),
+    Column("sent_at", Moment),
     Column("answered_at", Moment),
     Column("credits", Credits),
     Column("request_id", String(40), nullable=False),
-    Column("body", LargeBinary),  # zstd, the raw bytes
+    Column("body", LargeBinary),  # sealed zstd, the raw bytes
     Column("error", Text, nullable=False),
+    Column("resolved_at", Moment),
+    Column("resolved_by", String(200), nullable=False),
     Index("batches_by_run", "run_id"),
-    # Only the few that somebody must look at: an index over all states would be rewritten twice a call.
+    Index("batches_by_time", "planned_at"),
+    # Only the few that somebody must look at: an index over all states would be rewritten three times a call.
     Index(
         "batches_in_doubt", "id", sqlite_where=text("state = 'in doubt'"), postgresql_where=text("state = 'in doubt'")
     ),
 )
 
-#: What is known, by the identity that was asked: one row per person or company, whoever asked.
+#: What is known or being asked, by the identity that was asked: one row per person or company, whoever asked. The
+#: primary key is the spend guard: a key with a live or fresh row cannot be planned into a second paid call.
 answers = Table(
     "answers",
     metadata,
     Column("purpose", String(10), primary_key=True),
-    Column("key", LargeBinary(16), primary_key=True),  # digest of MatchKeys.key: no address in clear
+    Column("key", LargeBinary(16), primary_key=True),  # keyed digest of MatchKeys.key: no address in clear
     Column("verdict", String(10), nullable=False),
-    Column("source", String(10), nullable=False),  # bulk | single | employer
+    Column("source", String(10), nullable=False),  # bulk | single | employer | stamp
     Column("batch_id", BigInteger, nullable=False),
     Column("position", Integer, nullable=False),
     Column("obtained_at", Moment, nullable=False),
     sqlite_with_rowid=False,
+)
+
+#: The journal's credits summed by day and run, changed in the same commit as the journal: what budgets look at.
+#: `reserved` at worst cost for calls that are open or in doubt, `settled` as Apollo reported, `doubted` at worst cost
+#: for calls in doubt that a person gave up on.
+spending = Table(
+    "spending",
+    metadata,
+    Column("day", String(10), primary_key=True),
+    Column("run_id", String(32), ForeignKey("runs.id"), primary_key=True),
+    Column("purse", String(10), primary_key=True),
+    Column("sync", String(200), nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("reserved", Credits, nullable=False),
+    Column("settled", Credits, nullable=False),
+    Column("doubted", Credits, nullable=False),
+    Index("spending_by_run", "run_id"),
+)
+
+#: What Apollo's own meter said and when: evidence about calls in doubt (pipeline/doubt.py).
+balances = Table(
+    "balances",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("at", Moment, nullable=False),
+    Column("used", Credits),
+    Column("left_over", Credits, nullable=False),
+    Index("balances_by_time", "at"),
+)
+
+#: Data keys, wrapped by the keys of CRM_SYNC_SECRET_KEY (store/vault.py).
+data_keys = Table(
+    "data_keys",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("purpose", String(10), nullable=False),  # seal | index
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("master", String(16), nullable=False),  # fingerprint of the key that wraps it
+    Column("created_at", Moment, nullable=False),
+)
+
+#: Whom to leave alone, as keyed digests: nobody can read from it who they are.
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("kind", String(10), primary_key=True),  # email | domain | linkedin | record | phone
+    Column("digest", LargeBinary(16), primary_key=True),
+    Column("source", String(200), primary_key=True),  # by hand | erased | list:FILE
+    Column("added_at", Moment, nullable=False),
+    Index("suppressions_by_source", "source"),
+    sqlite_with_rowid=False,
+)
+
+#: This database's name for itself, and how far it has come; the same is noted outside it (pipeline/restore.py).
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("held", Text, nullable=False),  # why nothing may be spent; "" when it may
+    Column("held_at", Moment),
+    Column("released_at", Moment),
+    Column("released_by", String(200), nullable=False),
 )
 
 #: Apollo's picklist values that no table maps, as the walks meet them.

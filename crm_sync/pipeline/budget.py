@@ -1,0 +1,34 @@
+"""What may still be spent, and on which day it counts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from crm_sync.config.model import Budget
+from crm_sync.store.journal import Room, Spent
+
+
+def day_of(now: datetime, timezone: str) -> str:
+    """The budget's day: a date in the configuration's time zone."""
+    return now.astimezone(ZoneInfo(timezone)).date().isoformat()
+
+
+def room(budget: Budget, spent: Spent, *, max_credits: Decimal | None = None) -> Room:
+    """What may be reserved now: the least that any limit leaves, and that limit in words.
+
+    `max_credits` bounds this run beside the budget's own limit. What is open or in doubt is in `spent` at worst cost.
+    """
+    limits = (
+        (max_credits, spent.run, "--max-credits"),
+        (budget.per_run, spent.run, "budget.per_run"),
+        (budget.per_day, spent.day, "budget.per_day"),
+        (budget.per_month, spent.month, "budget.per_month"),
+    )
+    rooms = [
+        Room(credits=max(limit - used, Decimal(0)), limit=f"{name} of {limit:f} credits")
+        for limit, used, name in limits
+        if limit is not None
+    ]
+    return min(rooms, key=lambda each: each.credits or Decimal(0), default=Room())

@@ -1,0 +1,582 @@
+"""The journal of paid calls: what may leave, what left, what came back and what it cost.
+
+A call's life: *planned* (its keys are guarded and its worst cost reserved; certainly nothing left) → *sent* (committed
+before the first byte leaves) → *received* (the raw bytes, committed before anything reads them) → *done* (indexed,
+settled at what Apollo reported). Apart from that: *refused* and *unsent* (nothing was charged), *in doubt* (it may
+have been), and from there *not charged*, *charged* or *accepted* (a person or the policy gave up on knowing).
+
+The guard is the primary key of `answers`: a key that is being asked for, in doubt or freshly answered has its row, and
+a second call for it cannot be inserted, whoever tries. Budgets look at `spending`, which changes in the same commits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, select, text, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
+from crm_sync.errors import StoreError
+from crm_sync.store.engine import Store
+from crm_sync.store.tables import Credits, answers, batches, runs, spending
+from crm_sync.store.upsert import upsert
+from crm_sync.store.vault import Vault
+
+#: Verdicts of the index beside those of domain.enrichment.Verdict.
+ASKED = "asked"  # a paid call for it is planned or under way
+IN_DOUBT = "in doubt"  # a paid call left without a readable answer
+ABANDONED = "abandoned"  # a person gave up on a call in doubt
+GUARDING = (ASKED, IN_DOUBT)
+
+LOOKUPS = "lookups"
+
+#: Planning is one at a time for all processes: two that look at one budget together would both find room.
+_PLANNING_LOCK = 0x63726D73
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Credits of the lookups' purse so far, at worst cost where they are not settled."""
+
+    run: Decimal
+    day: Decimal
+    month: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What may be reserved now; `limit` names what binds. `credits` None: no limit."""
+
+    credits: Decimal | None = None
+    limit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A paid call about to be planned. `most` is the worst cost of one key; `day` the budget's day by the clock.
+
+    `fresh_since` and `no_match_since`: older answers may be bought again.
+    """
+
+    run_id: str
+    sync: str
+    purpose: Purpose
+    keys: tuple[MatchKeys, ...]
+    single: bool
+    endpoint: str
+    most: Decimal
+    day: str
+    fresh_since: datetime
+    no_match_since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What became of an intent: `taken` may be asked under `batch_id`; `held` have an answer already, or somebody is
+    asking for them; for `left` there is no `room`."""
+
+    batch_id: int = 0
+    taken: tuple[MatchKeys, ...] = ()
+    held: tuple[MatchKeys, ...] = ()
+    left: tuple[MatchKeys, ...] = ()
+    room: Room = Room()
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAnswer:
+    """One row to index: `key` is MatchKeys.key."""
+
+    purpose: Purpose
+    key: str
+    verdict: Verdict
+    source: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expansion:
+    """What one paid call's answer says, to be indexed. `credits_charged` None: as Apollo said; `open`: keys that the
+    answer says nothing about."""
+
+    batch_id: int
+    rows: tuple[NewAnswer, ...]
+    open: tuple[MatchKeys, ...] = ()
+    credits_charged: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One row of the journal with what was asked."""
+
+    id: int
+    run_id: str
+    sync: str
+    purpose: Purpose
+    keys: tuple[MatchKeys, ...]
+    single: bool
+    endpoint: str
+    state: str
+    day: str
+    most: Decimal
+    credits: Decimal | None
+    planned_at: datetime
+    sent_at: datetime | None
+    answered_at: datetime | None
+    error: str
+    body: bytes = b""
+
+
+# Built once: composing a statement costs more than running it.
+_TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
+_LOOK = (
+    select(
+        runs.c.cancel_asked_at,
+        select(func.max(spending.c.day)).scalar_subquery(),
+        select(func.sum(_TOTAL))
+        .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
+        .scalar_subquery(),
+        select(func.sum(_TOTAL))
+        .where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS)
+        .scalar_subquery(),
+        select(func.sum(_TOTAL))
+        .where(
+            spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS
+        )
+        .scalar_subquery(),
+    )
+).where(runs.c.id == bindparam("b_run"))
+_PLANNED = insert(batches)
+_GUARD = insert(answers)
+_SENT = update(batches).where(batches.c.id == bindparam("b_id")).values(state="sent", sent_at=bindparam("b_at"))
+_RECEIVED = (
+    update(batches)
+    .where(batches.c.id == bindparam("b_id"))
+    .values(
+        state="received",
+        answered_at=bindparam("b_at"),
+        credits=bindparam("b_credits"),
+        request_id=bindparam("b_request_id"),
+        body=bindparam("b_body"),
+    )
+)
+_DONE = (
+    update(batches)
+    .where(batches.c.id == bindparam("b_id"))
+    .values(state="done", credits=func.coalesce(bindparam("b_credits", type_=Credits()), batches.c.credits))
+)
+_SPEND = (
+    update(spending)
+    .where(spending.c.day == bindparam("b_day"), spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
+    .values(
+        reserved=spending.c.reserved + bindparam("b_reserved", type_=Credits()),
+        settled=spending.c.settled + bindparam("b_settled", type_=Credits()),
+        doubted=spending.c.doubted + bindparam("b_doubted", type_=Credits()),
+    )
+)
+_KEY_NAMES = tuple(field.name for field in fields(MatchKeys))
+_ZERO = Decimal(0)
+
+
+class Journal:
+    """Every method commits before it returns."""
+
+    def __init__(self, store: Store, vault: Vault) -> None:
+        self._store = store
+        self._vault = vault
+
+    # --- a call's life ------------------------------------------------------------------------------------------
+
+    def plan(self, intent: Intent, room_of: Callable[[Spent], Room], *, now: datetime) -> Plan:
+        """Guard the keys, reserve the worst cost, and write down what is meant to be asked; nothing has left.
+
+        `room_of` decides what may be spent, from what has been.
+        """
+        return self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
+
+    def sent(self, batch_id: int, *, now: datetime) -> None:
+        """From here on the call may have been charged."""
+        self._store.together(lambda connection: connection.execute(_SENT, {"b_id": batch_id, "b_at": now}))
+
+    def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
+        """The raw bytes, before anything reads them."""
+        values = {
+            "b_id": batch_id,
+            "b_at": now,
+            "b_credits": raw.credits,
+            "b_request_id": raw.request_id,
+            "b_body": self._vault.seal(raw.body, body_name(batch_id)),
+        }
+        self._store.together(lambda connection: connection.execute(_RECEIVED, values))
+
+    def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
+        """Index several answers and settle what they cost, in one commit.
+
+        An employer's row never replaces a company's own answer.
+        """
+        own = [self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source != "employer"]
+        employers = {
+            row.key: self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source == "employer"
+        }
+        with self._store.write() as connection:
+            _lock_planning(connection)
+            if own:
+                connection.execute(upsert(connection, answers, _ANSWER_COLUMNS), own)
+            if employers:
+                connection.execute(upsert(connection, answers, ()), list(employers.values()))
+            for expansion in expansions:
+                for purpose in {key.purpose for key in expansion.open}:
+                    digests = self._digests(expansion.open)
+                    connection.execute(delete(answers).where(_guarding(digests, purpose, expansion.batch_id)))
+            if expansions:
+                connection.execute(_DONE, [{"b_id": e.batch_id, "b_credits": e.credits_charged} for e in expansions])
+                _settle(connection, [e.batch_id for e in expansions])
+
+    def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
+        """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""
+        with self._store.write() as connection:
+            self._release(connection, self._call(connection, batch_id), state, why, now)
+
+    def clear(self, batch_id: int, evidence: str, *, by: str, now: datetime) -> None:
+        """A call in doubt was not charged, by evidence: its keys may be asked for again."""
+        with self._store.write() as connection:
+            call = self._call(connection, batch_id)
+            _still_in_doubt(call)
+            self._release(connection, call, "not charged", evidence, now)
+            connection.execute(update(batches).where(batches.c.id == batch_id).values(resolved_at=now, resolved_by=by))
+
+    def _release(self, connection: Connection, call: Call, state: str, why: str, now: datetime) -> None:
+        _lock_planning(connection)
+        connection.execute(
+            update(batches)
+            .where(batches.c.id == call.id)
+            .values(state=state, answered_at=now, credits=_ZERO, error=why)
+        )
+        connection.execute(delete(answers).where(_guarding(self._digests(call.keys), call.purpose, call.id)))
+        _spend(connection, call, reserved=-call.most)
+
+    def in_doubt(self, batch_id: int, body: bytes, error: str, *, now: datetime) -> None:
+        """It may have been charged: nobody asks for these keys again until evidence or a person settles it."""
+        sealed = self._vault.seal(body, body_name(batch_id)) if body else None
+        with self._store.write() as connection:
+            call = self._call(connection, batch_id)
+            connection.execute(
+                update(batches)
+                .where(batches.c.id == batch_id)
+                .values(state="in doubt", answered_at=now, error=error, body=sealed)
+            )
+            connection.execute(
+                update(answers)
+                .where(_guarding(self._digests(call.keys), call.purpose, batch_id))
+                .values(verdict=IN_DOUBT, obtained_at=now)
+            )
+
+    def accept(self, batch_id: int, *, ask_again: bool, by: str, now: datetime) -> None:
+        """Give up on knowing: it counts as charged at worst cost. `ask_again` lets its keys be bought anew; else they
+        cool down like people Apollo does not know."""
+        with self._store.write() as connection:
+            _lock_planning(connection)
+            call = self._call(connection, batch_id)
+            _still_in_doubt(call)
+            connection.execute(
+                update(batches)
+                .where(batches.c.id == batch_id)
+                .values(state="accepted", credits=call.most, resolved_at=now, resolved_by=by)
+            )
+            rows = _guarding(self._digests(call.keys), call.purpose, batch_id)
+            if ask_again:
+                connection.execute(delete(answers).where(rows))
+            else:
+                connection.execute(update(answers).where(rows).values(verdict=ABANDONED, obtained_at=now))
+            _spend(connection, call, reserved=-call.most, doubted=call.most)
+
+    # --- questions ----------------------------------------------------------------------------------------------
+
+    def call(self, batch_id: int) -> Call | None:
+        with self._store.read() as connection:
+            try:
+                return self._call(connection, batch_id)
+            except LookupError:
+                return None
+
+    def unfinished(self, run_id: str) -> list[Call]:
+        """A run's calls that are planned, sent, or received and not indexed; their bodies with them."""
+        states = ("planned", "sent", "received")
+        return self._calls(and_(batches.c.run_id == run_id, batches.c.state.in_(states)), bodies=True)
+
+    def doubts(self) -> list[Call]:
+        """All calls in doubt, oldest first."""
+        return self._calls(batches.c.state == IN_DOUBT)
+
+    def open_calls(self, since: datetime) -> int:
+        """How many paid calls since then have no end yet, or only the end "in doubt"."""
+        query = (
+            select(func.count())
+            .select_from(batches)
+            .where(batches.c.planned_at >= since, batches.c.state.in_(("planned", "sent", "received")))
+        )
+        with self._store.read() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
+    def settled_between(self, since: datetime, until: datetime) -> Decimal:
+        """What the calls that were answered in that time cost, as Apollo said."""
+        query = select(func.sum(batches.c.credits)).where(
+            batches.c.answered_at > since, batches.c.answered_at <= until, batches.c.state == "done"
+        )
+        with self._store.read() as connection:
+            total = connection.execute(query).scalar()
+        return total if total is not None else _ZERO
+
+    def spent(self, run_id: str) -> Decimal:
+        """Settled credits of one run; what is open or in doubt is not in it."""
+        return self._run_total(run_id, spending.c.settled)
+
+    def reserved(self, run_id: str) -> Decimal:
+        """What the run's open and doubtful calls may have cost at worst."""
+        return self._run_total(run_id, spending.c.reserved)
+
+    def _run_total(self, run_id: str, column: ColumnElement[Decimal]) -> Decimal:
+        with self._store.read() as connection:
+            total = connection.execute(select(func.sum(column)).where(spending.c.run_id == run_id)).scalar()
+        return total if total is not None else _ZERO
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _plan(self, connection: Connection, intent: Intent, room_of: Callable[[Spent], Room], now: datetime) -> Plan:
+        _lock_planning(connection)
+        cancelled, day, spent = _look(connection, intent.run_id, intent.day)
+        if cancelled:
+            return Plan(cancelled=True, left=intent.keys)
+        room = room_of(spent)
+        fitting = len(intent.keys) if room.credits is None else max(int(room.credits // intent.most), 0)
+        asked, left = intent.keys[:fitting], intent.keys[fitting:]
+        digests = {self._vault.digest(key.key): key for key in asked}
+        held = _held(connection, intent, list(digests))
+        taken = tuple(key for digest, key in digests.items() if digest not in held)
+        if not taken:
+            return Plan(held=asked, left=left, room=room)
+        most = intent.most * len(taken)
+        request = orjson.dumps([{name: value for name in _KEY_NAMES if (value := getattr(key, name))} for key in taken])
+        fingerprint = hashlib.sha256(request).hexdigest()
+        result = connection.execute(
+            _PLANNED,
+            {
+                "run_id": intent.run_id,
+                "sync": intent.sync,
+                "purpose": intent.purpose.value,
+                "single": int(intent.single),
+                "endpoint": intent.endpoint,
+                "fingerprint": fingerprint,
+                "request": self._vault.seal(request, request_name(fingerprint)),
+                "asked": len(taken),
+                "state": "planned",
+                "day": day,
+                "purse": LOOKUPS,
+                "most": most,
+                "planned_at": now,
+                "request_id": "",
+                "error": "",
+                "resolved_by": "",
+            },
+        )
+        batch_id = int(result.inserted_primary_key[0])  # type: ignore[index]
+        guards = [
+            {
+                "purpose": intent.purpose.value,
+                "key": digest,
+                "verdict": ASKED,
+                "source": "single" if intent.single else "bulk",
+                "batch_id": batch_id,
+                "position": position,
+                "obtained_at": now,
+            }
+            for position, digest in enumerate(digest for digest in digests if digest not in held)
+        ]
+        connection.execute(_GUARD, guards)
+        connection.execute(
+            upsert(connection, spending, (), add=("calls", "reserved")),
+            {
+                "day": day,
+                "run_id": intent.run_id,
+                "purse": LOOKUPS,
+                "sync": intent.sync,
+                "calls": 1,
+                "reserved": most,
+                "settled": _ZERO,
+                "doubted": _ZERO,
+            },
+        )
+        return Plan(
+            batch_id=batch_id,
+            taken=taken,
+            held=tuple(key for digest, key in digests.items() if digest in held),
+            left=left,
+            room=room,
+        )
+
+    def _call(self, connection: Connection, batch_id: int) -> Call:
+        row = connection.execute(_JOURNAL.where(batches.c.id == batch_id)).one_or_none()
+        if row is None:
+            raise LookupError(batch_id)
+        return self._made(row)
+
+    def _calls(self, which: ColumnElement[bool], *, bodies: bool = False) -> list[Call]:
+        with self._store.read() as connection:
+            rows = connection.execute(_JOURNAL.where(which).order_by(batches.c.id)).all()
+            return [self._made(row, bodies=bodies) for row in rows]
+
+    def _made(self, row: Row[Any], *, bodies: bool = False) -> Call:
+        return Call(
+            id=row.id,
+            run_id=row.run_id,
+            sync=row.sync,
+            purpose=Purpose(row.purpose),
+            keys=keys_of(self._vault.unseal(row.request, request_name(row.fingerprint))),
+            single=bool(row.single),
+            endpoint=row.endpoint,
+            state=row.state,
+            day=row.day,
+            most=row.most,
+            credits=row.credits,
+            planned_at=row.planned_at,
+            sent_at=row.sent_at,
+            answered_at=row.answered_at,
+            error=row.error,
+            body=self._vault.unseal(row.body, body_name(row.id)) if bodies and row.body is not None else b"",
+        )
+
+    def _digests(self, keys: Iterable[MatchKeys]) -> list[bytes]:
+        return [self._vault.digest(key.key) for key in keys]
+
+    def _row(self, row: NewAnswer, batch_id: int, now: datetime) -> dict[str, object]:
+        return {
+            "purpose": row.purpose.value,
+            "key": self._vault.digest(row.key),
+            "verdict": row.verdict.value,
+            "source": row.source,
+            "batch_id": batch_id,
+            "position": row.position,
+            "obtained_at": now,
+        }
+
+
+_ANSWER_COLUMNS = ("verdict", "source", "batch_id", "position", "obtained_at")
+_JOURNAL = select(batches)
+
+
+def _lock_planning(connection: Connection) -> None:
+    """SQLite's writers take turns anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _PLANNING_LOCK})
+
+
+def _look(connection: Connection, run_id: str, day: str) -> tuple[bool, str, Spent]:
+    """(whether the run is to be cancelled, the budget's day, what has been spent).
+
+    The day never goes back: a clock that was set back must not open an earlier day's budget again.
+    """
+    while True:
+        row = connection.execute(_LOOK, {"b_run": run_id, "b_day": day, "b_month": f"{day[:7]}-01"}).one()
+        cancelled, newest, run, of_day, of_month = row
+        if newest is None or newest <= day:
+            zero = _ZERO
+            return cancelled is not None, day, Spent(run=run or zero, day=of_day or zero, month=of_month or zero)
+        day = newest
+
+
+def _held(connection: Connection, intent: Intent, digests: list[bytes]) -> set[bytes]:
+    """Which keys must not be bought now. Rows that are past their time make room for the new guard."""
+    purpose = intent.purpose.value
+    rows = connection.execute(
+        select(answers.c.key, answers.c.verdict, answers.c.source, answers.c.obtained_at).where(
+            answers.c.purpose == purpose, answers.c.key.in_(digests)
+        )
+    ).all()
+    past = [bytes(row.key) for row in rows if _may_be_bought_again(row, intent)]
+    if past:
+        connection.execute(
+            delete(answers).where(
+                answers.c.purpose == purpose, answers.c.key.in_(past), answers.c.verdict.not_in(GUARDING)
+            )
+        )
+    return {bytes(row.key) for row in rows} - set(past)
+
+
+def _may_be_bought_again(row: Row[Any, Any, Any, Any], intent: Intent) -> bool:
+    if row.verdict in GUARDING:
+        return False
+    if row.source == "employer":
+        return True  # too thin for whoever asks, or it would have been used (pipeline/enrich.py)
+    since = intent.no_match_since if row.verdict in (Verdict.NO_MATCH.value, ABANDONED) else intent.fresh_since
+    return bool(row.obtained_at < since)
+
+
+def _guarding(digests: list[bytes], purpose: Purpose, batch_id: int) -> ColumnElement[bool]:
+    return and_(
+        answers.c.purpose == purpose.value,
+        answers.c.key.in_(digests),
+        answers.c.batch_id == batch_id,
+        answers.c.verdict.in_(GUARDING),
+    )
+
+
+def _settle(connection: Connection, batch_ids: Sequence[int]) -> None:
+    """Replace the reservations by what the calls cost."""
+    rows = connection.execute(
+        select(batches.c.day, batches.c.run_id, batches.c.most, batches.c.credits).where(batches.c.id.in_(batch_ids))
+    )
+    reserved: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    settled: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    for day, run_id, most, charged in rows:
+        reserved[day, run_id] -= most
+        settled[day, run_id] += charged or _ZERO
+    for (day, run_id), amount in reserved.items():
+        connection.execute(
+            _SPEND,
+            {
+                "b_day": day,
+                "b_run": run_id,
+                "b_reserved": amount,
+                "b_settled": settled[day, run_id],
+                "b_doubted": _ZERO,
+            },
+        )
+
+
+def _spend(connection: Connection, call: Call, *, reserved: Decimal = _ZERO, doubted: Decimal = _ZERO) -> None:
+    connection.execute(
+        _SPEND,
+        {
+            "b_day": call.day,
+            "b_run": call.run_id,
+            "b_reserved": reserved,
+            "b_settled": _ZERO,
+            "b_doubted": doubted,
+        },
+    )
+
+
+def _still_in_doubt(call: Call) -> None:
+    if call.state != IN_DOUBT:
+        raise StoreError(f"Call {call.id} is not in doubt any more: {call.state}. `crm-sync doubt list` shows what is")
+
+
+def keys_of(request: bytes) -> tuple[MatchKeys, ...]:
+    """What a call asked for, from its unsealed request."""
+    return tuple(MatchKeys(**{**item, "purpose": Purpose(item["purpose"])}) for item in orjson.loads(request))
+
+
+def body_name(batch_id: int) -> bytes:
+    return b"batches.body:%d" % batch_id
+
+
+def request_name(fingerprint: str) -> bytes:
+    return b"batches.request:" + fingerprint.encode()
