@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, RawAnswer, Reading, Verdict
 from crm_sync.domain.runs import RecordOutcome
-from crm_sync.errors import BudgetError, ContractError, DoubtError, ProviderError, RefusedError, TransientError
+from crm_sync.errors import (
+    BudgetError,
+    ContractError,
+    CrmSyncError,
+    DoubtError,
+    ProviderError,
+    RefusedError,
+    TransientError,
+)
 from crm_sync.mapping.match_keys import registrable_domain
-from crm_sync.pipeline.batch import Desk
+from crm_sync.pipeline.batch import Batch, Desk
 from crm_sync.pipeline.budget import day_of, room
 from crm_sync.pipeline.walk import Answered, Due, Walk
 from crm_sync.store.answers import StoredAnswer, StoredBatch
-from crm_sync.store.journal import ABANDONED, ASKED, GUARDING, IN_DOUBT, Expansion, Intent, NewAnswer, Plan
+from crm_sync.store.journal import (
+    ABANDONED,
+    ASKED,
+    GUARDING,
+    IN_DOUBT,
+    Expansion,
+    Intent,
+    NewAnswer,
+    Plan,
+    PlannedCall,
+)  # fmt: skip
 
 #: After so many lost answers in a row a run stops: each holds up to ten people in doubt.
 DOUBTS_IN_A_ROW = 3
@@ -29,6 +47,10 @@ _PLAIN = {
     Verdict.NO_MATCH.value: (RecordOutcome.NO_MATCH, "Apollo knows nobody by these keys"),
     ABANDONED: (RecordOutcome.SKIPPED, "its call was in doubt and was given up; it waits like somebody not found"),
 }
+
+
+class _CancelledError(CrmSyncError):
+    """Somebody cancelled the run before this call left."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,58 +131,39 @@ class EnrichRoom:
 
     # --- what is bought -----------------------------------------------------------------------------------------
 
-    def ask(self, keys: Sequence[MatchKeys], *, single: bool = False) -> list[Answered]:
-        """One paid call and its consequences, for everybody who waits for these keys.
+    def plan(self, batches: Iterable[Batch]) -> Iterator[tuple[tuple[PlannedCall, ...], list[Answered]]]:
+        """Reserve and guard batches, several in one commit: (calls that may leave, records that need none).
+
+        Where the budget has no room, it waits for what is under way to be settled, which costs less than was reserved
+        for it; then the run stops.
 
         Raises:
-            ProviderError: nothing was charged and asking on makes no sense now; the keys are still waiting.
             StoreError: nothing can be journaled, so nothing may be spent.
         """
         walk = self._walk
-        answered: list[Answered] = []
-        while keys:
-            if walk.free:
-                return [*answered, *self.give_up(keys, "only stored answers are used")]
+        calls = tuple(batch.keys for batch in batches)
+        while calls:
+            keys = [key for call in calls for key in call]
+            if walk.free or walk.stop:
+                yield (), self.give_up(keys, walk.stop.reason or "only stored answers are used")
+                return
             settlements = self._settlements
-            plan, bought = self._plan_and_buy(tuple(keys), single=single)
-            if plan.cancelled:
-                walk.stop.raise_("cancelled by crm-sync cancel")
-                return [*answered, *self.give_up(keys, walk.stop.reason)]
-            answered += bought.answered
-            answered += self._held(plan.held)
-            for part, alone in bought.again:
-                answered += self._ask_or_give_up(part, single=alone)
-            keys = plan.left
-            if keys and not plan.taken and not self._more_room(settlements):
-                message = (
-                    f"{plan.room.limit} is used up; a later run goes on from here. `crm-sync credits` shows what was "
-                    "spent"
-                )
-                walk.stop.raise_(message, BudgetError(message))
-            if keys and walk.stop:
-                return [*answered, *self.give_up(keys, walk.stop.reason)]
-        return answered
+            plan = self._plan(calls, single=False)
+            yield plan.calls, self._held(plan.held)
+            if plan.left and not plan.calls and not self._more_room(settlements):
+                self._stop_at_budget(plan)
+            per_call = walk.enricher.per_call
+            calls = tuple(plan.left[at : at + per_call] for at in range(0, len(plan.left), per_call))
 
-    def _plan_and_buy(self, keys: tuple[MatchKeys, ...], *, single: bool) -> tuple[Plan, _Bought]:
-        """From the reservation to the end of its call this thread counts as out, see `_more_room`."""
-        with self._calls:
-            self._out += 1
-        try:
-            plan = self._plan(keys, single=single)
-            return plan, self._buy(plan.batch_id, plan.taken, single=single) if plan.taken else _Bought()
-        finally:
-            with self._calls:
-                self._out -= 1
-                self._calls.notify_all()
-
-    def _plan(self, keys: tuple[MatchKeys, ...], *, single: bool) -> Plan:
+    def _plan(self, calls: tuple[tuple[MatchKeys, ...], ...], *, single: bool) -> Plan:
+        """From here to the end of its call each one counts as out, see `_more_room`."""
         walk = self._walk
         now = walk.clock.now()
         intent = Intent(
             run_id=walk.run_id,
             sync=walk.sync.name,
             purpose=walk.purpose,
-            keys=keys,
+            calls=calls,
             single=single,
             endpoint=walk.enricher.endpoint(walk.purpose, single=single),
             most=walk.enricher.most(walk.purpose),
@@ -168,18 +171,68 @@ class EnrichRoom:
             fresh_since=walk.fresh_since,
             no_match_since=walk.no_match_since,
         )
-        return walk.journal.plan(intent, lambda spent: room(walk.budget, spent, max_credits=walk.max_credits), now=now)
+        plan = walk.journal.plan(intent, lambda spent: room(walk.budget, spent, max_credits=walk.max_credits), now=now)
+        with self._calls:
+            self._out += len(plan.calls)
+        return plan
 
     def _more_room(self, settlements: int) -> bool:
-        """Whether to look at the budget again: a call costs less than was reserved for it, once it is settled.
-
-        `settlements`: how many there had been when there was no room.
-        """
+        """Whether to look at the budget again. `settlements`: how many there had been when there was no room."""
         self.flush()
         with self._calls:
             self._calls.wait_for(lambda: self._settlements != settlements or self._out == 0)
         self.flush()
         return self._settlements != settlements
+
+    def _stop_at_budget(self, plan: Plan) -> None:
+        message = (
+            f"{plan.room.limit} is used up; a later run goes on from here. `crm-sync credits` shows what was spent"
+        )
+        self._walk.stop.raise_(message, BudgetError(message))
+
+    def ask(self, call: PlannedCall) -> list[Answered]:
+        """One paid call and its consequences, for everybody who waits for its keys.
+
+        Raises:
+            ProviderError: nothing was charged and asking on makes no sense now; the keys are still waiting.
+            StoreError: nothing can be journaled, so nothing may be spent.
+        """
+        try:
+            bought = self._buy(call)
+        finally:
+            with self._calls:
+                self._out -= 1
+                self._calls.notify_all()
+        answered = bought.answered
+        for keys, single in bought.again:
+            answered += self._ask_again(keys, single=single)
+        return answered
+
+    def _ask_again(self, keys: Sequence[MatchKeys], *, single: bool) -> list[Answered]:
+        """Keys of a call that was refused or left them open. An error here must not lose the parts that were answered,
+        and no room does not wait: those it would wait for may be waiting for this thread."""
+        if self._walk.stop:
+            return self.give_up(keys, self._walk.stop.reason)
+        plan = self._plan((tuple(keys),), single=single)
+        if plan.left:
+            self._stop_at_budget(plan)
+        answered = self._held(plan.held) + self.give_up(plan.left, self._walk.stop.reason)
+        for call in plan.calls:
+            try:
+                answered += self.ask(call)
+            except ProviderError as error:
+                self._walk.stop.raise_(str(error), error)
+                answered += self.give_up(call.keys, str(error))
+        return answered
+
+    def let_go(self, call: PlannedCall) -> list[Answered]:
+        """A planned call that will not leave, because the run stops."""
+        reason = self._walk.stop.reason
+        self._walk.journal.not_charged(call.id, "unsent", reason, now=self._walk.clock.now())
+        with self._calls:
+            self._out -= 1
+            self._calls.notify_all()
+        return self.give_up(call.keys, reason)
 
     def _held(self, keys: Sequence[MatchKeys]) -> list[Answered]:
         """Keys that have been answered since their page was read, or that somebody else is asking for."""
@@ -200,40 +253,45 @@ class EnrichRoom:
             for due in open_
         ]
 
-    def _buy(self, batch_id: int, keys: Sequence[MatchKeys], *, single: bool) -> _Bought:
-        walk = self._walk
+    def _buy(self, call: PlannedCall) -> _Bought:
+        walk, keys = self._walk, call.keys
         try:
-            raw = self._call(batch_id, keys, single=single)
+            raw = self._send(call)
+        except _CancelledError:
+            walk.stop.raise_("cancelled by crm-sync cancel")
+            walk.journal.not_charged(call.id, "unsent", walk.stop.reason, now=walk.clock.now())
+            return _Bought(answered=self.give_up(keys, walk.stop.reason))
         except RefusedError as error:
-            walk.journal.not_charged(batch_id, "refused", str(error), now=walk.clock.now())
-            return self._bisect(keys, error, single=single)
+            walk.journal.not_charged(call.id, "refused", str(error), now=walk.clock.now())
+            return self._bisect(call, error)
         except DoubtError as error:
-            return self._doubt(batch_id, keys, error.body, str(error))
+            return self._doubt(call, error.body, str(error))
         except TransientError as error:
-            walk.journal.not_charged(batch_id, "unsent", str(error), now=walk.clock.now())
+            walk.journal.not_charged(call.id, "unsent", str(error), now=walk.clock.now())
             raise
         except ProviderError as error:
-            walk.journal.not_charged(batch_id, "refused", str(error), now=walk.clock.now())
+            walk.journal.not_charged(call.id, "refused", str(error), now=walk.clock.now())
             raise
-        walk.journal.received(batch_id, raw, now=walk.clock.now())
-        return self._expand(batch_id, keys, raw, single=single)
+        walk.journal.received(call.id, raw, now=walk.clock.now())
+        return self._expand(call, raw)
 
-    def _call(self, batch_id: int, keys: Sequence[MatchKeys], *, single: bool) -> RawAnswer:
+    def _send(self, call: PlannedCall) -> RawAnswer:
         walk = self._walk
 
         def leaving() -> None:
-            walk.journal.sent(batch_id, now=walk.clock.now())
+            if not walk.journal.sent(call.id, now=walk.clock.now()):
+                raise _CancelledError
 
-        if single:
-            return walk.enricher.ask_one(walk.purpose, keys[0], leaving=leaving)
-        return walk.enricher.ask(walk.purpose, keys, leaving=leaving)
+        if call.single:
+            return walk.enricher.ask_one(walk.purpose, call.keys[0], leaving=leaving)
+        return walk.enricher.ask(walk.purpose, call.keys, leaving=leaving)
 
-    def _bisect(self, keys: Sequence[MatchKeys], error: RefusedError, *, single: bool) -> _Bought:
+    def _bisect(self, call: PlannedCall, error: RefusedError) -> _Bought:
         """A refused call is halved until the bad record stands alone (contracts/apollo.md 4, 422)."""
-        if len(keys) == 1:
+        keys, half = call.keys, len(call.keys) // 2
+        if not half:
             return _Bought(answered=self._refused(keys, error))
-        half = len(keys) // 2
-        return _Bought(again=[(keys[:half], single), (keys[half:], single)])
+        return _Bought(again=[(keys[:half], call.single), (keys[half:], call.single)])
 
     def _refused(self, keys: Sequence[MatchKeys], error: RefusedError) -> list[Answered]:
         """One key that Apollo refuses alone: the record's fault where Apollo takes others, else asked again later."""
@@ -246,19 +304,9 @@ class EnrichRoom:
         reason = f"Apollo refuses this record's match keys: {error}"
         return self._close(keys, None, outcome=RecordOutcome.SKIPPED, reason=reason, reached=is_its_own)
 
-    def _ask_or_give_up(self, keys: Sequence[MatchKeys], *, single: bool) -> list[Answered]:
-        """A part of a call: its error must not lose the parts that were answered."""
-        if self._walk.stop:
-            return self.give_up(keys, self._walk.stop.reason)
-        try:
-            return self.ask(keys, single=single)
-        except ProviderError as error:
-            self._walk.stop.raise_(str(error), error)
-            return self.give_up(keys, str(error))
-
-    def _doubt(self, batch_id: int, keys: Sequence[MatchKeys], body: bytes, error: str) -> _Bought:
+    def _doubt(self, call: PlannedCall, body: bytes, error: str) -> _Bought:
         walk = self._walk
-        walk.journal.in_doubt(batch_id, body, error, now=walk.clock.now())
+        walk.journal.in_doubt(call.id, body, error, now=walk.clock.now())
         with self._lock:
             self._doubts_in_a_row += 1
             too_many = self._doubts_in_a_row >= DOUBTS_IN_A_ROW
@@ -268,18 +316,18 @@ class EnrichRoom:
                 f"in doubt small. The last one: {error}"
             )
             walk.stop.raise_(message, TransientError(message, provider="apollo", operation="ask"))
-        return _Bought(answered=self._close(keys, batch_id, outcome=RecordOutcome.IN_DOUBT, reason=error))
+        return _Bought(answered=self._close(call.keys, call.id, outcome=RecordOutcome.IN_DOUBT, reason=error))
 
-    def _expand(self, batch_id: int, keys: Sequence[MatchKeys], raw: RawAnswer, *, single: bool) -> _Bought:
-        walk = self._walk
+    def _expand(self, call: PlannedCall, raw: RawAnswer) -> _Bought:
+        walk, keys = self._walk, call.keys
         try:
             reading = walk.enricher.read(walk.purpose, keys, raw.body)
         except ContractError as error:
-            return self._doubt(batch_id, keys, raw.body, str(error))
+            return self._doubt(call, raw.body, str(error))
         with self._lock:
             self._doubts_in_a_row = 0
             self._accepted = True
-        expansion = expansion_of(batch_id, walk.purpose, keys, reading, raw.credits, single=single)
+        expansion = expansion_of(call.id, walk.purpose, keys, reading, raw.credits, single=call.single)
         self._keep(expansion)
         if expansion.open:
             self.flush()  # their guard is released, so that they can be asked singly
@@ -289,7 +337,7 @@ class EnrichRoom:
                 # A bulk answer left it open (contracts/apollo.md 2.3: companies come unordered, some not at all).
                 bought.again.append(([key], True))
             else:
-                bought.answered += [_answered(due, enrichment, batch_id) for due in self._desk.answered(key.key)]
+                bought.answered += [_answered(due, enrichment, call.id) for due in self._desk.answered(key.key)]
         return bought
 
     def _close(

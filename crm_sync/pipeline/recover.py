@@ -24,7 +24,7 @@ def recover(services: Services) -> list[SyncRun]:
     closed = []
     for run, owner, alive_at in services.runs.unfinished():
         if not _alive(owner, alive_at, services.clock.now()):
-            _recover_calls(run, services)
+            settle_calls(run, services)
             closed.append(_close(run, services))
     return closed
 
@@ -44,8 +44,9 @@ def _alive(owner: str, alive_at: datetime, now: datetime) -> bool:
     return now - alive_at < _SILENT_FOR  # the number may have been given to another process since
 
 
-def _recover_calls(run: SyncRun, services: Services) -> None:
-    """Planned: certainly nothing left. Sent: nobody knows. Received: the answer is there, and is read."""
+def settle_calls(run: SyncRun, services: Services) -> None:
+    """Give every open call of an ended run its end. Planned: certainly nothing left. Sent: nobody knows. Received: the
+    answer is there, and is read."""
     now = services.clock.now()
     journal = services.journal
     expansions: list[Expansion] = []

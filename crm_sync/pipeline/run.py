@@ -17,7 +17,7 @@ from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, 
 from crm_sync.mapping.blanks import lacking
 from crm_sync.mapping.match_keys import registrable_domain
 from crm_sync.pipeline.audit import Attempt, Audit
-from crm_sync.pipeline.recover import recover
+from crm_sync.pipeline.recover import recover, settle_calls
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.write import Candidate, Settled, write_candidates
@@ -87,6 +87,8 @@ def run_sync(
         raise
     except CrmSyncError as error:
         ended = _end(run, services, RunStatus.FAILED, str(error))
+    settle_calls(run, services)
+    ended = replace(ended, credits=services.journal.spent(run.id))
     calls = Counter(_calls(sync, services))
     calls.subtract(before)
     ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})

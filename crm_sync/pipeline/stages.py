@@ -20,8 +20,12 @@ from crm_sync.pipeline.batch import Batch, Desk
 from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.select import DuePage, due_pages
 from crm_sync.pipeline.walk import Answered, Due, Walk
+from crm_sync.store.journal import PlannedCall
 
 T = TypeVar("T")
+
+#: Plan so many calls in one commit.
+_PLAN_AT = 16
 
 
 class Stages:
@@ -32,7 +36,8 @@ class Stages:
         self._on_expected = on_expected
         self._desk = Desk(walk.enricher.per_call)
         self._room = EnrichRoom(walk, self._desk)
-        self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=walk.workers)
+        self._formed: list[Batch] = []
+        self._planned: queue.Queue[PlannedCall | None] = queue.Queue(maxsize=walk.workers)
         self._results: queue.Queue[list[Answered] | None] = queue.Queue(maxsize=4 * walk.workers)
         self._abandoned = threading.Event()
         self.left_out: Counter[str] = Counter()
@@ -72,14 +77,17 @@ class Stages:
                     self._on_expected(page.expected)
                 self.selected += len(page.due)
                 self._take(page)
+                self._plan()
+            self._form(self._desk.rest())
+            self._plan()
         except CrmSyncError as error:
             walk.stop.raise_(str(error), error)
         except Exception as error:  # noqa: BLE001 - a bug in a thread must end the run, not hang it
             walk.stop.raise_(f"unexpected {type(error).__name__}", error)
         finally:
-            self._give(self._desk.rest())
+            self._give_up_rest()
             for _ in range(walk.workers):
-                self._pass_on(self._batches, None)
+                self._pass_on(self._planned, None)
             self._put(None)
 
     def _take(self, page: DuePage) -> None:
@@ -96,35 +104,54 @@ class Stages:
         if weak or served:
             self._put([*weak, *served])
         for due in open_:
-            self._give(self._desk.take(due))
+            self._form(self._desk.take(due))
 
-    def _give(self, batch: Batch | None) -> None:
+    def _form(self, batch: Batch | None) -> None:
         if batch is not None:
-            self._pass_on(self._batches, batch)
+            self._formed.append(batch)
+        if len(self._formed) >= _PLAN_AT:
+            self._plan()
+
+    def _plan(self) -> None:
+        for calls, answered in self._room.plan(self._formed):
+            if answered:
+                self._put(answered)
+            for call in calls:
+                self._pass_on(self._planned, call)
+        self._formed = []
+
+    def _give_up_rest(self) -> None:
+        """What the reader leaves behind when it was stopped in mid-page still has its place in the books."""
+        rest = self._desk.rest()
+        formed, self._formed = [*self._formed, *([rest] if rest else [])], []
+        left = self._room.give_up((key for batch in formed for key in batch.keys), self._walk.stop.reason)
+        if left:
+            self._put(left)
 
     # --- asking -------------------------------------------------------------------------------------------------
 
     def _asking(self) -> None:
         while not self._abandoned.is_set():
             try:
-                batch = self._batches.get(timeout=0.2)
+                call = self._planned.get(timeout=0.2)
             except queue.Empty:
                 continue
-            if batch is None:
+            if call is None:
                 break
-            self._put(self._ask(batch))
+            self._put(self._ask(call))
         self._put(None)
 
-    def _ask(self, batch: Batch) -> list[Answered]:
+    def _ask(self, call: PlannedCall) -> list[Answered]:
         walk, room = self._walk, self._room
-        if not walk.stop:
-            try:
-                return room.ask(batch.keys)
-            except CrmSyncError as error:
-                walk.stop.raise_(str(error), error)
-            except Exception as error:  # noqa: BLE001 - a bug in a thread must end the run, not hang it
-                walk.stop.raise_(f"unexpected {type(error).__name__}", error)
-        return room.give_up(batch.keys, walk.stop.reason)
+        if walk.stop:
+            return room.let_go(call)
+        try:
+            return room.ask(call)
+        except CrmSyncError as error:
+            walk.stop.raise_(str(error), error)
+        except Exception as error:  # noqa: BLE001 - a bug in a thread must end the run, not hang it
+            walk.stop.raise_(f"unexpected {type(error).__name__}", error)
+        return room.give_up(call.keys, walk.stop.reason)
 
     def _put(self, group: list[Answered] | None) -> None:
         self._pass_on(self._results, group)

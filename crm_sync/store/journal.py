@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
@@ -61,7 +62,8 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A paid call about to be planned. `most` is the worst cost of one key; `day` the budget's day by the clock.
+    """Paid calls about to be planned together: the keys of each, none twice. `most` is the worst cost of one key;
+    `day` the budget's day by the clock.
 
     `fresh_since` and `no_match_since`: older answers may be bought again.
     """
@@ -69,7 +71,7 @@ class Intent:
     run_id: str
     sync: str
     purpose: Purpose
-    keys: tuple[MatchKeys, ...]
+    calls: tuple[tuple[MatchKeys, ...], ...]
     single: bool
     endpoint: str
     most: Decimal
@@ -79,16 +81,23 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What became of an intent: `taken` may be asked under `batch_id`; `held` have an answer already, or somebody is
-    asking for them; for `left` there is no `room`."""
+class PlannedCall:
+    """One call that may leave: its worst cost is reserved and its keys are guarded."""
 
-    batch_id: int = 0
-    taken: tuple[MatchKeys, ...] = ()
+    id: int
+    keys: tuple[MatchKeys, ...]
+    single: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What became of an intent: its `calls` may leave; `held` keys have an answer already, or somebody is asking for
+    them; for `left` there is no `room`."""
+
+    calls: tuple[PlannedCall, ...] = ()
     held: tuple[MatchKeys, ...] = ()
     left: tuple[MatchKeys, ...] = ()
     room: Room = Room()
-    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,26 +146,26 @@ class Call:
 
 # Built once: composing a statement costs more than running it.
 _TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
-_LOOK = (
-    select(
-        runs.c.cancel_asked_at,
-        select(func.max(spending.c.day)).scalar_subquery(),
-        select(func.sum(_TOTAL))
-        .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
-        .scalar_subquery(),
-        select(func.sum(_TOTAL))
-        .where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS)
-        .scalar_subquery(),
-        select(func.sum(_TOTAL))
-        .where(
-            spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS
-        )
-        .scalar_subquery(),
-    )
-).where(runs.c.id == bindparam("b_run"))
-_PLANNED = insert(batches)
+_LOOK = select(
+    select(func.max(spending.c.day)).scalar_subquery(),
+    select(func.sum(_TOTAL))
+    .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
+    .scalar_subquery(),
+    select(func.sum(_TOTAL)).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
+    select(func.sum(_TOTAL))
+    .where(spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS)
+    .scalar_subquery(),
+)
+_PLANNED = insert(batches).returning(batches.c.id, sort_by_parameter_order=True)
 _GUARD = insert(answers)
-_SENT = update(batches).where(batches.c.id == bindparam("b_id")).values(state="sent", sent_at=bindparam("b_at"))
+_SENT = (
+    update(batches)
+    .where(
+        batches.c.id == bindparam("b_id"),
+        ~exists().where(runs.c.id == batches.c.run_id, runs.c.cancel_asked_at.is_not(None)),
+    )
+    .values(state="sent", sent_at=bindparam("b_at"))
+)
 _RECEIVED = (
     update(batches)
     .where(batches.c.id == bindparam("b_id"))
@@ -184,6 +193,8 @@ _SPEND = (
 )
 _KEY_NAMES = tuple(field.name for field in fields(MatchKeys))
 _ZERO = Decimal(0)
+#: Rows of one commit go in the order of their index: neighbours share pages, and two writers cannot deadlock.
+_by_key = itemgetter("key")
 
 
 class Journal:
@@ -202,9 +213,11 @@ class Journal:
         """
         return self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
 
-    def sent(self, batch_id: int, *, now: datetime) -> None:
-        """From here on the call may have been charged."""
-        self._store.together(lambda connection: connection.execute(_SENT, {"b_id": batch_id, "b_at": now}))
+    def sent(self, batch_id: int, *, now: datetime) -> bool:
+        """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run."""
+        return self._store.together(
+            lambda connection: connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1
+        )
 
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
         """The raw bytes, before anything reads them."""
@@ -229,6 +242,7 @@ class Journal:
         with self._store.write() as connection:
             _lock_planning(connection)
             if own:
+                own.sort(key=_by_key)
                 connection.execute(upsert(connection, answers, _ANSWER_COLUMNS), own)
             if employers:
                 connection.execute(upsert(connection, answers, ()), list(employers.values()))
@@ -352,54 +366,33 @@ class Journal:
 
     def _plan(self, connection: Connection, intent: Intent, room_of: Callable[[Spent], Room], now: datetime) -> Plan:
         _lock_planning(connection)
-        cancelled, day, spent = _look(connection, intent.run_id, intent.day)
-        if cancelled:
-            return Plan(cancelled=True, left=intent.keys)
+        day, spent = _look(connection, intent.run_id, intent.day)
         room = room_of(spent)
-        fitting = len(intent.keys) if room.credits is None else max(int(room.credits // intent.most), 0)
-        asked, left = intent.keys[:fitting], intent.keys[fitting:]
-        digests = {self._vault.digest(key.key): key for key in asked}
-        held = _held(connection, intent, list(digests))
-        taken = tuple(key for digest, key in digests.items() if digest not in held)
-        if not taken:
-            return Plan(held=asked, left=left, room=room)
-        most = intent.most * len(taken)
-        request = orjson.dumps([{name: value for name in _KEY_NAMES if (value := getattr(key, name))} for key in taken])
-        fingerprint = hashlib.sha256(request).hexdigest()
-        result = connection.execute(
-            _PLANNED,
-            {
-                "run_id": intent.run_id,
-                "sync": intent.sync,
-                "purpose": intent.purpose.value,
-                "single": int(intent.single),
-                "endpoint": intent.endpoint,
-                "fingerprint": fingerprint,
-                "request": self._vault.seal(request, request_name(fingerprint)),
-                "asked": len(taken),
-                "state": "planned",
-                "day": day,
-                "purse": LOOKUPS,
-                "most": most,
-                "planned_at": now,
-                "request_id": "",
-                "error": "",
-                "resolved_by": "",
-            },
+        asked, left = _fitting(intent.calls, None if room.credits is None else int(room.credits // intent.most))
+        digests = {key: self._vault.digest(key.key) for keys in asked for key in keys}
+        known = _held(connection, intent, list(digests.values()))
+        calls = [taken for keys in asked if (taken := tuple(key for key in keys if digests[key] not in known))]
+        held = tuple(key for key, digest in digests.items() if digest in known)
+        if not calls:
+            return Plan(held=held, left=left, room=room)
+        ids = connection.execute(_PLANNED, [self._planned(intent, keys, day, now) for keys in calls]).scalars().all()
+        planned = tuple(
+            PlannedCall(id=batch_id, keys=keys, single=intent.single) for batch_id, keys in zip(ids, calls, strict=True)
         )
-        batch_id = int(result.inserted_primary_key[0])  # type: ignore[index]
         guards = [
             {
                 "purpose": intent.purpose.value,
-                "key": digest,
+                "key": digests[key],
                 "verdict": ASKED,
                 "source": "single" if intent.single else "bulk",
-                "batch_id": batch_id,
+                "batch_id": call.id,
                 "position": position,
                 "obtained_at": now,
             }
-            for position, digest in enumerate(digest for digest in digests if digest not in held)
+            for call in planned
+            for position, key in enumerate(call.keys)
         ]
+        guards.sort(key=_by_key)
         connection.execute(_GUARD, guards)
         connection.execute(
             upsert(connection, spending, (), add=("calls", "reserved")),
@@ -408,19 +401,35 @@ class Journal:
                 "run_id": intent.run_id,
                 "purse": LOOKUPS,
                 "sync": intent.sync,
-                "calls": 1,
-                "reserved": most,
+                "calls": len(planned),
+                "reserved": intent.most * len(guards),
                 "settled": _ZERO,
                 "doubted": _ZERO,
             },
         )
-        return Plan(
-            batch_id=batch_id,
-            taken=taken,
-            held=tuple(key for digest, key in digests.items() if digest in held),
-            left=left,
-            room=room,
-        )
+        return Plan(calls=planned, held=held, left=left, room=room)
+
+    def _planned(self, intent: Intent, keys: tuple[MatchKeys, ...], day: str, now: datetime) -> dict[str, object]:
+        request = orjson.dumps([{name: value for name in _KEY_NAMES if (value := getattr(key, name))} for key in keys])
+        fingerprint = hashlib.sha256(request).hexdigest()
+        return {
+            "run_id": intent.run_id,
+            "sync": intent.sync,
+            "purpose": intent.purpose.value,
+            "single": int(intent.single),
+            "endpoint": intent.endpoint,
+            "fingerprint": fingerprint,
+            "request": self._vault.seal(request, request_name(fingerprint)),
+            "asked": len(keys),
+            "state": "planned",
+            "day": day,
+            "purse": LOOKUPS,
+            "most": intent.most * len(keys),
+            "planned_at": now,
+            "request_id": "",
+            "error": "",
+            "resolved_by": "",
+        }
 
     def _call(self, connection: Connection, batch_id: int) -> Call:
         row = connection.execute(_JOURNAL.where(batches.c.id == batch_id)).one_or_none()
@@ -478,18 +487,34 @@ def _lock_planning(connection: Connection) -> None:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _PLANNING_LOCK})
 
 
-def _look(connection: Connection, run_id: str, day: str) -> tuple[bool, str, Spent]:
-    """(whether the run is to be cancelled, the budget's day, what has been spent).
+def _look(connection: Connection, run_id: str, day: str) -> tuple[str, Spent]:
+    """(the budget's day, what has been spent).
 
     The day never goes back: a clock that was set back must not open an earlier day's budget again.
     """
     while True:
-        row = connection.execute(_LOOK, {"b_run": run_id, "b_day": day, "b_month": f"{day[:7]}-01"}).one()
-        cancelled, newest, run, of_day, of_month = row
+        newest, run, of_day, of_month = connection.execute(
+            _LOOK, {"b_run": run_id, "b_day": day, "b_month": f"{day[:7]}-01"}
+        ).one()
         if newest is None or newest <= day:
-            zero = _ZERO
-            return cancelled is not None, day, Spent(run=run or zero, day=of_day or zero, month=of_month or zero)
+            return day, Spent(run=run or _ZERO, day=of_day or _ZERO, month=of_month or _ZERO)
         day = newest
+
+
+def _fitting(
+    calls: tuple[tuple[MatchKeys, ...], ...], room: int | None
+) -> tuple[list[tuple[MatchKeys, ...]], tuple[MatchKeys, ...]]:
+    """The first `room` keys, still call by call, and the rest."""
+    fitting: list[tuple[MatchKeys, ...]] = []
+    left: list[MatchKeys] = []
+    for keys in calls:
+        count = len(keys) if room is None else max(min(room, len(keys)), 0)
+        if room is not None:
+            room -= count
+        if count:
+            fitting.append(keys[:count])
+        left += keys[count:]
+    return fitting, tuple(left)
 
 
 def _held(connection: Connection, intent: Intent, digests: list[bytes]) -> set[bytes]:
