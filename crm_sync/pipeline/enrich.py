@@ -21,6 +21,7 @@ from crm_sync.errors import (
 from crm_sync.mapping.match_keys import registrable_domain
 from crm_sync.pipeline.batch import Batch, Desk
 from crm_sync.pipeline.budget import day_of, room
+from crm_sync.pipeline.doubt import read_meter
 from crm_sync.pipeline.walk import Answered, Due, Walk
 from crm_sync.store.answers import StoredAnswer, StoredBatch
 from crm_sync.store.journal import (
@@ -71,6 +72,7 @@ class EnrichRoom:
         self._calls = threading.Condition()
         self._out = 0
         self._settlements = 0
+        self._metered = False
         self._expansions: list[Expansion] = []
         self._employers: set[int] = set()
         self._doubts_in_a_row = 0
@@ -142,6 +144,9 @@ class EnrichRoom:
         """
         walk = self._walk
         calls = tuple(batch.keys for batch in batches)
+        if calls and not self._metered and not walk.free:
+            self._metered = True
+            read_meter(walk.enricher, walk.journal, walk.clock)  # evidence, should a call end in doubt
         while calls:
             keys = [key for call in calls for key in call]
             if walk.free or walk.stop:

@@ -16,6 +16,7 @@ from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
 from crm_sync.mapping.blanks import lacking
 from crm_sync.mapping.match_keys import registrable_domain
+from crm_sync.pipeline import doubt
 from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.recover import recover, settle_calls
 from crm_sync.pipeline.stages import Stages
@@ -63,6 +64,8 @@ def run_sync(
     before = _calls(sync, services)
     recover(services)
     _refuse_overlap(sync, services)
+    if not spending.free:
+        doubt.resolve(services)
     run = SyncRun(
         id=_new_id(services.clock.now()),
         sync=sync.name,

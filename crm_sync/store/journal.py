@@ -15,19 +15,19 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, select, text, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, or_, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
 from crm_sync.errors import StoreError
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import Credits, answers, batches, runs, spending
+from crm_sync.store.tables import Credits, answers, balances, batches, runs, spending
 from crm_sync.store.upsert import upsert
 from crm_sync.store.vault import Vault
 
@@ -141,7 +141,18 @@ class Call:
     sent_at: datetime | None
     answered_at: datetime | None
     error: str
+    resolved_at: datetime | None = None
+    resolved_by: str = ""
     body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterReading:
+    """What Apollo's own meter said: credits `used` in the period (None: not told) and `left`."""
+
+    at: datetime
+    used: Decimal | None
+    left: Decimal
 
 
 # Built once: composing a statement costs more than running it.
@@ -173,6 +184,7 @@ _RECEIVED = (
         state="received",
         answered_at=bindparam("b_at"),
         credits=bindparam("b_credits"),
+        told=bindparam("b_credits"),
         request_id=bindparam("b_request_id"),
         body=bindparam("b_body"),
     )
@@ -330,8 +342,41 @@ class Journal:
         """All calls in doubt, oldest first."""
         return self._calls(batches.c.state == IN_DOUBT)
 
+    def accepted(self, *, by: str) -> list[Call]:
+        """Calls in doubt that were given up on by this person or policy."""
+        return self._calls(and_(batches.c.state == "accepted", batches.c.resolved_by == by))
+
+    def note_meter(self, reading: MeterReading) -> None:
+        with self._store.write() as connection:
+            connection.execute(insert(balances).values(at=reading.at, used=reading.used, left_over=reading.left))
+
+    def meter_before(self, moment: datetime, *, settle: timedelta) -> MeterReading | None:
+        """The last meter reading before a call left by which its charge can be told: no other call was under way or
+        freshly in doubt at the time of the reading."""
+        with self._store.read() as connection:
+            rows = connection.execute(
+                select(balances).where(balances.c.at <= moment).order_by(balances.c.at.desc()).limit(20)
+            ).all()
+            for row in rows:
+                uncertain = (
+                    select(func.count())
+                    .select_from(batches)
+                    .where(
+                        batches.c.sent_at <= row.at,
+                        batches.c.sent_at > row.at - timedelta(days=1),
+                        or_(
+                            batches.c.answered_at.is_(None),
+                            and_(batches.c.state.in_(("done", "received")), batches.c.answered_at > row.at),
+                            and_(batches.c.state.in_((IN_DOUBT, "accepted")), batches.c.sent_at > row.at - settle),
+                        ),
+                    )
+                )
+                if not connection.execute(uncertain).scalar():
+                    return MeterReading(at=row.at, used=row.used, left=row.left_over)
+        return None
+
     def open_calls(self, since: datetime) -> int:
-        """How many paid calls since then have no end yet, or only the end "in doubt"."""
+        """How many paid calls since then have no end yet."""
         query = (
             select(func.count())
             .select_from(batches)
@@ -340,9 +385,9 @@ class Journal:
         with self._store.read() as connection:
             return int(connection.execute(query).scalar() or 0)
 
-    def settled_between(self, since: datetime, until: datetime) -> Decimal:
-        """What the calls that were answered in that time cost, as Apollo said."""
-        query = select(func.sum(batches.c.credits)).where(
+    def told_between(self, since: datetime, until: datetime) -> Decimal:
+        """What the calls that were answered in that time cost at least: only what Apollo itself reported."""
+        query = select(func.sum(batches.c.told)).where(
             batches.c.answered_at > since, batches.c.answered_at <= until, batches.c.state == "done"
         )
         with self._store.read() as connection:
@@ -459,6 +504,8 @@ class Journal:
             sent_at=row.sent_at,
             answered_at=row.answered_at,
             error=row.error,
+            resolved_at=row.resolved_at,
+            resolved_by=row.resolved_by,
             body=self._vault.unseal(row.body, body_name(row.id)) if bodies and row.body is not None else b"",
         )
 

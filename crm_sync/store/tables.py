@@ -146,6 +146,7 @@ batches = Table(
     Column("sent_at", Moment),
     Column("answered_at", Moment),
     Column("credits", Credits),
+    Column("told", Credits),  # as Apollo itself reported; None: `credits` is counted by us
     Column("request_id", String(40), nullable=False),
     Column("body", LargeBinary),  # sealed zstd, the raw bytes
     Column("error", Text, nullable=False),

@@ -151,6 +151,7 @@ def upgrade() -> None:
         sa.Column("sent_at", Moment(), nullable=True),
         sa.Column("answered_at", Moment(), nullable=True),
         sa.Column("credits", Credits(), nullable=True),
+        sa.Column("told", Credits(), nullable=True),
         sa.Column("request_id", sa.String(length=40), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=True),
         sa.Column("error", sa.Text(), nullable=False),
