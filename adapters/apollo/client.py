@@ -25,6 +25,7 @@ from adapters.http import (
     retry,
     retry_after_s,
 )
+from crm_sync import crash
 from crm_sync.domain.enrichment import CreditBalance, MatchKeys, Purpose, RawAnswer, Reading
 from crm_sync.errors import (
     ContractError,
@@ -183,7 +184,9 @@ class ApolloEnricher:
 
     def _send_once(self, question: Question, leaving: Callable[[], None]) -> requests.Response:
         endpoint = question.endpoint
+        crash.point("pace.before")
         ticket = self._pace.acquire(endpoint)
+        crash.point("pace.granted")
         try:
             leaving()
             response = self._session.request(question.method, question.target, data=question.body)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, RawAnswer, Reading, Verdict
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.errors import (
@@ -190,6 +191,7 @@ class EnrichRoom:
         return self._settlements != settlements
 
     def _stop_at_budget(self, plan: Plan) -> None:
+        crash.point("budget.stop")
         message = (
             f"{plan.room.limit} is used up; a later run goes on from here. `crm-sync credits` shows what was spent"
         )
@@ -210,6 +212,7 @@ class EnrichRoom:
                 self._calls.notify_all()
         answered = bought.answered
         for keys, single in bought.again:
+            crash.point("enrich.again", "single" if single else "half")
             answered += self._ask_again(keys, single=single)
         return answered
 
@@ -332,6 +335,7 @@ class EnrichRoom:
         with self._lock:
             self._doubts_in_a_row = 0
             self._accepted = True
+        crash.point("enrich.read")
         expansion = expansion_of(call.id, walk.purpose, keys, reading, raw.credits, single=call.single)
         self._keep(expansion)
         if expansion.open:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from crm_sync import crash
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
@@ -78,6 +79,7 @@ def run_sync(
         started_at=services.clock.now(),
     )
     services.runs.open(run, owner=owner())
+    crash.point("run.opened")
     try:
         walk = prepare(
             sync, services, run_id=run.id, kind=kind, limit=limit, spending=spending, crm=crm, enricher=enricher
@@ -90,12 +92,14 @@ def run_sync(
         raise
     except CrmSyncError as error:
         ended = _end(run, services, RunStatus.FAILED, str(error))
+    crash.point("run.closing")
     settle_calls(run, services)
     ended = replace(ended, credits=services.journal.spent(run.id))
     calls = Counter(_calls(sync, services))
     calls.subtract(before)
     ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
     services.runs.save(ended, now=services.clock.now())
+    crash.point("run.closed")
     return ended
 
 
@@ -260,6 +264,7 @@ class WritingDesk:
         walk = self._walk
         if walk.parent is None or not self._parents:
             return
+        crash.point("write.parents")
         candidates, self._parents = list(self._parents.values()), {}
         self.audit.close(walk.parent, write_candidates(walk, walk.parent, candidates, self.audit), {})
 

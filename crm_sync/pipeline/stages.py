@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from crm_sync import crash
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.errors import CrmSyncError
 from crm_sync.mapping.match_keys import weakness
@@ -109,6 +110,7 @@ class Stages:
     def _form(self, batch: Batch | None) -> None:
         if batch is not None:
             self._formed.append(batch)
+            crash.point("batch.formed")
         if len(self._formed) >= _PLAN_AT:
             self._plan()
 

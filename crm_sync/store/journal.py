@@ -24,6 +24,7 @@ import orjson
 from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, or_, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
 from crm_sync.errors import StoreError
 from crm_sync.store.engine import Store
@@ -223,16 +224,26 @@ class Journal:
 
         `room_of` decides what may be spent, from what has been.
         """
-        return self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
+        crash.point("journal.plan.before")
+        plan = self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
+        crash.point("journal.plan.after")
+        return plan
 
     def sent(self, batch_id: int, *, now: datetime) -> bool:
         """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run."""
-        return self._store.together(
-            lambda connection: connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1
-        )
+        crash.point("journal.sent.before")
+        noted = self._store.together(lambda connection: self._sent(connection, batch_id, now))
+        crash.point("journal.sent.after")
+        return noted
+
+    def _sent(self, connection: Connection, batch_id: int, now: datetime) -> bool:
+        noted = connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1
+        crash.point("journal.sent.inside")
+        return noted
 
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
         """The raw bytes, before anything reads them."""
+        crash.point("journal.received.before")
         values = {
             "b_id": batch_id,
             "b_at": now,
@@ -240,13 +251,19 @@ class Journal:
             "b_request_id": raw.request_id,
             "b_body": self._vault.seal(raw.body, body_name(batch_id)),
         }
-        self._store.together(lambda connection: connection.execute(_RECEIVED, values))
+        self._store.together(lambda connection: self._received(connection, values))
+        crash.point("journal.received.after")
+
+    def _received(self, connection: Connection, values: dict[str, object]) -> None:
+        connection.execute(_RECEIVED, values)
+        crash.point("journal.received.inside")
 
     def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
         """Index several answers and settle what they cost, in one commit.
 
         An employer's row never replaces a company's own answer.
         """
+        crash.point("journal.expand.before")
         own = [self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source != "employer"]
         employers = {
             row.key: self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source == "employer"
@@ -262,14 +279,19 @@ class Journal:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
                     connection.execute(delete(answers).where(_guarding(digests, purpose, expansion.batch_id)))
+            crash.point("journal.expand.indexed")
             if expansions:
                 connection.execute(_DONE, [{"b_id": e.batch_id, "b_credits": e.credits_charged} for e in expansions])
                 _settle(connection, [e.batch_id for e in expansions])
+            crash.point("journal.expand.settled")
+        crash.point("journal.expand.after")
 
     def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
         """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""
+        crash.point("journal.release.before")
         with self._store.write() as connection:
             self._release(connection, self._call(connection, batch_id), state, why, now)
+        crash.point("journal.release.after")
 
     def clear(self, batch_id: int, evidence: str, *, by: str, now: datetime) -> None:
         """A call in doubt was not charged, by evidence: its keys may be asked for again."""
@@ -286,11 +308,13 @@ class Journal:
             .where(batches.c.id == call.id)
             .values(state=state, answered_at=now, credits=_ZERO, error=why)
         )
+        crash.point("journal.release.inside")
         connection.execute(delete(answers).where(_guarding(self._digests(call.keys), call.purpose, call.id)))
         _spend(connection, call, reserved=-call.most)
 
     def in_doubt(self, batch_id: int, body: bytes, error: str, *, now: datetime) -> None:
         """It may have been charged: nobody asks for these keys again until evidence or a person settles it."""
+        crash.point("journal.doubt.before")
         sealed = self._vault.seal(body, body_name(batch_id)) if body else None
         with self._store.write() as connection:
             call = self._call(connection, batch_id)
@@ -299,11 +323,13 @@ class Journal:
                 .where(batches.c.id == batch_id)
                 .values(state="in doubt", answered_at=now, error=error, body=sealed)
             )
+            crash.point("journal.doubt.inside")
             connection.execute(
                 update(answers)
                 .where(_guarding(self._digests(call.keys), call.purpose, batch_id))
                 .values(verdict=IN_DOUBT, obtained_at=now)
             )
+        crash.point("journal.doubt.after")
 
     def accept(self, batch_id: int, *, ask_again: bool, by: str, now: datetime) -> None:
         """Give up on knowing: it counts as charged at worst cost. `ask_again` lets its keys be bought anew; else they
@@ -424,6 +450,7 @@ class Journal:
         planned = tuple(
             PlannedCall(id=batch_id, keys=keys, single=intent.single) for batch_id, keys in zip(ids, calls, strict=True)
         )
+        crash.point("journal.plan.row")
         guards = [
             {
                 "purpose": intent.purpose.value,
@@ -439,6 +466,7 @@ class Journal:
         ]
         guards.sort(key=_by_key)
         connection.execute(_GUARD, guards)
+        crash.point("journal.plan.guarded")
         connection.execute(
             upsert(connection, spending, (), add=("calls", "reserved")),
             {
