@@ -247,6 +247,8 @@ class WritingDesk:
 
     def _settle(self, chunk: list[tuple[Answered, Candidate]]) -> None:
         walk = self._walk
+        # Their companies first: once people lack nothing they are not selected again, and nobody else may bring them.
+        self._settle_parents()
         settled = write_candidates(walk, walk.target, [candidate for _, candidate in chunk], self.audit)
         attempts = {
             one.record_id: Attempt(keys=answered.due.keys, lacking=self._lacking(answered, one))
