@@ -76,24 +76,26 @@ def settle_calls(run: SyncRun, services: Services) -> None:
 def _close(run: SyncRun, services: Services) -> SyncRun:
     """Its books from the audit; a write that was intended and not confirmed is looked at by the next run."""
     now = services.clock.now()
-    tally: Counter[str] = Counter()
+    own: Counter[str] = Counter()
+    parents: Counter[str] = Counter()
     for object_type, outcome, _, count in services.runs.reasons(run.id):
-        if object_type == run.object_type:
-            tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
+        tally = own if object_type == run.object_type else parents
+        tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
     services.runs.close_intended(run.id, "not confirmed: the process ended; the next run reads it again", now=now)
     crash.point("recover.closing")
-    counts = Counts(
-        selected=tally.total(),
-        **{outcome.name.lower(): tally[outcome.value] for outcome in RecordOutcome},
-    )
     closed = replace(
         run,
         status=RunStatus.FAILED,
         reason="its process ended before the run did; what was paid for is kept and the next run goes on",
         finished_at=now,
-        counts=counts,
+        counts=_counts(own),
+        parents=_counts(parents),
         credits=services.journal.spent(run.id),
     )
     services.runs.save(closed, now=now)
     crash.point("recover.closed")
     return closed
+
+
+def _counts(tally: Counter[str]) -> Counts:
+    return Counts(selected=tally.total(), **{outcome.name.lower(): tally[outcome.value] for outcome in RecordOutcome})
