@@ -18,7 +18,7 @@ from crm_sync.errors import (
     RefusedError,
     TransientError,
 )
-from crm_sync.mapping.match_keys import registrable_domain
+from crm_sync.mapping.match_keys import other_keys, registrable_domain
 from crm_sync.pipeline.batch import Batch, Desk
 from crm_sync.pipeline.budget import day_of, room
 from crm_sync.pipeline.doubt import read_meter
@@ -445,6 +445,10 @@ def expansion_of(
         if enrichment.verdict is not Verdict.NO_MATCH:
             found += 1
         if enrichment.verdict is Verdict.MATCHED:
+            rows += [
+                NewAnswer(purpose=purpose, key=other, verdict=Verdict.MATCHED, source="alias", position=position)
+                for other in other_keys(key, enrichment)
+            ]
             domain = registrable_domain(enrichment.organization.get("primary_domain") or "")
             if purpose is Purpose.PERSON and domain:
                 rows.append(

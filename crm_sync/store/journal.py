@@ -245,19 +245,23 @@ class Journal:
     def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
         """Index several answers and settle what they cost, in one commit.
 
-        An employer's row never replaces a company's own answer.
+        An employer's row, and one by another name of the same person, never replaces an answer that was asked for.
         """
-        own = [self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source != "employer"]
-        employers = {
-            row.key: self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source == "employer"
+        own = [self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source not in _BESIDE]
+        beside = {
+            (row.purpose, row.key): self._row(row, e.batch_id, now)
+            for e in expansions
+            for row in e.rows
+            if row.source in _BESIDE
         }
         with self._store.write() as connection:
             _lock_planning(connection)
             if own:
                 own.sort(key=_by_key)
                 connection.execute(upsert(connection, answers, _ANSWER_COLUMNS), own)
-            if employers:
-                connection.execute(upsert(connection, answers, ()), list(employers.values()))
+            if beside:
+                rows = sorted(beside.values(), key=_by_key)
+                connection.execute(upsert(connection, answers, ()), rows)
             for expansion in expansions:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
@@ -524,6 +528,8 @@ class Journal:
         }
 
 
+#: What came with somebody else's answer, or is known by another name than the one asked by.
+_BESIDE = ("employer", "alias")
 _ANSWER_COLUMNS = ("verdict", "source", "batch_id", "position", "obtained_at")
 _JOURNAL = select(batches)
 
