@@ -160,11 +160,11 @@ class MeterReading:
 _TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
 _LOOK = select(
     select(func.max(spending.c.day)).scalar_subquery(),
-    select(func.sum(_TOTAL))
+    select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
-    select(func.sum(_TOTAL)).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
-    select(func.sum(_TOTAL))
+    select(func.sum(_TOTAL, type_=Credits())).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
+    select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
 )

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, func, select
 from crm_sync.domain.enrichment import Purpose, Verdict
 from crm_sync.store.engine import Store
 from crm_sync.store.journal import IN_DOUBT, LOOKUPS, keys_of, request_name
-from crm_sync.store.tables import answers, batches, run_records, spending
+from crm_sync.store.tables import Credits, answers, batches, run_records, spending
 from crm_sync.store.vault import Vault
 
 _FOUND = (Verdict.MATCHED.value, Verdict.UNPROVED.value)
@@ -83,7 +83,7 @@ class Ledger:
     def spent(self, since: str, until: str) -> Decimal:
         """All that counts against a budget in these days: settled, and at worst cost what is open or was doubted."""
         total = spending.c.settled + spending.c.reserved + spending.c.doubted
-        query = select(func.sum(total)).where(
+        query = select(func.sum(total, type_=Credits())).where(
             spending.c.day >= since, spending.c.day <= until, spending.c.purse == LOOKUPS
         )
         with self._store.read() as connection:
