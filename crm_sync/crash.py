@@ -85,7 +85,7 @@ POINTS: dict[str, Point] = {
     "runs.settle.before": Point("Writing; the CRM has taken it", "closed as not confirmed; " + _READ_AGAIN),
     "runs.settle.inside": Point("inside: confirmed, the attempts not remembered", _AS_BEFORE),
     "runs.settle.after": Point("confirmed and remembered", "left out by the next run"),
-    "write.parents": Point("companies wait in memory; the people who brought them are not written", "both written later"),
+    "write.parents": Point("companies wait in memory, the people who brought them unwritten", "both written later"),
     # --- the run itself ---
     "run.opened": Point("Running; nothing else", "closed as failed"),
     "run.closing": Point("Running; all its work is done", "closed as failed, with the audit's books"),

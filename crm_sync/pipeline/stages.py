@@ -111,7 +111,8 @@ class Stages:
         if weak or served:
             self._put([*weak, *served])
         for due in open_:
-            self._form(self._desk.take(due))
+            alone = self._room.was_left_open(page.stored.get(due.keys.key))
+            self._form(self._desk.take(due, alone=alone))
 
     def _form(self, batch: Batch | None) -> None:
         if batch is not None:

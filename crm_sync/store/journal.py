@@ -36,6 +36,7 @@ from crm_sync.store.vault import Vault
 ASKED = "asked"  # a paid call for it is planned or under way
 IN_DOUBT = "in doubt"  # a paid call left without a readable answer
 ABANDONED = "abandoned"  # a person gave up on a call in doubt
+LEFT_OPEN = "left open"  # a bulk answer said nothing about it: asked for in bulk again, its company is paid for again
 GUARDING = (ASKED, IN_DOUBT)
 
 LOOKUPS = "lookups"
@@ -116,7 +117,7 @@ class NewAnswer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
     """What one paid call's answer says, to be indexed. `credits_charged` None: as Apollo said; `open`: keys that the
-    answer says nothing about."""
+    answer says nothing about, to be asked for singly."""
 
     batch_id: int
     rows: tuple[NewAnswer, ...]
@@ -283,7 +284,11 @@ class Journal:
             for expansion in expansions:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
-                    connection.execute(delete(answers).where(_guarding(digests, purpose, expansion.batch_id)))
+                    connection.execute(
+                        update(answers)
+                        .where(_guarding(digests, purpose, expansion.batch_id))
+                        .values(verdict=LEFT_OPEN, obtained_at=now)
+                    )
             crash.point("journal.expand.indexed")
             if expansions:
                 connection.execute(_DONE, [{"b_id": e.batch_id, "b_credits": e.credits_charged} for e in expansions])
@@ -657,6 +662,8 @@ def _held(connection: Connection, intent: Intent, digests: list[bytes]) -> set[b
 def _may_be_bought_again(row: Row[Any, Any, Any, Any], intent: Intent) -> bool:
     if row.verdict in GUARDING:
         return False
+    if row.verdict == LEFT_OPEN and intent.single:
+        return True
     if row.source == "employer":
         return True  # too thin for whoever asks, or it would have been used (pipeline/enrich.py)
     since = intent.no_match_since if row.verdict in (Verdict.NO_MATCH.value, ABANDONED) else intent.fresh_since
