@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
-from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -27,8 +26,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
 from crm_sync.errors import StoreError
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import Credits, answers, balances, batches, runs, spending
-from crm_sync.store.upsert import upsert
+from crm_sync.store.tables import Credits, answers, balances, batches, millis, runs, spending
+from crm_sync.store.upsert import run_many, upsert
 from crm_sync.store.vault import Vault
 
 #: Verdicts of the index beside those of domain.enrichment.Verdict.
@@ -163,7 +162,9 @@ _LOOK = select(
     select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
-    select(func.sum(_TOTAL, type_=Credits())).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
+    select(func.sum(_TOTAL, type_=Credits()))
+    .where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS)
+    .scalar_subquery(),
     select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
@@ -206,8 +207,10 @@ _SPEND = (
 )
 _KEY_NAMES = tuple(field.name for field in fields(MatchKeys))
 _ZERO = Decimal(0)
-#: Rows of one commit go in the order of their index: neighbours share pages, and two writers cannot deadlock.
-_by_key = itemgetter("key")
+#: The columns of an answers row. Rows of one commit go in the order of their key: neighbours share pages, and two
+#: writers cannot deadlock.
+_ANSWER = ("purpose", "key", "verdict", "source", "batch_id", "position", "obtained_at")
+_ANSWER_CHANGES = _ANSWER[2:]
 
 
 class Journal:
@@ -248,21 +251,15 @@ class Journal:
 
         An employer's row, and one by another name of the same person, never replaces an answer that was asked for.
         """
-        own = [self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source not in _BESIDE]
-        beside = {
-            (row.purpose, row.key): self._row(row, e.batch_id, now)
-            for e in expansions
-            for row in e.rows
-            if row.source in _BESIDE
-        }
+        at = millis(now)
+        own = [self._row(row, e.batch_id, at) for e in expansions for row in e.rows if row.source not in _BESIDE]
+        beside = [self._row(row, e.batch_id, at) for e in expansions for row in e.rows if row.source in _BESIDE]
         with self._store.write() as connection:
             _lock_planning(connection)
-            if own:
-                own.sort(key=_by_key)
-                connection.execute(upsert(connection, answers, _ANSWER_COLUMNS), own)
-            if beside:
-                rows = sorted(beside.values(), key=_by_key)
-                connection.execute(upsert(connection, answers, ()), rows)
+            for changed, rows in ((_ANSWER_CHANGES, own), ((), beside)):
+                if rows:
+                    rows.sort()
+                    run_many(connection, upsert(connection, answers, changed), _ANSWER, rows)
             for expansion in expansions:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
@@ -466,21 +463,13 @@ class Journal:
         planned = tuple(
             PlannedCall(id=batch_id, keys=keys, single=intent.single) for batch_id, keys in zip(ids, calls, strict=True)
         )
-        guards = [
-            {
-                "purpose": intent.purpose.value,
-                "key": digests[key],
-                "verdict": ASKED,
-                "source": "single" if intent.single else "bulk",
-                "batch_id": call.id,
-                "position": position,
-                "obtained_at": now,
-            }
+        purpose, source, at = intent.purpose.value, "single" if intent.single else "bulk", millis(now)
+        guards = sorted(
+            (purpose, digests[key], ASKED, source, call.id, position, at)
             for call in planned
             for position, key in enumerate(call.keys)
-        ]
-        guards.sort(key=_by_key)
-        connection.execute(_GUARD, guards)
+        )
+        run_many(connection, _GUARD, _ANSWER, guards)
         connection.execute(
             upsert(connection, spending, (), add=("calls", "reserved")),
             {
@@ -554,21 +543,13 @@ class Journal:
     def _digests(self, keys: Iterable[MatchKeys]) -> list[bytes]:
         return [self._vault.digest(key.key) for key in keys]
 
-    def _row(self, row: NewAnswer, batch_id: int, now: datetime) -> dict[str, object]:
-        return {
-            "purpose": row.purpose.value,
-            "key": self._vault.digest(row.key),
-            "verdict": row.verdict.value,
-            "source": row.source,
-            "batch_id": batch_id,
-            "position": row.position,
-            "obtained_at": now,
-        }
+    def _row(self, row: NewAnswer, batch_id: int, at: int) -> tuple[str, bytes, str, str, int, int, int]:
+        digest = self._vault.digest(row.key)
+        return row.purpose.value, digest, row.verdict.value, row.source, batch_id, row.position, at
 
 
 #: What came with somebody else's answer, or is known by another name than the one asked by.
 _BESIDE = ("employer", "alias")
-_ANSWER_COLUMNS = ("verdict", "source", "batch_id", "position", "obtained_at")
 _JOURNAL = select(batches)
 
 
