@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from types import FrameType
 
 import click
@@ -23,6 +24,7 @@ from crm_sync.pipeline.walk import Stop
 from crm_sync.services import Services
 
 _PLAIN_LINE_EVERY_S = 10.0
+_ABOUT_THE_SAME = timedelta(seconds=5)
 
 
 @click.command()
@@ -148,18 +150,19 @@ def _watching(out: Console | None, name: str) -> Iterator[Callable[[walk.Progres
             transient=True,
         ) as progress:
             task = progress.add_task(name, total=None, rate="", credits="")
-            yield _bar(progress, task)
+            yield _bar(progress, task, name)
     else:
         yield _lines(out, name)
 
 
-def _bar(progress: Progress, task: TaskID) -> Callable[[walk.Progress], None]:
+def _bar(progress: Progress, task: TaskID, name: str) -> Callable[[walk.Progress], None]:
     started = time.monotonic()
 
     def watch(now: walk.Progress) -> None:
         rate = now.done / max(time.monotonic() - started, 0.001)
         progress.update(
             task,
+            description=f"{name}: {_waits(now.waiting_until)}" if now.waiting_until else name,
             completed=now.done,
             total=max(now.expected, now.done) if now.expected is not None else None,
             rate=f"{rate:,.0f}/s",
@@ -169,12 +172,20 @@ def _bar(progress: Progress, task: TaskID) -> Callable[[walk.Progress], None]:
     return watch
 
 
+def _waits(until: datetime) -> str:
+    return f"waiting until {until:%H:%M:%S} UTC, as Apollo asks (too many calls)"
+
+
 def _lines(out: Console, name: str) -> Callable[[walk.Progress], None]:
     started = last = time.monotonic()
+    told: datetime | None = None
 
     def watch(now: walk.Progress) -> None:
-        nonlocal last
+        nonlocal last, told
         moment = time.monotonic()
+        if now.waiting_until is not None and (told is None or now.waiting_until > told + _ABOUT_THE_SAME):
+            told = now.waiting_until
+            out.print(f"{name}: {_waits(told)}")
         if moment - last < _PLAIN_LINE_EVERY_S:
             return
         last = moment

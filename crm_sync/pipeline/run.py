@@ -25,18 +25,20 @@ from crm_sync.pipeline.write import Candidate, Settled, write_candidates
 from crm_sync.services import Services
 
 #: How often a running run saves its books, and tells who watches.
-_SAVE_EVERY = timedelta(seconds=5)
+_SAVE_EVERY = timedelta(seconds=2)
 _WATCH_EVERY = timedelta(seconds=0.25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a run stands: `expected` is how many records it will take at most, None unknown."""
+    """Where a run stands: `expected` is how many records it will take at most, None unknown; `waiting_until` is set
+    while Apollo asks to wait."""
 
     done: int
     expected: int | None
     counts: Counts
     credits: Decimal
+    waiting_until: datetime | None = None
 
 
 def run_sync(
@@ -123,6 +125,8 @@ def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progres
             saved_at = now
             counts = desk.audit.counts(stages.selected)
             services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out)), now=now)
+            if services.runs.cancel_asked(run.id):
+                walk.stop.raise_("cancelled by crm-sync cancel")
     desk.finish()
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
@@ -137,7 +141,13 @@ def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts
     total = expected[0] if expected else None
     if walk.at_most is not None:
         total = walk.at_most if total is None else min(total, walk.at_most)
-    return Progress(done=desk.taken, expected=total, counts=counts, credits=walk.journal.spent(walk.run_id))
+    return Progress(
+        done=desk.taken,
+        expected=total,
+        counts=counts,
+        credits=walk.journal.spent(walk.run_id),
+        waiting_until=walk.waiting_until,
+    )
 
 
 def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:

@@ -62,6 +62,22 @@ class Runs:
         with self._store.write() as connection:
             connection.execute(update(runs).where(runs.c.id == run.id).values(values))
 
+    def ask_to_cancel(self, run_id: str, *, now: datetime) -> bool:
+        """Note that somebody wants the run to stop; False when it is not running (any more)."""
+        with self._store.write() as connection:
+            return (
+                connection.execute(
+                    update(runs)
+                    .where(runs.c.id == run_id, runs.c.status == RunStatus.RUNNING.value)
+                    .values(cancel_asked_at=now)
+                ).rowcount
+                == 1
+            )
+
+    def cancel_asked(self, run_id: str) -> bool:
+        with self._store.read() as connection:
+            return connection.execute(select(runs.c.cancel_asked_at).where(runs.c.id == run_id)).scalar() is not None
+
     def unfinished(self) -> list[tuple[SyncRun, str, datetime]]:
         """(run, owner, last sign of life) of every run that has not ended."""
         query = select(runs).where(runs.c.status == RunStatus.RUNNING.value).order_by(runs.c.started_at)
