@@ -15,10 +15,13 @@ from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
 from crm_sync.mapping.blanks import lacking
-from crm_sync.mapping.match_keys import registrable_domain
+from crm_sync.mapping.match_keys import registrable_domain, weakness
 from crm_sync.pipeline import doubt
 from crm_sync.pipeline.audit import Attempt, Audit
+from crm_sync.pipeline.batch import Desk
+from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.recover import recover, settle_calls
+from crm_sync.pipeline.select import due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.write import Candidate, Settled, write_candidates
@@ -99,6 +102,51 @@ def run_sync(
     ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
     services.runs.save(ended, now=services.clock.now())
     return ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a walk over its first due records would take: `served` have a stored answer, `weak` cannot be asked for.
+
+    At most `most` credits: Apollo charges for those it finds, so it may be none.
+    """
+
+    due: int
+    served: int
+    weak: int
+    asked: int
+    calls: int
+    most: Decimal
+
+
+def estimate(sync: Sync, services: Services, *, limit: int | None) -> Estimate:
+    """Read what is due and look at the stored answers; asks Apollo nothing and writes nothing.
+
+    Raises:
+        CrmSyncError: the CRM cannot be read.
+    """
+    crm, enricher = services.crm(sync.crm), services.enricher()
+    walk = prepare(
+        sync, services, run_id="", kind=RunKind.PLAN, limit=limit, spending=AS_BUDGETED, crm=crm, enricher=enricher
+    )
+    room = EnrichRoom(walk, Desk(enricher.per_call))
+    due = served = weak = 0
+    asked: set[int] = set()
+    for page in due_pages(walk, Counter()):
+        strong = [each for each in page.due if not weakness(each.keys, walk.match)]
+        answered, left = room.serve(strong, page.stored)
+        due += len(page.due)
+        weak += len(page.due) - len(strong)
+        served += len(answered)
+        asked |= {hash(each.keys.key) for each in left}
+    return Estimate(
+        due=due,
+        served=served,
+        weak=weak,
+        asked=len(asked),
+        calls=-(-len(asked) // enricher.per_call),
+        most=enricher.most(walk.purpose) * len(asked),
+    )
 
 
 def _refuse_overlap(sync: Sync, services: Services) -> None:

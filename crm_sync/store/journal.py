@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -56,6 +56,7 @@ GUARDING = (ASKED, IN_DOUBT)
 _ENDED = ("done", "refused", "unsent", "not charged", "accepted")
 
 LOOKUPS = "lookups"
+_RESEAL_AT_ONCE = 100
 
 #: Planning is one at a time for all processes: two that look at one budget together would both find room.
 _PLANNING_LOCK = 0x63726D73
@@ -177,11 +178,11 @@ class MeterReading:
 _TOTAL = type_coerce(spending.c.reserved + spending.c.settled + spending.c.doubted, Credits())
 _LOOK = select(
     select(func.max(spending.c.day)).scalar_subquery(),
-    select(func.sum(_TOTAL))
+    select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
-    select(func.sum(_TOTAL)).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
-    select(func.sum(_TOTAL))
+    select(func.sum(_TOTAL, type_=Credits())).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
+    select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
 )
@@ -371,6 +372,43 @@ class Journal:
             else:
                 connection.execute(update(answers).where(rows).values(verdict=ABANDONED, obtained_at=now))
             _spend(connection, call, reserved=-call.most, doubted=call.most)
+
+    # --- keys ---------------------------------------------------------------------------------------------------
+
+    def sealed_count(self) -> int:
+        """How many calls hold something sealed."""
+        with self._store.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(batches)).scalar() or 0)
+
+    def reseal(self, newest: Vault) -> Iterator[int]:
+        """Seal every call's request and answer anew by the newest key of `newest`; yields how many were looked at.
+
+        What is sealed so already is left alone, so it may be broken off and begun again.
+        """
+        after = 0
+        while True:
+            with self._store.write() as connection:
+                rows = connection.execute(
+                    select(batches.c.id, batches.c.fingerprint, batches.c.request, batches.c.body)
+                    .where(batches.c.id > after)
+                    .order_by(batches.c.id)
+                    .limit(_RESEAL_AT_ONCE)
+                ).all()
+                for row in rows:
+                    changed = {
+                        name: newest.seal(newest.unseal(sealed, place), place)
+                        for name, sealed, place in (
+                            ("request", row.request, request_name(row.fingerprint)),
+                            ("body", row.body, body_name(row.id)),
+                        )
+                        if sealed and not newest.is_newest(sealed)
+                    }
+                    if changed:
+                        connection.execute(update(batches).where(batches.c.id == row.id).values(changed))
+            yield len(rows)
+            if len(rows) < _RESEAL_AT_ONCE:
+                return
+            after = rows[-1].id
 
     # --- questions ----------------------------------------------------------------------------------------------
 

@@ -176,6 +176,16 @@ class Runs:
             for row in connection.execute(query):
                 yield _record(row)
 
+    def of_call(self, run_id: str, batch_id: int) -> list[tuple[str, str]]:
+        """(object type, record id) of the records of a run that a paid call was about."""
+        query = (
+            select(run_records.c.object_type, run_records.c.record_id)
+            .where(run_records.c.run_id == run_id, run_records.c.batch_id == batch_id)
+            .order_by(run_records.c.object_type, run_records.c.record_id)
+        )
+        with self._store.read() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query)]
+
     def reasons(self, run_id: str) -> list[tuple[str, str, str, int]]:
         """(object type, outcome, reason, how many), most frequent first."""
         count = func.count().label("n")
