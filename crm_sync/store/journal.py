@@ -20,7 +20,22 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    type_coerce,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
@@ -35,6 +50,9 @@ ASKED = "asked"  # a paid call for it is planned or under way
 IN_DOUBT = "in doubt"  # a paid call left without a readable answer
 ABANDONED = "abandoned"  # a person gave up on a call in doubt
 GUARDING = (ASKED, IN_DOUBT)
+
+#: States that a call never leaves: its credits are counted for good, and its keys guarded no more.
+_ENDED = ("done", "refused", "unsent", "not charged", "accepted")
 
 LOOKUPS = "lookups"
 _RESEAL_AT_ONCE = 100
@@ -156,7 +174,7 @@ class MeterReading:
 
 
 # Built once: composing a statement costs more than running it.
-_TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
+_TOTAL = type_coerce(spending.c.reserved + spending.c.settled + spending.c.doubted, Credits())
 _LOOK = select(
     select(func.max(spending.c.day)).scalar_subquery(),
     select(func.sum(_TOTAL, type_=Credits()))
@@ -175,6 +193,7 @@ _SENT = (
     update(batches)
     .where(
         batches.c.id == bindparam("b_id"),
+        batches.c.state.in_(("planned", "sent")),
         ~exists().where(runs.c.id == batches.c.run_id, runs.c.cancel_asked_at.is_not(None)),
     )
     .values(state="sent", sent_at=bindparam("b_at"))
@@ -183,7 +202,7 @@ _RECEIVED = (
     update(batches)
     .where(batches.c.id == bindparam("b_id"))
     .values(
-        state="received",
+        state=case((batches.c.state.in_(_ENDED), batches.c.state), else_="received"),
         answered_at=bindparam("b_at"),
         credits=bindparam("b_credits"),
         told=bindparam("b_credits"),
@@ -211,6 +230,7 @@ _ZERO = Decimal(0)
 #: writers cannot deadlock.
 _ANSWER = ("purpose", "key", "verdict", "source", "batch_id", "position", "obtained_at")
 _ANSWER_CHANGES = _ANSWER[2:]
+_AnswerRow = tuple[str, bytes, str, str, int, int, int]
 
 
 class Journal:
@@ -230,10 +250,24 @@ class Journal:
         return self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
 
     def sent(self, batch_id: int, *, now: datetime) -> bool:
-        """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run."""
-        return self._store.together(
-            lambda connection: connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1
-        )
+        """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run.
+
+        Raises:
+            StoreError: another process took this one for dead and closed the call: its keys are not guarded any more.
+        """
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1:
+                return True
+            state = connection.execute(select(batches.c.state).where(batches.c.id == batch_id)).scalar()
+            if state not in ("planned", "sent"):
+                raise StoreError(
+                    f"Call {batch_id} is closed already ({state}): another process took this one for dead. It was not "
+                    "sent; run the sync again"
+                )
+            return False
+
+        return self._store.together(work)
 
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
         """The raw bytes, before anything reads them."""
@@ -247,19 +281,15 @@ class Journal:
         self._store.together(lambda connection: connection.execute(_RECEIVED, values))
 
     def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
-        """Index several answers and settle what they cost, in one commit.
+        """Index several answers and settle what they cost, in one commit; what another process has settled stays.
 
         An employer's row, and one by another name of the same person, never replaces an answer that was asked for.
         """
-        at = millis(now)
-        own = [self._row(row, e.batch_id, at) for e in expansions for row in e.rows if row.source not in _BESIDE]
-        beside = [self._row(row, e.batch_id, at) for e in expansions for row in e.rows if row.source in _BESIDE]
         with self._store.write() as connection:
             _lock_planning(connection)
-            for changed, rows in ((_ANSWER_CHANGES, own), ((), beside)):
-                if rows:
-                    rows.sort()
-                    run_many(connection, upsert(connection, answers, changed), _ANSWER, rows)
+            open_ = _not_ended(connection, [e.batch_id for e in expansions])
+            expansions = [e for e in expansions if e.batch_id in open_]
+            self._index(connection, expansions, now)
             for expansion in expansions:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
@@ -268,21 +298,40 @@ class Journal:
                 connection.execute(_DONE, [{"b_id": e.batch_id, "b_credits": e.credits_charged} for e in expansions])
                 _settle(connection, [e.batch_id for e in expansions])
 
+    def _index(self, connection: Connection, expansions: Sequence[Expansion], now: datetime) -> None:
+        at = millis(now)
+        rows: dict[str, dict[tuple[Purpose, str], _AnswerRow]] = defaultdict(dict)
+        for expansion in expansions:
+            for row in expansion.rows:
+                kind = row.source if row.source in _BESIDE else "own"
+                rows[kind][row.purpose, row.key] = self._row(row, expansion.batch_id, at)
+        for kind, statement in (
+            ("own", upsert(connection, answers, _ANSWER_CHANGES)),
+            # Another name is as fresh as the newest answer that came with it.
+            ("alias", upsert(connection, answers, _ANSWER_CHANGES, only=("source", "alias"))),
+            ("employer", upsert(connection, answers, ())),
+        ):
+            if rows[kind]:
+                run_many(connection, statement, _ANSWER, sorted(rows[kind].values()))
+
     def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
         """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""
         with self._store.write() as connection:
-            self._release(connection, self._call(connection, batch_id), state, why, now)
+            _lock_planning(connection)
+            call = self._call(connection, batch_id)
+            if call.state not in _ENDED:  # else another process was first
+                self._release(connection, call, state, why, now)
 
     def clear(self, batch_id: int, evidence: str, *, by: str, now: datetime) -> None:
         """A call in doubt was not charged, by evidence: its keys may be asked for again."""
         with self._store.write() as connection:
+            _lock_planning(connection)
             call = self._call(connection, batch_id)
             _still_in_doubt(call)
             self._release(connection, call, "not charged", evidence, now)
             connection.execute(update(batches).where(batches.c.id == batch_id).values(resolved_at=now, resolved_by=by))
 
     def _release(self, connection: Connection, call: Call, state: str, why: str, now: datetime) -> None:
-        _lock_planning(connection)
         connection.execute(
             update(batches)
             .where(batches.c.id == call.id)
@@ -293,13 +342,16 @@ class Journal:
 
     def in_doubt(self, batch_id: int, body: bytes, error: str, *, now: datetime) -> None:
         """It may have been charged: nobody asks for these keys again until evidence or a person settles it."""
-        sealed = self._vault.seal(body, body_name(batch_id)) if body else None
+        kept = {"body": self._vault.seal(body, body_name(batch_id))} if body else {}
         with self._store.write() as connection:
+            _lock_planning(connection)
             call = self._call(connection, batch_id)
+            if call.state in _ENDED or (call.state == "received" and not body):
+                return  # its answer came meanwhile, to a process that was taken for dead
             connection.execute(
                 update(batches)
                 .where(batches.c.id == batch_id)
-                .values(state="in doubt", answered_at=now, error=error, body=sealed)
+                .values(state="in doubt", answered_at=now, error=error, **kept)
             )
             connection.execute(
                 update(answers)
@@ -452,13 +504,14 @@ class Journal:
         _lock_planning(connection)
         day, spent = _look(connection, intent.run_id, intent.day)
         room = room_of(spent)
-        asked, left = _fitting(intent.calls, None if room.credits is None else int(room.credits // intent.most))
-        digests = {key: self._vault.digest(key.key) for keys in asked for key in keys}
-        known = _held(connection, intent, list(digests.values()))
-        calls = [taken for keys in asked if (taken := tuple(key for key in keys if digests[key] not in known))]
+        digests = {key: self._vault.digest(key.key) for keys in intent.calls for key in keys}
+        known, past = _known(connection, intent, list(digests.values()))
+        wanted = [tuple(key for key in keys if digests[key] not in known) for keys in intent.calls]
+        calls, left = _fitting(wanted, None if room.credits is None else int(room.credits // intent.most))
         held = tuple(key for key, digest in digests.items() if digest in known)
         if not calls:
             return Plan(held=held, left=left, room=room)
+        _make_room(connection, intent, past & {digests[key] for keys in calls for key in keys})
         ids = connection.execute(_PLANNED, [self._planned(intent, keys, day, now) for keys in calls]).scalars().all()
         planned = tuple(
             PlannedCall(id=batch_id, keys=keys, single=intent.single) for batch_id, keys in zip(ids, calls, strict=True)
@@ -543,7 +596,7 @@ class Journal:
     def _digests(self, keys: Iterable[MatchKeys]) -> list[bytes]:
         return [self._vault.digest(key.key) for key in keys]
 
-    def _row(self, row: NewAnswer, batch_id: int, at: int) -> tuple[str, bytes, str, str, int, int, int]:
+    def _row(self, row: NewAnswer, batch_id: int, at: int) -> _AnswerRow:
         digest = self._vault.digest(row.key)
         return row.purpose.value, digest, row.verdict.value, row.source, batch_id, row.position, at
 
@@ -574,7 +627,7 @@ def _look(connection: Connection, run_id: str, day: str) -> tuple[str, Spent]:
 
 
 def _fitting(
-    calls: tuple[tuple[MatchKeys, ...], ...], room: int | None
+    calls: Iterable[tuple[MatchKeys, ...]], room: int | None
 ) -> tuple[list[tuple[MatchKeys, ...]], tuple[MatchKeys, ...]]:
     """The first `room` keys, still call by call, and the rest."""
     fitting: list[tuple[MatchKeys, ...]] = []
@@ -589,22 +642,27 @@ def _fitting(
     return fitting, tuple(left)
 
 
-def _held(connection: Connection, intent: Intent, digests: list[bytes]) -> set[bytes]:
-    """Which keys must not be bought now. Rows that are past their time make room for the new guard."""
-    purpose = intent.purpose.value
+def _known(connection: Connection, intent: Intent, digests: list[bytes]) -> tuple[set[bytes], set[bytes]]:
+    """(which keys must not be bought now, which have a row that is past its time)."""
     rows = connection.execute(
         select(answers.c.key, answers.c.verdict, answers.c.source, answers.c.obtained_at).where(
-            answers.c.purpose == purpose, answers.c.key.in_(digests)
+            answers.c.purpose == intent.purpose.value, answers.c.key.in_(digests)
         )
     ).all()
-    past = [bytes(row.key) for row in rows if _may_be_bought_again(row, intent)]
+    past = {bytes(row.key) for row in rows if _may_be_bought_again(row, intent)}
+    return {bytes(row.key) for row in rows} - past, past
+
+
+def _make_room(connection: Connection, intent: Intent, past: set[bytes]) -> None:
+    """Rows that are past their time make room for the new guard."""
     if past:
         connection.execute(
             delete(answers).where(
-                answers.c.purpose == purpose, answers.c.key.in_(past), answers.c.verdict.not_in(GUARDING)
+                answers.c.purpose == intent.purpose.value,
+                answers.c.key.in_(sorted(past)),
+                answers.c.verdict.not_in(GUARDING),
             )
         )
-    return {bytes(row.key) for row in rows} - set(past)
 
 
 def _may_be_bought_again(row: Row[Any, Any, Any, Any], intent: Intent) -> bool:
@@ -622,6 +680,14 @@ def _guarding(digests: list[bytes], purpose: Purpose, batch_id: int) -> ColumnEl
         answers.c.key.in_(digests),
         answers.c.batch_id == batch_id,
         answers.c.verdict.in_(GUARDING),
+    )
+
+
+def _not_ended(connection: Connection, batch_ids: Sequence[int]) -> set[int]:
+    return set(
+        connection.execute(
+            select(batches.c.id).where(batches.c.id.in_(batch_ids), batches.c.state.not_in(_ENDED))
+        ).scalars()
     )
 
 
