@@ -17,19 +17,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
-from operator import itemgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    type_coerce,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
 from crm_sync.errors import StoreError
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import Credits, answers, balances, batches, runs, spending
-from crm_sync.store.upsert import upsert
+from crm_sync.store.tables import Credits, answers, balances, batches, millis, runs, spending
+from crm_sync.store.upsert import run_many, upsert
 from crm_sync.store.vault import Vault
 
 #: Verdicts of the index beside those of domain.enrichment.Verdict.
@@ -38,6 +52,9 @@ IN_DOUBT = "in doubt"  # a paid call left without a readable answer
 ABANDONED = "abandoned"  # a person gave up on a call in doubt
 LEFT_OPEN = "left open"  # a bulk answer said nothing about it: asked for in bulk again, its company is paid for again
 GUARDING = (ASKED, IN_DOUBT)
+
+#: States that a call never leaves: its credits are counted for good, and its keys guarded no more.
+_ENDED = ("done", "refused", "unsent", "not charged", "accepted")
 
 LOOKUPS = "lookups"
 _RESEAL_AT_ONCE = 100
@@ -159,13 +176,15 @@ class MeterReading:
 
 
 # Built once: composing a statement costs more than running it.
-_TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
+_TOTAL = type_coerce(spending.c.reserved + spending.c.settled + spending.c.doubted, Credits())
 _LOOK = select(
     select(func.max(spending.c.day)).scalar_subquery(),
     select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
-    select(func.sum(_TOTAL, type_=Credits())).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
+    select(func.sum(_TOTAL, type_=Credits()))
+    .where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS)
+    .scalar_subquery(),
     select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
@@ -176,6 +195,7 @@ _SENT = (
     update(batches)
     .where(
         batches.c.id == bindparam("b_id"),
+        batches.c.state.in_(("planned", "sent")),
         ~exists().where(runs.c.id == batches.c.run_id, runs.c.cancel_asked_at.is_not(None)),
     )
     .values(state="sent", sent_at=bindparam("b_at"))
@@ -184,7 +204,7 @@ _RECEIVED = (
     update(batches)
     .where(batches.c.id == bindparam("b_id"))
     .values(
-        state="received",
+        state=case((batches.c.state.in_(_ENDED), batches.c.state), else_="received"),
         answered_at=bindparam("b_at"),
         credits=bindparam("b_credits"),
         told=bindparam("b_credits"),
@@ -208,8 +228,11 @@ _SPEND = (
 )
 _KEY_NAMES = tuple(field.name for field in fields(MatchKeys))
 _ZERO = Decimal(0)
-#: Rows of one commit go in the order of their index: neighbours share pages, and two writers cannot deadlock.
-_by_key = itemgetter("key")
+#: The columns of an answers row. Rows of one commit go in the order of their key: neighbours share pages, and two
+#: writers cannot deadlock.
+_ANSWER = ("purpose", "key", "verdict", "source", "batch_id", "position", "obtained_at")
+_ANSWER_CHANGES = _ANSWER[2:]
+_AnswerRow = tuple[str, bytes, str, str, int, int, int]
 
 
 class Journal:
@@ -232,15 +255,27 @@ class Journal:
         return plan
 
     def sent(self, batch_id: int, *, now: datetime) -> bool:
-        """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run."""
-        crash.point("journal.sent.before")
-        noted = self._store.together(lambda connection: self._sent(connection, batch_id, now))
-        crash.point("journal.sent.after")
-        return noted
+        """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run.
 
-    def _sent(self, connection: Connection, batch_id: int, now: datetime) -> bool:
-        noted = connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1
-        crash.point("journal.sent.inside")
+        Raises:
+            StoreError: another process took this one for dead and closed the call: its keys are not guarded any more.
+        """
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1:
+                crash.point("journal.sent.inside")
+                return True
+            state = connection.execute(select(batches.c.state).where(batches.c.id == batch_id)).scalar()
+            if state not in ("planned", "sent"):
+                raise StoreError(
+                    f"Call {batch_id} is closed already ({state}): another process took this one for dead. It was not "
+                    "sent; run the sync again"
+                )
+            return False
+
+        crash.point("journal.sent.before")
+        noted = self._store.together(work)
+        crash.point("journal.sent.after")
         return noted
 
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
@@ -261,26 +296,16 @@ class Journal:
         crash.point("journal.received.inside")
 
     def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
-        """Index several answers and settle what they cost, in one commit.
+        """Index several answers and settle what they cost, in one commit; what another process has settled stays.
 
         An employer's row, and one by another name of the same person, never replaces an answer that was asked for.
         """
         crash.point("journal.expand.before")
-        own = [self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source not in _BESIDE]
-        beside = {
-            (row.purpose, row.key): self._row(row, e.batch_id, now)
-            for e in expansions
-            for row in e.rows
-            if row.source in _BESIDE
-        }
         with self._store.write() as connection:
             _lock_planning(connection)
-            if own:
-                own.sort(key=_by_key)
-                connection.execute(upsert(connection, answers, _ANSWER_COLUMNS), own)
-            if beside:
-                rows = sorted(beside.values(), key=_by_key)
-                connection.execute(upsert(connection, answers, ()), rows)
+            open_ = _not_ended(connection, [e.batch_id for e in expansions])
+            expansions = [e for e in expansions if e.batch_id in open_]
+            self._index(connection, expansions, now)
             for expansion in expansions:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
@@ -296,23 +321,42 @@ class Journal:
             crash.point("journal.expand.settled")
         crash.point("journal.expand.after")
 
+    def _index(self, connection: Connection, expansions: Sequence[Expansion], now: datetime) -> None:
+        at = millis(now)
+        rows: dict[str, dict[tuple[Purpose, str], _AnswerRow]] = defaultdict(dict)
+        for expansion in expansions:
+            for row in expansion.rows:
+                kind = row.source if row.source in _BESIDE else "own"
+                rows[kind][row.purpose, row.key] = self._row(row, expansion.batch_id, at)
+        for kind, statement in (
+            ("own", upsert(connection, answers, _ANSWER_CHANGES)),
+            # Another name is as fresh as the newest answer that came with it.
+            ("alias", upsert(connection, answers, _ANSWER_CHANGES, only=("source", "alias"))),
+            ("employer", upsert(connection, answers, ())),
+        ):
+            if rows[kind]:
+                run_many(connection, statement, _ANSWER, sorted(rows[kind].values()))
+
     def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
         """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""
         crash.point("journal.release.before")
         with self._store.write() as connection:
-            self._release(connection, self._call(connection, batch_id), state, why, now)
+            _lock_planning(connection)
+            call = self._call(connection, batch_id)
+            if call.state not in _ENDED:  # else another process was first
+                self._release(connection, call, state, why, now)
         crash.point("journal.release.after")
 
     def clear(self, batch_id: int, evidence: str, *, by: str, now: datetime) -> None:
         """A call in doubt was not charged, by evidence: its keys may be asked for again."""
         with self._store.write() as connection:
+            _lock_planning(connection)
             call = self._call(connection, batch_id)
             _still_in_doubt(call)
             self._release(connection, call, "not charged", evidence, now)
             connection.execute(update(batches).where(batches.c.id == batch_id).values(resolved_at=now, resolved_by=by))
 
     def _release(self, connection: Connection, call: Call, state: str, why: str, now: datetime) -> None:
-        _lock_planning(connection)
         connection.execute(
             update(batches)
             .where(batches.c.id == call.id)
@@ -325,13 +369,16 @@ class Journal:
     def in_doubt(self, batch_id: int, body: bytes, error: str, *, now: datetime) -> None:
         """It may have been charged: nobody asks for these keys again until evidence or a person settles it."""
         crash.point("journal.doubt.before")
-        sealed = self._vault.seal(body, body_name(batch_id)) if body else None
+        kept = {"body": self._vault.seal(body, body_name(batch_id))} if body else {}
         with self._store.write() as connection:
+            _lock_planning(connection)
             call = self._call(connection, batch_id)
+            if call.state in _ENDED or (call.state == "received" and not body):
+                return  # its answer came meanwhile, to a process that was taken for dead
             connection.execute(
                 update(batches)
                 .where(batches.c.id == batch_id)
-                .values(state="in doubt", answered_at=now, error=error, body=sealed)
+                .values(state="in doubt", answered_at=now, error=error, **kept)
             )
             crash.point("journal.doubt.inside")
             connection.execute(
@@ -486,33 +533,26 @@ class Journal:
         _lock_planning(connection)
         day, spent = _look(connection, intent.run_id, intent.day)
         room = room_of(spent)
-        asked, left = _fitting(intent.calls, None if room.credits is None else int(room.credits // intent.most))
-        digests = {key: self._vault.digest(key.key) for keys in asked for key in keys}
-        known = _held(connection, intent, list(digests.values()))
-        calls = [taken for keys in asked if (taken := tuple(key for key in keys if digests[key] not in known))]
+        digests = {key: self._vault.digest(key.key) for keys in intent.calls for key in keys}
+        known, past = _known(connection, intent, list(digests.values()))
+        wanted = [tuple(key for key in keys if digests[key] not in known) for keys in intent.calls]
+        calls, left = _fitting(wanted, None if room.credits is None else int(room.credits // intent.most))
         held = tuple(key for key, digest in digests.items() if digest in known)
         if not calls:
             return Plan(held=held, left=left, room=room)
+        _make_room(connection, intent, past & {digests[key] for keys in calls for key in keys})
         ids = connection.execute(_PLANNED, [self._planned(intent, keys, day, now) for keys in calls]).scalars().all()
         planned = tuple(
             PlannedCall(id=batch_id, keys=keys, single=intent.single) for batch_id, keys in zip(ids, calls, strict=True)
         )
         crash.point("journal.plan.row")
-        guards = [
-            {
-                "purpose": intent.purpose.value,
-                "key": digests[key],
-                "verdict": ASKED,
-                "source": "single" if intent.single else "bulk",
-                "batch_id": call.id,
-                "position": position,
-                "obtained_at": now,
-            }
+        purpose, source, at = intent.purpose.value, "single" if intent.single else "bulk", millis(now)
+        guards = sorted(
+            (purpose, digests[key], ASKED, source, call.id, position, at)
             for call in planned
             for position, key in enumerate(call.keys)
-        ]
-        guards.sort(key=_by_key)
-        connection.execute(_GUARD, guards)
+        )
+        run_many(connection, _GUARD, _ANSWER, guards)
         crash.point("journal.plan.guarded")
         connection.execute(
             upsert(connection, spending, (), add=("calls", "reserved")),
@@ -587,21 +627,13 @@ class Journal:
     def _digests(self, keys: Iterable[MatchKeys]) -> list[bytes]:
         return [self._vault.digest(key.key) for key in keys]
 
-    def _row(self, row: NewAnswer, batch_id: int, now: datetime) -> dict[str, object]:
-        return {
-            "purpose": row.purpose.value,
-            "key": self._vault.digest(row.key),
-            "verdict": row.verdict.value,
-            "source": row.source,
-            "batch_id": batch_id,
-            "position": row.position,
-            "obtained_at": now,
-        }
+    def _row(self, row: NewAnswer, batch_id: int, at: int) -> _AnswerRow:
+        digest = self._vault.digest(row.key)
+        return row.purpose.value, digest, row.verdict.value, row.source, batch_id, row.position, at
 
 
 #: What came with somebody else's answer, or is known by another name than the one asked by.
 _BESIDE = ("employer", "alias")
-_ANSWER_COLUMNS = ("verdict", "source", "batch_id", "position", "obtained_at")
 _JOURNAL = select(batches)
 
 
@@ -626,7 +658,7 @@ def _look(connection: Connection, run_id: str, day: str) -> tuple[str, Spent]:
 
 
 def _fitting(
-    calls: tuple[tuple[MatchKeys, ...], ...], room: int | None
+    calls: Iterable[tuple[MatchKeys, ...]], room: int | None
 ) -> tuple[list[tuple[MatchKeys, ...]], tuple[MatchKeys, ...]]:
     """The first `room` keys, still call by call, and the rest."""
     fitting: list[tuple[MatchKeys, ...]] = []
@@ -641,22 +673,27 @@ def _fitting(
     return fitting, tuple(left)
 
 
-def _held(connection: Connection, intent: Intent, digests: list[bytes]) -> set[bytes]:
-    """Which keys must not be bought now. Rows that are past their time make room for the new guard."""
-    purpose = intent.purpose.value
+def _known(connection: Connection, intent: Intent, digests: list[bytes]) -> tuple[set[bytes], set[bytes]]:
+    """(which keys must not be bought now, which have a row that is past its time)."""
     rows = connection.execute(
         select(answers.c.key, answers.c.verdict, answers.c.source, answers.c.obtained_at).where(
-            answers.c.purpose == purpose, answers.c.key.in_(digests)
+            answers.c.purpose == intent.purpose.value, answers.c.key.in_(digests)
         )
     ).all()
-    past = [bytes(row.key) for row in rows if _may_be_bought_again(row, intent)]
+    past = {bytes(row.key) for row in rows if _may_be_bought_again(row, intent)}
+    return {bytes(row.key) for row in rows} - past, past
+
+
+def _make_room(connection: Connection, intent: Intent, past: set[bytes]) -> None:
+    """Rows that are past their time make room for the new guard."""
     if past:
         connection.execute(
             delete(answers).where(
-                answers.c.purpose == purpose, answers.c.key.in_(past), answers.c.verdict.not_in(GUARDING)
+                answers.c.purpose == intent.purpose.value,
+                answers.c.key.in_(sorted(past)),
+                answers.c.verdict.not_in(GUARDING),
             )
         )
-    return {bytes(row.key) for row in rows} - set(past)
 
 
 def _may_be_bought_again(row: Row[Any, Any, Any, Any], intent: Intent) -> bool:
@@ -676,6 +713,14 @@ def _guarding(digests: list[bytes], purpose: Purpose, batch_id: int) -> ColumnEl
         answers.c.key.in_(digests),
         answers.c.batch_id == batch_id,
         answers.c.verdict.in_(GUARDING),
+    )
+
+
+def _not_ended(connection: Connection, batch_ids: Sequence[int]) -> set[int]:
+    return set(
+        connection.execute(
+            select(batches.c.id).where(batches.c.id.in_(batch_ids), batches.c.state.not_in(_ENDED))
+        ).scalars()
     )
 
 
