@@ -113,5 +113,7 @@ def _serve(line: Connection, begin: Callable[[Path], Any], folder: Path) -> None
 
 @contextmanager
 def workshop() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="crm-sync-faults-", dir=memory_folder(), ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="crm-sync-faults-", dir=memory_folder(), ignore_cleanup_errors=True
+    ) as name:
         yield Path(name)
