@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import platform
+import signal
 import sys
 import time
 from collections import Counter
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help=f"where the figures go; {OUT.relative_to(ROOT)} after a complete run")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the database server ends too
     is_whole = not (given.cell or given.only or given.sample or given.mutants)
     console = Console(width=None if sys.stdout.isatty() else 130, highlight=False)
     began = time.monotonic()

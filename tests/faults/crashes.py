@@ -22,6 +22,7 @@ import orjson
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import EXIT_AT_BUDGET, EXIT_FAILED, EXIT_WITH_ERRORS
+from crm_sync.mapping.match_keys import registrable_domain
 from tests.faults.forks import Child, Databases, Ended
 from tests.faults.judge import Books, Clean, Judgement, judge, lost_answers
 from tests.faults.office import leaks
@@ -35,8 +36,10 @@ from tests.faults.scenes import (
     Command,
     Scene,
     allowed,
+    configuration,
     configure,
     keys_by_record,
+    loaded,
 )
 from tests.faults.witness import Report, SandboxProcess
 
@@ -87,6 +90,7 @@ class Bench:
         """A fresh world and a fresh installation; yields its settings."""
         # With two domains of one company it matters who comes first, and twins come together.
         self.sandbox.renew(crm, scene.script, hold=hold, twice_a_company=not scene.twins)
+        loaded(configuration(crm, scene))
         fill = None if scene.first else partial(self._fill, crm, scene)
         url = self.databases[database].make(f"{crm}/{scene.workers}/{scene.budget}", fill)
         try:
@@ -381,8 +385,11 @@ def warm() -> None:
     """Import what a run imports, so that a child need not."""
     for name in (
         "alembic.command", "hubspot", "simple_salesforce", "adapters.apollo.client", "adapters.hubspot.client",
-        "adapters.salesforce.client", "crm_sync.cli.run", "crm_sync.store.vault",
+        "adapters.salesforce.client", "crm_sync.cli.run", "crm_sync.store.config_versions", "crm_sync.store.pace",
+        "crm_sync.store.vault", "encodings.punycode", "hubspot.crm.objects", "hubspot.crm.properties", "publicsuffixlist",
+        "rich._emoji_codes",
     ):  # fmt: skip
         importlib.import_module(name)
+    registrable_domain("example.com")  # it keeps the list of suffixes
     gc.collect()
     gc.freeze()

@@ -52,7 +52,8 @@ class Child:
         if pid == 0:
             code = 70
             try:
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_DFL)
                 file = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
                 os.dup2(file, 1)
                 os.dup2(file, 2)

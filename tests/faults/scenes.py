@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import orjson
 
 from crm_sync import bootstrap, cli, crash
 from crm_sync.bootstrap import App
-from crm_sync.config.loader import load
+from crm_sync.config import loader
+from crm_sync.config.loader import Loaded, load
 from crm_sync.domain.runs import RunKind
 from crm_sync.pipeline.select import due_pages
 from crm_sync.pipeline.walk import AS_BUDGETED, prepare
@@ -228,14 +229,24 @@ class Later(LeapingClock):
 _OWN = {"salesforce": "Description", "hubspot": "description"}
 
 
-def configure(app: App, crm: str, scene: Scene) -> None:
-    """Apply the scene's configuration, where none is applied yet."""
+def configuration(crm: str, scene: Scene) -> bytes:
     budget = ", ".join(f"{key}: {value}" for key, value in scene.budget.items())
     own = f"      {_OWN[crm]}: organization.short_description\n"
     before, companies, after = _CONFIG[crm].partition(f"  {COMPANIES[crm]}:\n")
     text = f"{before}{companies}{after.rstrip()}\n{own}"
     text = text.replace("apollo: {workers: 1}", f"apollo: {{workers: {scene.workers}}}\nbudget: {{{budget}}}")
-    config = load(text.encode()).require()
+    return text.encode()
+
+
+@cache
+def loaded(text: bytes) -> Loaded:
+    """Kept by the process that forks: reading a configuration is a third of what a small run costs."""
+    return load(text)
+
+
+def configure(app: App, crm: str, scene: Scene) -> None:
+    """Apply the scene's configuration, where none is applied yet."""
+    config = loaded(configuration(crm, scene)).require()
     if app.versions.latest() is None:
         app.versions.add(config.text, config.files, author="test", note="", now=app.clock.now())
 
@@ -274,6 +285,7 @@ class Command:
                 self.__dict__["clock"] = clock
 
         bootstrap.App = SmallApp
+        loader.load = lambda text, **_: loaded(text)
         if self.mutant is not None:
             self.mutant()
         met: Counter[str] = Counter()
