@@ -487,15 +487,9 @@ class Journal:
 
     def spent(self, run_id: str) -> Decimal:
         """Settled credits of one run; what is open or in doubt is not in it."""
-        return self._run_total(run_id, spending.c.settled)
-
-    def reserved(self, run_id: str) -> Decimal:
-        """What the run's open and doubtful calls may have cost at worst."""
-        return self._run_total(run_id, spending.c.reserved)
-
-    def _run_total(self, run_id: str, column: ColumnElement[Decimal]) -> Decimal:
+        query = select(func.sum(spending.c.settled)).where(spending.c.run_id == run_id)
         with self._store.read() as connection:
-            total = connection.execute(select(func.sum(column)).where(spending.c.run_id == run_id)).scalar()
+            total = connection.execute(query).scalar()
         return total if total is not None else _ZERO
 
     # --- inside -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from sqlalchemy import Row, bindparam, func, insert, select, update
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
 from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import record_states, run_records, runs, unmapped_values
+from crm_sync.store.tables import record_states, run_records, runs, spending, unmapped_values
 from crm_sync.store.upsert import upsert
 
 #: A run record whose CRM write was intended and is not yet confirmed.
@@ -77,6 +77,13 @@ class Runs:
     def cancel_asked(self, run_id: str) -> bool:
         with self._store.read() as connection:
             return connection.execute(select(runs.c.cancel_asked_at).where(runs.c.id == run_id)).scalar() is not None
+
+    def at_worst(self, run_id: str) -> Decimal:
+        """What the run's paid calls without an end, or in doubt, may have cost beside its credits."""
+        query = select(func.sum(spending.c.reserved)).where(spending.c.run_id == run_id)
+        with self._store.read() as connection:
+            total = connection.execute(query).scalar()
+        return total if total is not None else Decimal(0)
 
     def unfinished(self) -> list[tuple[SyncRun, str, datetime]]:
         """(run, owner, last sign of life) of every run that has not ended."""
