@@ -33,7 +33,6 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    type_coerce,
     update,
 )
 from sqlalchemy.sql.elements import ColumnElement
@@ -174,7 +173,7 @@ class MeterReading:
 
 
 # Built once: composing a statement costs more than running it.
-_TOTAL = type_coerce(spending.c.reserved + spending.c.settled + spending.c.doubted, Credits())
+_TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
 _LOOK = select(
     select(func.max(spending.c.day)).scalar_subquery(),
     select(func.sum(_TOTAL, type_=Credits()))
