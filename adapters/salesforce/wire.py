@@ -114,6 +114,7 @@ def _field(described: Mapping[str, Any], parts: Sequence[str]) -> FieldSchema:
         writable=not why_not,
         why_not=why_not,
         filterable=described.get("filterable") is not False and native not in COMPOUND,
+        readable=native not in COMPOUND,
         length=None if kind in _UNMEASURED else described.get("length") or None,
         digits=digits,
         scale=scale,
