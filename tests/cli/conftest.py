@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,6 @@ class Desk:
     sandbox: Sandbox
     crm: str
     folder: Path
-    settings: Callable[[str, str], None]
 
     def run(self, *words: str) -> Said:
         result = CliRunner().invoke(cli, list(words))
@@ -109,10 +108,14 @@ def crm(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def desk(sandbox: Sandbox, crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.chdir(tmp_path)
+def a_desk(sandbox: Sandbox, crm: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.chdir(folder)
     monkeypatch.delenv("COLUMNS", raising=False)
     for name, value in sandbox.settings().items():
         monkeypatch.setenv(name, value)
-    return Desk(sandbox=sandbox, crm=crm, folder=tmp_path, settings=monkeypatch.setenv)
+    return Desk(sandbox=sandbox, crm=crm, folder=folder)
+
+
+@pytest.fixture
+def desk(sandbox: Sandbox, crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return a_desk(sandbox, crm, tmp_path, monkeypatch)
