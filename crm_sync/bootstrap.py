@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from crm_sync.store.config_versions import ConfigVersions
     from crm_sync.store.engine import Store
     from crm_sync.store.journal import Journal
+    from crm_sync.store.ledger import Ledger
     from crm_sync.store.pace import StorePace
     from crm_sync.store.runs import Runs
     from crm_sync.store.vault import Master, Vault
@@ -141,6 +142,12 @@ class App:
         from crm_sync.store.journal import Journal
 
         return Journal(self.store, self.vault)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from crm_sync.store.ledger import Ledger
+
+        return Ledger(self.store, self.vault)
 
     @cached_property
     def versions(self) -> ConfigVersions:

@@ -25,6 +25,10 @@ VERBS = {
     "run": ("run", "Run syncs now, in the foreground."),
     "runs": ("history", "The runs so far."),
     "show": ("history", "One run: its funnel, its reasons, its records."),
+    "cancel": ("money", "Stop a run that is under way."),
+    "credits": ("money", "What was spent, against the budgets and beside Apollo's own meter."),
+    "doubt": ("money", "Calls that may have been charged without an answer."),
+    "secrets": ("secrets", "The keys that paid answers are sealed with."),
 }
 
 EXIT_FAILED, EXIT_USAGE, EXIT_WITH_ERRORS, EXIT_AT_BUDGET = 1, 2, 3, 4

@@ -16,6 +16,7 @@ from crm_sync.cli import EXIT_FAILED, render
 from crm_sync.errors import ConfigError, CrmSyncError
 from crm_sync.ports import AccessCheck
 from crm_sync.settings import crm_prefix, setting_names, unknown_settings
+from crm_sync.store.vault import SETTING, key_path
 
 TYPES = ("salesforce", "hubspot")
 
@@ -120,8 +121,10 @@ def _checks(app: App) -> Iterator[AccessCheck]:
     if not problems:
         yield AccessCheck(name="settings", ok=True, detail="all that are needed are set")
     yield _database(app)
+    yield _secret_key(app)
     yield _configuration(app)
     yield _clock()
+    yield from _doubt(app)
     for name, kind in crms:
         if not app.missing_settings([(name, kind)], apollo=False):
             yield from app.crm(name, kind).check_access()
@@ -135,6 +138,36 @@ def _database(app: App) -> AccessCheck:
     except CrmSyncError as error:
         return AccessCheck(name="database", ok=False, detail=str(error), cure="CRM_SYNC_DATABASE_URL says where it is")
     return AccessCheck(name="database", ok=True, detail=f"{app.store.shown_url}, schema {version}")
+
+
+def _secret_key(app: App) -> AccessCheck:
+    try:
+        app.vault  # noqa: B018 - opening it is the check
+        ring = app.key_ring
+    except CrmSyncError as error:
+        return AccessCheck(name="secret key", ok=False, detail=str(error), cure="crm-sync secrets status")
+    if app.settings.secret_key.get_secret_value():
+        return AccessCheck(name="secret key", ok=True, detail=f"{SETTING} opens the stored answers ({len(ring)} in it)")
+    return AccessCheck(
+        name="secret key",
+        ok=True,
+        detail=f"made beside the database: {key_path(app.store)}",
+        cure=f"back it up apart from the database, or move it into {SETTING}: without it paid answers are lost",
+    )
+
+
+def _doubt(app: App) -> Iterator[AccessCheck]:
+    try:
+        calls, most = app.ledger.in_doubt()
+    except CrmSyncError:
+        return  # said by the checks before
+    if calls:
+        yield AccessCheck(
+            name="in doubt",
+            ok=True,
+            detail=f"{calls:,} paid calls without an answer, at worst {render.credit_words(most)}",
+            cure="crm-sync doubt list",
+        )
 
 
 def _configuration(app: App) -> AccessCheck:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from crm_sync.config.model import Match, SendKey
-from crm_sync.domain.enrichment import MatchKeys, Purpose
+from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose
 from crm_sync.domain.records import Value
 from crm_sync.mapping.blanks import is_placeholder, placeholder_form
 
@@ -69,6 +70,32 @@ def weakness(keys: MatchKeys, match: Match) -> str:
             return "" if keys.key else "nothing in this record identifies it to Apollo"
     ways = ", or ".join(" with ".join(group) for group in match.need_one_of)
     return f"too weak to match: needs {ways}"
+
+
+def other_keys(asked: MatchKeys, answer: Enrichment) -> tuple[str, ...]:
+    """By which other MatchKeys.key this answer is known: those that only this person or company has.
+
+    A person found by name and employer gets a LinkedIn page or an address from us and is then known by that, and a
+    lead may hold the page of whom a contact holds the address: without these the same answer would be bought again.
+    """
+    organization = answer.organization
+    if asked.purpose is Purpose.COMPANY:
+        page = linkedin_url(str(organization.get("linkedin_url") or ""), purpose=asked.purpose)
+        ways = [
+            MatchKeys(purpose=asked.purpose, domain=registrable_domain(organization.get("primary_domain"))),
+            MatchKeys(purpose=asked.purpose, linkedin_url=page),
+        ]
+    else:
+        page = linkedin_url(str(answer.person.get("linkedin_url") or ""), purpose=asked.purpose)
+        ways = [
+            MatchKeys(purpose=asked.purpose, email=email(str(answer.person.get("email") or ""))),
+            MatchKeys(purpose=asked.purpose, linkedin_url=page),
+        ]
+        if not asked.email and not asked.linkedin_url:
+            # The same name at the same employer, once its domain is filled in.
+            ways.append(replace(asked, domain=registrable_domain(organization.get("primary_domain"))))
+    found = dict.fromkeys(way.key for way in ways)
+    return tuple(key for key in found if key and key != asked.key)
 
 
 def _normaliser(key: SendKey, purpose: Purpose) -> Callable[[str], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from decimal import Decimal
 
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, RawAnswer, Reading, Verdict
@@ -18,7 +19,7 @@ from crm_sync.errors import (
     RefusedError,
     TransientError,
 )
-from crm_sync.mapping.match_keys import registrable_domain
+from crm_sync.mapping.match_keys import other_keys, registrable_domain
 from crm_sync.pipeline.batch import Batch, Desk
 from crm_sync.pipeline.budget import day_of, room
 from crm_sync.pipeline.doubt import read_meter
@@ -42,6 +43,8 @@ DOUBTS_IN_A_ROW = 3
 REFUSED_ALONE = 3
 #: Index so many answers in one commit.
 _EXPAND_AT = 16
+#: A wait that an admin should hear of.
+_WORTH_TELLING_S = 3.0
 
 #: Verdicts that answer a record without any value.
 _PLAIN = {
@@ -50,8 +53,8 @@ _PLAIN = {
 }
 
 
-class _CancelledError(CrmSyncError):
-    """Somebody cancelled the run before this call left."""
+class _StoppedError(CrmSyncError):
+    """The run stops, and this call had not left."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -262,8 +265,7 @@ class EnrichRoom:
         walk, keys = self._walk, call.keys
         try:
             raw = self._send(call)
-        except _CancelledError:
-            walk.stop.raise_("cancelled by crm-sync cancel")
+        except _StoppedError:
             walk.journal.not_charged(call.id, "unsent", walk.stop.reason, now=walk.clock.now())
             return _Bought(answered=self.give_up(keys, walk.stop.reason))
         except RefusedError as error:
@@ -283,13 +285,20 @@ class EnrichRoom:
     def _send(self, call: PlannedCall) -> RawAnswer:
         walk = self._walk
 
+        def waiting(seconds: float) -> None:
+            if walk.stop:
+                raise _StoppedError
+            walk.waiting_until = walk.clock.now() + timedelta(seconds=seconds) if seconds > _WORTH_TELLING_S else None
+
         def leaving() -> None:
+            walk.waiting_until = None
             if not walk.journal.sent(call.id, now=walk.clock.now()):
-                raise _CancelledError
+                walk.stop.raise_("cancelled by crm-sync cancel")
+                raise _StoppedError
 
         if call.single:
-            return walk.enricher.ask_one(walk.purpose, call.keys[0], leaving=leaving)
-        return walk.enricher.ask(walk.purpose, call.keys, leaving=leaving)
+            return walk.enricher.ask_one(walk.purpose, call.keys[0], leaving=leaving, waiting=waiting)
+        return walk.enricher.ask(walk.purpose, call.keys, leaving=leaving, waiting=waiting)
 
     def _bisect(self, call: PlannedCall, error: RefusedError) -> _Bought:
         """A refused call is halved until the bad record stands alone (contracts/apollo.md 4, 422)."""
@@ -445,6 +454,10 @@ def expansion_of(
         if enrichment.verdict is not Verdict.NO_MATCH:
             found += 1
         if enrichment.verdict is Verdict.MATCHED:
+            rows += [
+                NewAnswer(purpose=purpose, key=other, verdict=Verdict.MATCHED, source="alias", position=position)
+                for other in other_keys(key, enrichment)
+            ]
             domain = registrable_domain(enrichment.organization.get("primary_domain") or "")
             if purpose is Purpose.PERSON and domain:
                 rows.append(

@@ -15,28 +15,33 @@ from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
 from crm_sync.mapping.blanks import lacking
-from crm_sync.mapping.match_keys import registrable_domain
+from crm_sync.mapping.match_keys import registrable_domain, weakness
 from crm_sync.pipeline import doubt
 from crm_sync.pipeline.audit import Attempt, Audit
+from crm_sync.pipeline.batch import Desk
+from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.recover import recover, settle_calls
+from crm_sync.pipeline.select import due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.write import Candidate, Settled, write_candidates
 from crm_sync.services import Services
 
 #: How often a running run saves its books, and tells who watches.
-_SAVE_EVERY = timedelta(seconds=5)
+_SAVE_EVERY = timedelta(seconds=2)
 _WATCH_EVERY = timedelta(seconds=0.25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a run stands: `expected` is how many records it will take at most, None unknown."""
+    """Where a run stands: `expected` is how many records it will take at most, None unknown; `waiting_until` is set
+    while Apollo asks to wait."""
 
     done: int
     expected: int | None
     counts: Counts
     credits: Decimal
+    waiting_until: datetime | None = None
 
 
 def run_sync(
@@ -99,6 +104,51 @@ def run_sync(
     return ended
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a walk over its first due records would take: `served` have a stored answer, `weak` cannot be asked for.
+
+    At most `most` credits: Apollo charges for those it finds, so it may be none.
+    """
+
+    due: int
+    served: int
+    weak: int
+    asked: int
+    calls: int
+    most: Decimal
+
+
+def estimate(sync: Sync, services: Services, *, limit: int | None) -> Estimate:
+    """Read what is due and look at the stored answers; asks Apollo nothing and writes nothing.
+
+    Raises:
+        CrmSyncError: the CRM cannot be read.
+    """
+    crm, enricher = services.crm(sync.crm), services.enricher()
+    walk = prepare(
+        sync, services, run_id="", kind=RunKind.PLAN, limit=limit, spending=AS_BUDGETED, crm=crm, enricher=enricher
+    )
+    room = EnrichRoom(walk, Desk(enricher.per_call))
+    due = served = weak = 0
+    asked: set[int] = set()
+    for page in due_pages(walk, Counter()):
+        strong = [each for each in page.due if not weakness(each.keys, walk.match)]
+        answered, left = room.serve(strong, page.stored)
+        due += len(page.due)
+        weak += len(page.due) - len(strong)
+        served += len(answered)
+        asked |= {hash(each.keys.key) for each in left}
+    return Estimate(
+        due=due,
+        served=served,
+        weak=weak,
+        asked=len(asked),
+        calls=-(-len(asked) // enricher.per_call),
+        most=enricher.most(walk.purpose) * len(asked),
+    )
+
+
 def _refuse_overlap(sync: Sync, services: Services) -> None:
     for other, owner_, _ in services.runs.unfinished():
         if other.sync == sync.name:
@@ -123,6 +173,8 @@ def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progres
             saved_at = now
             counts = desk.audit.counts(stages.selected)
             services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out)), now=now)
+            if services.runs.cancel_asked(run.id):
+                walk.stop.raise_("cancelled by crm-sync cancel")
     desk.finish()
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
@@ -137,7 +189,13 @@ def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts
     total = expected[0] if expected else None
     if walk.at_most is not None:
         total = walk.at_most if total is None else min(total, walk.at_most)
-    return Progress(done=desk.taken, expected=total, counts=counts, credits=walk.journal.spent(walk.run_id))
+    return Progress(
+        done=desk.taken,
+        expected=total,
+        counts=counts,
+        credits=walk.journal.spent(walk.run_id),
+        waiting_until=walk.waiting_until,
+    )
 
 
 def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:

@@ -24,6 +24,8 @@ from crm_sync.store.journal import PlannedCall
 
 T = TypeVar("T")
 
+#: While Apollo asks to wait, the run still shows that it is alive, and hears that it is to stop.
+_HEARTBEAT_S = 1.0
 #: Plan so many calls in one commit.
 _PLAN_AT = 16
 
@@ -44,7 +46,7 @@ class Stages:
         self.selected = 0
 
     def answered(self) -> Iterator[list[Answered]]:
-        """Every selected record exactly once, in no particular order."""
+        """Every selected record exactly once, in no particular order; an empty group every second nothing comes."""
         walk = self._walk
         threads = [threading.Thread(target=self._asking, name=f"asking-{n}", daemon=True) for n in range(walk.workers)]
         reader = threading.Thread(target=self._reading, name="reading", daemon=True)
@@ -53,7 +55,11 @@ class Stages:
         alive = len(threads) + 1
         try:
             while alive:
-                group = self._results.get()
+                try:
+                    group = self._results.get(timeout=_HEARTBEAT_S)
+                except queue.Empty:
+                    yield []
+                    continue
                 if group is None:
                     alive -= 1
                 else:

@@ -18,7 +18,8 @@ from crm_sync.store.vault import Vault
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAnswer:
     """Where a known answer stands. `verdict` is a Verdict's value, or one of store/journal.py's; `source` bulk, single,
-    employer (the company that came with a person, thinner than a company's own answer) or stamp (the CRM says that it
+    alias (the same answer by another name of the same person), employer (the company that came with a person, thinner
+    than a company's own answer) or stamp (the CRM says that it
     was bought, and the answer is not here)."""
 
     verdict: str

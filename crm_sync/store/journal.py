@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -38,6 +38,7 @@ ABANDONED = "abandoned"  # a person gave up on a call in doubt
 GUARDING = (ASKED, IN_DOUBT)
 
 LOOKUPS = "lookups"
+_RESEAL_AT_ONCE = 100
 
 #: Planning is one at a time for all processes: two that look at one budget together would both find room.
 _PLANNING_LOCK = 0x63726D73
@@ -159,11 +160,11 @@ class MeterReading:
 _TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
 _LOOK = select(
     select(func.max(spending.c.day)).scalar_subquery(),
-    select(func.sum(_TOTAL))
+    select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
-    select(func.sum(_TOTAL)).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
-    select(func.sum(_TOTAL))
+    select(func.sum(_TOTAL, type_=Credits())).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
+    select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
 )
@@ -245,19 +246,23 @@ class Journal:
     def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
         """Index several answers and settle what they cost, in one commit.
 
-        An employer's row never replaces a company's own answer.
+        An employer's row, and one by another name of the same person, never replaces an answer that was asked for.
         """
-        own = [self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source != "employer"]
-        employers = {
-            row.key: self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source == "employer"
+        own = [self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source not in _BESIDE]
+        beside = {
+            (row.purpose, row.key): self._row(row, e.batch_id, now)
+            for e in expansions
+            for row in e.rows
+            if row.source in _BESIDE
         }
         with self._store.write() as connection:
             _lock_planning(connection)
             if own:
                 own.sort(key=_by_key)
                 connection.execute(upsert(connection, answers, _ANSWER_COLUMNS), own)
-            if employers:
-                connection.execute(upsert(connection, answers, ()), list(employers.values()))
+            if beside:
+                rows = sorted(beside.values(), key=_by_key)
+                connection.execute(upsert(connection, answers, ()), rows)
             for expansion in expansions:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
@@ -323,6 +328,43 @@ class Journal:
             else:
                 connection.execute(update(answers).where(rows).values(verdict=ABANDONED, obtained_at=now))
             _spend(connection, call, reserved=-call.most, doubted=call.most)
+
+    # --- keys ---------------------------------------------------------------------------------------------------
+
+    def sealed_count(self) -> int:
+        """How many calls hold something sealed."""
+        with self._store.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(batches)).scalar() or 0)
+
+    def reseal(self, newest: Vault) -> Iterator[int]:
+        """Seal every call's request and answer anew by the newest key of `newest`; yields how many were looked at.
+
+        What is sealed so already is left alone, so it may be broken off and begun again.
+        """
+        after = 0
+        while True:
+            with self._store.write() as connection:
+                rows = connection.execute(
+                    select(batches.c.id, batches.c.fingerprint, batches.c.request, batches.c.body)
+                    .where(batches.c.id > after)
+                    .order_by(batches.c.id)
+                    .limit(_RESEAL_AT_ONCE)
+                ).all()
+                for row in rows:
+                    changed = {
+                        name: newest.seal(newest.unseal(sealed, place), place)
+                        for name, sealed, place in (
+                            ("request", row.request, request_name(row.fingerprint)),
+                            ("body", row.body, body_name(row.id)),
+                        )
+                        if sealed and not newest.is_newest(sealed)
+                    }
+                    if changed:
+                        connection.execute(update(batches).where(batches.c.id == row.id).values(changed))
+            yield len(rows)
+            if len(rows) < _RESEAL_AT_ONCE:
+                return
+            after = rows[-1].id
 
     # --- questions ----------------------------------------------------------------------------------------------
 
@@ -524,6 +566,8 @@ class Journal:
         }
 
 
+#: What came with somebody else's answer, or is known by another name than the one asked by.
+_BESIDE = ("employer", "alias")
 _ANSWER_COLUMNS = ("verdict", "source", "batch_id", "position", "obtained_at")
 _JOURNAL = select(batches)
 

@@ -62,6 +62,22 @@ class Runs:
         with self._store.write() as connection:
             connection.execute(update(runs).where(runs.c.id == run.id).values(values))
 
+    def ask_to_cancel(self, run_id: str, *, now: datetime) -> bool:
+        """Note that somebody wants the run to stop; False when it is not running (any more)."""
+        with self._store.write() as connection:
+            return (
+                connection.execute(
+                    update(runs)
+                    .where(runs.c.id == run_id, runs.c.status == RunStatus.RUNNING.value)
+                    .values(cancel_asked_at=now)
+                ).rowcount
+                == 1
+            )
+
+    def cancel_asked(self, run_id: str) -> bool:
+        with self._store.read() as connection:
+            return connection.execute(select(runs.c.cancel_asked_at).where(runs.c.id == run_id)).scalar() is not None
+
     def unfinished(self) -> list[tuple[SyncRun, str, datetime]]:
         """(run, owner, last sign of life) of every run that has not ended."""
         query = select(runs).where(runs.c.status == RunStatus.RUNNING.value).order_by(runs.c.started_at)
@@ -159,6 +175,16 @@ class Runs:
         with self._store.read() as connection:
             for row in connection.execute(query):
                 yield _record(row)
+
+    def of_call(self, run_id: str, batch_id: int) -> list[tuple[str, str]]:
+        """(object type, record id) of the records of a run that a paid call was about."""
+        query = (
+            select(run_records.c.object_type, run_records.c.record_id)
+            .where(run_records.c.run_id == run_id, run_records.c.batch_id == batch_id)
+            .order_by(run_records.c.object_type, run_records.c.record_id)
+        )
+        with self._store.read() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query)]
 
     def reasons(self, run_id: str) -> list[tuple[str, str, str, int]]:
         """(object type, outcome, reason, how many), most frequent first."""

@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -67,8 +67,9 @@ class Master:
 class Vault:
     """Seals and unseals, and makes the digests by which people are known. Thread-safe."""
 
-    def __init__(self, sealing: dict[int, bytes], index: bytes) -> None:
-        """`sealing`: data keys by number, the highest one seals."""
+    def __init__(self, sealing: Mapping[int, bytes], index: bytes, reload: Callable[[], Mapping[int, bytes]]) -> None:
+        """`sealing`: data keys by number, the highest one seals. `reload` reads them again, when somebody rotated."""
+        self._reload = reload
         self._ciphers = {number: AESGCM(key) for number, key in sealing.items()}
         self._newest = max(sealing)
         self._index = index
@@ -86,7 +87,7 @@ class Vault:
             StoreError: the bytes were changed or moved, or their data key is gone.
         """
         head, nonce = sealed[:_HEAD], sealed[_HEAD : _HEAD + _NONCE]
-        cipher = self._ciphers.get(int.from_bytes(head[1:], "big")) if head[:1] == _FORMAT else None
+        cipher = self._cipher(int.from_bytes(head[1:], "big")) if head[:1] == _FORMAT else None
         try:
             if cipher is not None:
                 packed = cipher.decrypt(nonce, sealed[_HEAD + _NONCE :], head + what)
@@ -95,6 +96,11 @@ class Vault:
             pass
         place = what.decode(errors="replace")
         raise StoreError(f"What is stored at {place} cannot be opened: it was changed outside crm-sync; restore it")
+
+    def _cipher(self, number: int) -> AESGCM | None:
+        if number not in self._ciphers:
+            self._ciphers = {each: AESGCM(key) for each, key in self._reload().items()}
+        return self._ciphers.get(number)
 
     def _zstd(self) -> tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor]:
         made: tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor] | None = getattr(self._local, "zstd", None)
@@ -189,15 +195,12 @@ def open_vault(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
             for number, purpose in ((1, "seal"), (2, "index")):
                 _insert(connection, ring[0], number, purpose, os.urandom(32), now)
             rows = connection.execute(select(data_keys)).all()
-    sealing: dict[int, bytes] = {}
-    index = b""
-    for row in rows:
-        key = _unwrap(row, ring, store)
-        if row.purpose == "index":
-            index = key
-        else:
-            sealing[row.id] = key
-    return Vault(sealing, index)
+    index = next(_unwrap(row, ring, store) for row in rows if row.purpose == "index")
+
+    def sealing() -> Mapping[int, bytes]:
+        return {row.id: _unwrap(row, ring, store) for row in _rows(store) if row.purpose == "seal"}
+
+    return Vault(sealing(), index, sealing)
 
 
 def masters_in_use(store: Store) -> set[str]:
@@ -206,7 +209,9 @@ def masters_in_use(store: Store) -> set[str]:
 
 
 def rewrap(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
-    """Wrap every data key by the newest key of the ring and begin a new sealing key; the old ones still open.
+    """Wrap every data key by the newest key of the ring and begin a new sealing key.
+
+    The old sealing keys stay, wrapped anew: a process that began before may still be sealing with them.
 
     Raises:
         WrongKeyError: no key of the ring opens one of them; nothing was changed.
@@ -220,13 +225,6 @@ def rewrap(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
             )
         _insert(connection, ring[0], max(row.id for row in rows) + 1, "seal", os.urandom(32), now)
     return open_vault(store, ring, now=now)
-
-
-def forget_old_seals(store: Store) -> None:
-    """Remove the sealing keys that nothing is sealed by any more: all but the newest."""
-    with store.write() as connection:
-        newest = max(row.id for row in connection.execute(select(data_keys)) if row.purpose == "seal")
-        connection.execute(data_keys.delete().where(data_keys.c.purpose == "seal", data_keys.c.id < newest))
 
 
 def _rows(store: Store) -> Sequence[Row[Any]]:
