@@ -25,7 +25,14 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, P
 from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from crm_sync.errors import ConfigError, ContractError, RateLimitError, TransientError
+from crm_sync.errors import (
+    ConfigError,
+    ContractError,
+    CredentialsError,
+    CrmSyncError,
+    RateLimitError,
+    TransientError,
+)
 from crm_sync.ports import Clock
 
 MIB = 1024 * 1024
@@ -47,6 +54,18 @@ class LostAnswerError(TransientError):
     """The request may have left, and no whole answer came back. `body` holds what did arrive, `status` too if known."""
 
     body: bytes = b""
+
+
+class UnprovenRefusalError(CredentialsError):
+    """401 or 403 in words that are not the provider's: something in between refuses, which proves nothing."""
+
+
+class InDoubtError(CrmSyncError):
+    """`cause` ended the tries of a write, and one of them may have done its work."""
+
+    def __init__(self, cause: CrmSyncError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class OversizedError(ContractError):

@@ -199,8 +199,13 @@ def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts
 
 
 def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
-    """The run's status and reason, worst first."""
+    """The run's status and reason, worst first.
+
+    A run that an error stopped, or kept from writing, has failed where nothing at all came of it in the CRM: people
+    whom Apollo does not know do not make it a success.
+    """
     counts, stop = run.counts, walk.stop
+    is_barren = not (counts.updated or counts.unchanged or run.parents.updated)
     if not counts.balanced or not run.parents.balanced:
         return RunStatus.FAILED, f"the books do not balance: {counts}"
     if stop:
@@ -209,17 +214,19 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
         if isinstance(stop.error, BudgetError):
             status = RunStatus.FAILED if walk.budget.at_limit == "fail" else RunStatus.STOPPED_AT_BUDGET
             return status, stop.reason
-        nothing_done = counts.selected == counts.skipped
-        if nothing_done or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
+        if is_barren or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
             return RunStatus.FAILED, stop.reason
         return RunStatus.COMPLETED_WITH_ERRORS, stop.reason
     troubles = [
+        (audit.unwritten.total(), "not written"),
         (counts.rejected, "rejected by the CRM"),
         (counts.invalid, "invalid"),
         (counts.in_doubt, "in doubt"),
         (run.parents.rejected, f"rejected on {walk.parent.object_type}" if walk.parent else ""),
         (audit.refused_fields, "field values refused"),
     ]
+    if audit.unwritten and is_barren:
+        return RunStatus.FAILED, audit.unwritten.most_common(1)[0][0]
     if any(count for count, _ in troubles):
         return RunStatus.COMPLETED_WITH_ERRORS, ", ".join(f"{count} {word}" for count, word in troubles if count)
     return RunStatus.COMPLETED, ""
