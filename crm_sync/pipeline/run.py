@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from crm_sync import crash
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
@@ -83,6 +84,7 @@ def run_sync(
         started_at=services.clock.now(),
     )
     services.runs.open(run, owner=owner())
+    crash.point("run.opened")
     try:
         walk = prepare(
             sync, services, run_id=run.id, kind=kind, limit=limit, spending=spending, crm=crm, enricher=enricher
@@ -95,12 +97,14 @@ def run_sync(
         raise
     except CrmSyncError as error:
         ended = _end(run, services, RunStatus.FAILED, str(error))
+    crash.point("run.closing")
     settle_calls(run, services)
     ended = replace(ended, credits=services.journal.spent(run.id))
     calls = Counter(_calls(sync, services))
     calls.subtract(before)
     ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
     services.runs.save(ended, now=services.clock.now())
+    crash.point("run.closed")
     return ended
 
 
@@ -308,6 +312,8 @@ class WritingDesk:
 
     def _settle(self, chunk: list[tuple[Answered, Candidate]]) -> None:
         walk = self._walk
+        # Their companies first: once people lack nothing they are not selected again, and nobody else may bring them.
+        self._settle_parents()
         settled = write_candidates(walk, walk.target, [candidate for _, candidate in chunk], self.audit)
         attempts = {
             one.record_id: Attempt(keys=answered.due.keys, lacking=self._lacking(answered, one))
@@ -325,6 +331,7 @@ class WritingDesk:
         walk = self._walk
         if walk.parent is None or not self._parents:
             return
+        crash.point("write.parents")
         candidates, self._parents = list(self._parents.values()), {}
         self.audit.close(walk.parent, write_candidates(walk, walk.parent, candidates, self.audit), {})
 

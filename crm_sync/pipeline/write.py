@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from crm_sync import crash
 from crm_sync.domain.changes import ChangeSet, FieldDecision, FieldOutcome, WantedValue, WriteOutcome, Written
 from crm_sync.domain.records import Record, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
@@ -58,6 +59,7 @@ def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate]
     except CrmSyncError as error:
         walk.stop.raise_(str(error), error)
         return [_unreached(c, str(error)) for c in candidates]
+    crash.point("write.reread")
     changes: dict[str, ChangeSet] = {}
     settled: dict[str, Settled] = {}
     for candidate in candidates:
@@ -113,6 +115,7 @@ def _write(
     except CrmSyncError as error:
         walk.stop.raise_(str(error), error)
         outcomes = [WriteOutcome(ref=r.ref, written=Written.NOT_WRITTEN, reason=str(error)) for r in requests]
+    crash.point("write.answered")
     results = list(zip(changes, outcomes, changes.values(), strict=True))
     return _account(walk, target, results, candidates)
 
@@ -127,6 +130,7 @@ def _account(
     open_ = [record_id for record_id, outcome, _ in results if outcome.written is Written.UNACCOUNTED]
     if not open_:
         return results
+    crash.point("write.unaccounted")
     try:
         found = _read(walk, target, [candidates[record_id] for record_id in open_])
     except CrmSyncError as error:

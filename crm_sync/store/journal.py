@@ -37,6 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import ColumnElement
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
 from crm_sync.errors import StoreError
 from crm_sync.store.engine import Store
@@ -48,6 +49,7 @@ from crm_sync.store.vault import Vault
 ASKED = "asked"  # a paid call for it is planned or under way
 IN_DOUBT = "in doubt"  # a paid call left without a readable answer
 ABANDONED = "abandoned"  # a person gave up on a call in doubt
+LEFT_OPEN = "left open"  # a bulk answer said nothing about it: asked for in bulk again, its company is paid for again
 GUARDING = (ASKED, IN_DOUBT)
 
 #: States that a call never leaves: its credits are counted for good, and its keys guarded no more.
@@ -131,7 +133,7 @@ class NewAnswer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
     """What one paid call's answer says, to be indexed. `credits_charged` None: as Apollo said; `open`: keys that the
-    answer says nothing about."""
+    answer says nothing about, to be asked for singly."""
 
     batch_id: int
     rows: tuple[NewAnswer, ...]
@@ -246,7 +248,10 @@ class Journal:
 
         `room_of` decides what may be spent, from what has been.
         """
-        return self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
+        crash.point("journal.plan.before")
+        plan = self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
+        crash.point("journal.plan.after")
+        return plan
 
     def sent(self, batch_id: int, *, now: datetime) -> bool:
         """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run.
@@ -257,6 +262,7 @@ class Journal:
 
         def work(connection: Connection) -> bool:
             if connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1:
+                crash.point("journal.sent.inside")
                 return True
             state = connection.execute(select(batches.c.state).where(batches.c.id == batch_id)).scalar()
             if state not in ("planned", "sent"):
@@ -266,10 +272,14 @@ class Journal:
                 )
             return False
 
-        return self._store.together(work)
+        crash.point("journal.sent.before")
+        noted = self._store.together(work)
+        crash.point("journal.sent.after")
+        return noted
 
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
         """The raw bytes, before anything reads them."""
+        crash.point("journal.received.before")
         values = {
             "b_id": batch_id,
             "b_at": now,
@@ -277,13 +287,19 @@ class Journal:
             "b_request_id": raw.request_id,
             "b_body": self._vault.seal(raw.body, body_name(batch_id)),
         }
-        self._store.together(lambda connection: connection.execute(_RECEIVED, values))
+        self._store.together(lambda connection: self._received(connection, values))
+        crash.point("journal.received.after")
+
+    def _received(self, connection: Connection, values: dict[str, object]) -> None:
+        connection.execute(_RECEIVED, values)
+        crash.point("journal.received.inside")
 
     def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
         """Index several answers and settle what they cost, in one commit; what another process has settled stays.
 
         An employer's row, and one by another name of the same person, never replaces an answer that was asked for.
         """
+        crash.point("journal.expand.before")
         with self._store.write() as connection:
             _lock_planning(connection)
             open_ = _not_ended(connection, [e.batch_id for e in expansions])
@@ -292,10 +308,17 @@ class Journal:
             for expansion in expansions:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
-                    connection.execute(delete(answers).where(_guarding(digests, purpose, expansion.batch_id)))
+                    connection.execute(
+                        update(answers)
+                        .where(_guarding(digests, purpose, expansion.batch_id))
+                        .values(verdict=LEFT_OPEN, obtained_at=now)
+                    )
+            crash.point("journal.expand.indexed")
             if expansions:
                 connection.execute(_DONE, [{"b_id": e.batch_id, "b_credits": e.credits_charged} for e in expansions])
                 _settle(connection, [e.batch_id for e in expansions])
+            crash.point("journal.expand.settled")
+        crash.point("journal.expand.after")
 
     def _index(self, connection: Connection, expansions: Sequence[Expansion], now: datetime) -> None:
         at = millis(now)
@@ -315,11 +338,13 @@ class Journal:
 
     def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
         """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""
+        crash.point("journal.release.before")
         with self._store.write() as connection:
             _lock_planning(connection)
             call = self._call(connection, batch_id)
             if call.state not in _ENDED:  # else another process was first
                 self._release(connection, call, state, why, now)
+        crash.point("journal.release.after")
 
     def clear(self, batch_id: int, evidence: str, *, by: str, now: datetime) -> None:
         """A call in doubt was not charged, by evidence: its keys may be asked for again."""
@@ -336,11 +361,13 @@ class Journal:
             .where(batches.c.id == call.id)
             .values(state=state, answered_at=now, credits=_ZERO, error=why)
         )
+        crash.point("journal.release.inside")
         connection.execute(delete(answers).where(_guarding(self._digests(call.keys), call.purpose, call.id)))
         _spend(connection, call, reserved=-call.most)
 
     def in_doubt(self, batch_id: int, body: bytes, error: str, *, now: datetime) -> None:
         """It may have been charged: nobody asks for these keys again until evidence or a person settles it."""
+        crash.point("journal.doubt.before")
         kept = {"body": self._vault.seal(body, body_name(batch_id))} if body else {}
         with self._store.write() as connection:
             _lock_planning(connection)
@@ -352,11 +379,13 @@ class Journal:
                 .where(batches.c.id == batch_id)
                 .values(state="in doubt", answered_at=now, error=error, **kept)
             )
+            crash.point("journal.doubt.inside")
             connection.execute(
                 update(answers)
                 .where(_guarding(self._digests(call.keys), call.purpose, batch_id))
                 .values(verdict=IN_DOUBT, obtained_at=now)
             )
+        crash.point("journal.doubt.after")
 
     def accept(self, batch_id: int, *, ask_again: bool, by: str, now: datetime) -> None:
         """Give up on knowing: it counts as charged at worst cost. `ask_again` lets its keys be bought anew; else they
@@ -509,6 +538,7 @@ class Journal:
         planned = tuple(
             PlannedCall(id=batch_id, keys=keys, single=intent.single) for batch_id, keys in zip(ids, calls, strict=True)
         )
+        crash.point("journal.plan.row")
         purpose, source, at = intent.purpose.value, "single" if intent.single else "bulk", millis(now)
         guards = sorted(
             (purpose, digests[key], ASKED, source, call.id, position, at)
@@ -516,6 +546,7 @@ class Journal:
             for position, key in enumerate(call.keys)
         )
         run_many(connection, _GUARD, _ANSWER, guards)
+        crash.point("journal.plan.guarded")
         connection.execute(
             upsert(connection, spending, (), add=("calls", "reserved")),
             {
@@ -661,6 +692,8 @@ def _make_room(connection: Connection, intent: Intent, past: set[bytes]) -> None
 def _may_be_bought_again(row: Row[Any, Any, Any, Any], intent: Intent) -> bool:
     if row.verdict in GUARDING:
         return False
+    if row.verdict == LEFT_OPEN and intent.single:
+        return True
     if row.source == "employer":
         return True  # too thin for whoever asks, or it would have been used (pipeline/enrich.py)
     since = intent.no_match_since if row.verdict in (Verdict.NO_MATCH.value, ABANDONED) else intent.fresh_since

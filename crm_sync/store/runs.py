@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Row, bindparam, func, insert, select, update
 
+from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
 from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.store.engine import Store
@@ -114,8 +115,11 @@ class Runs:
 
     def intend(self, run_id: str, records: Sequence[RunRecord], *, now: datetime) -> None:
         """What is about to be written, committed before the CRM is asked."""
+        crash.point("runs.intend.before")
         with self._store.write() as connection:
             connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in records])
+            crash.point("runs.intend.inside")
+        crash.point("runs.intend.after")
 
     def settle(
         self,
@@ -130,6 +134,7 @@ class Runs:
     ) -> None:
         """In one commit: the intended records that came out as intended, those that came out otherwise, those that
         needed no write, and the last attempts."""
+        crash.point("runs.settle.before")
         with self._store.write() as connection:
             if confirmed:
                 connection.execute(_CONFIRM, [_settled_values(run_id, record, now) for record in confirmed])
@@ -143,6 +148,7 @@ class Runs:
                 )
             if others:
                 connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in others])
+            crash.point("runs.settle.inside")
             if states:
                 connection.execute(
                     upsert(connection, record_states, ("outcome", "seen", "attempted_at", "run_id")),
@@ -159,6 +165,7 @@ class Runs:
                         for state in states
                     ],
                 )
+        crash.point("runs.settle.after")
 
     def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
         """A dead run's intended writes get an end: Skipped, with the reason."""

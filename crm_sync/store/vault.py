@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, Row, insert, select, update
 
+from crm_sync import crash
 from crm_sync.errors import ConfigError, StoreError
 from crm_sync.store.engine import Store
 from crm_sync.store.tables import data_keys
@@ -175,6 +176,7 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
+    crash.point("vault.key_file")
     try:
         os.link(made, path)
     except FileExistsError:
@@ -194,7 +196,9 @@ def open_vault(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
         if not rows:
             for number, purpose in ((1, "seal"), (2, "index")):
                 _insert(connection, ring[0], number, purpose, os.urandom(32), now)
+                crash.point("vault.keys.inside")
             rows = connection.execute(select(data_keys)).all()
+    crash.point("vault.keys.after")
     index = next(_unwrap(row, ring, store) for row in rows if row.purpose == "index")
 
     def sealing() -> Mapping[int, bytes]:
