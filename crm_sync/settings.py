@@ -112,13 +112,23 @@ def setting_names(crms: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def unknown_settings(crms: Iterable[tuple[str, str]], env_file: Path | None) -> list[str]:
-    """Sentences about CRM_SYNC_ variables nobody reads: usually a typing error."""
-    known = setting_names(crms)
+    """Sentences about CRM_SYNC_ variables nobody reads: usually a typing error. Those of a CRM that the configuration
+    does not use have a name as well."""
+    known = setting_names([*crms, *((kind, kind) for kind in _GROUPS)])
     sentences = []
     for name in sorted(_set_names(env_file) - known):
         near = get_close_matches(name, known, n=1)
         sentences.append(f"{name} is set and no setting has that name" + (f"; did you mean {near[0]}?" if near else ""))
     return sentences
+
+
+def is_any_set(kind: str, env_file: Path | None) -> bool:
+    """Whether any setting of the CRM named like its type is there, be it in the environment or in `env_file`.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    return bool(_set_names(env_file) & {crm_prefix(kind) + field.upper() for field in _GROUPS[kind].model_fields})
 
 
 def _set_names(env_file: Path | None) -> set[str]:

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from crm_sync.cli import cli
+from crm_sync.clock import SystemClock
 from crm_sync.sandbox.run import Sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +113,8 @@ def crm(request: pytest.FixtureRequest) -> str:
 def a_desk(sandbox: Sandbox, crm: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.chdir(folder)
     monkeypatch.delenv("COLUMNS", raising=False)
+    # Back-off is real and does not hold up the tests.
+    monkeypatch.setattr(SystemClock, "sleep", lambda _self, seconds: time.sleep(min(seconds, 0.01)))
     for name, value in sandbox.settings().items():
         monkeypatch.setenv(name, value)
     return Desk(sandbox=sandbox, crm=crm, folder=folder)
