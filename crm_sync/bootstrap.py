@@ -328,5 +328,5 @@ def web_app() -> Flask:
     """The WSGI application of this installation, from the environment and .env; opens nothing until it is asked."""
     from crm_sync.web import create_app
 
-    app = App(env_file=Path(".env") if Path(".env").is_file() else None)
+    app = App(env_file=Path(".env") if Path(".env").exists() else None)
     return create_app(check_ready=app.check_ready)
