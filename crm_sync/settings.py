@@ -105,7 +105,7 @@ def load_crm_settings(name: str, crm_type: str, env_file: Path | None) -> CrmSet
 
 
 def crm_prefix(name: str) -> str:
-    """salesforce-eu -> CRM_SYNC_SALESFORCE_EU_"""
+    """salesforce_eu -> CRM_SYNC_SALESFORCE_EU_"""
     return f"{PREFIX}{re.sub(r'[^A-Z0-9]', '_', name.upper())}_"
 
 

@@ -33,8 +33,15 @@ def init(app: App, name: str, crm_type: str | None, production: bool, force: boo
 
     The CRM's settings must be there already (environment or .env); without them, .env is written for you to fill in.
     """
+    from crm_sync.config.expressions import UnreadableError
+    from crm_sync.config.loader import load
+    from crm_sync.config.schema import crm_name
     from crm_sync.config.starter import starter
 
+    try:
+        crm_name(name)
+    except UnreadableError as error:
+        raise click.UsageError(f"{name}: {error.message} {error.suggestion}") from None
     kind = crm_type or (name if name in TYPES else None)
     if kind is None:
         raise click.UsageError(f"What is {name}? Say --type salesforce or --type hubspot.")
@@ -46,12 +53,11 @@ def init(app: App, name: str, crm_type: str | None, production: bool, force: boo
             raise ConfigError("\n".join([*missing, f"{env} was written with every setting: fill it in and try again"]))
         app.require_settings([(name, kind)], apollo=False)
     crm = app.crm(name, kind)
-    text = starter(
-        name,
-        kind,
-        {each: crm.describe(each) for each in crm.object_types()},
-        environment="production" if production else "sandbox",
-    )
+    schemas = {each: crm.describe(each) for each in crm.object_types()}
+    try:
+        text = starter(name, kind, schemas, environment="production" if production else "sandbox")
+    except ValueError as error:
+        raise ConfigError(f"{error}; give the user that crm-sync logs in as the right to edit some") from None
     if dry_run:
         click.echo(text, nl=False)
         return
@@ -62,7 +68,8 @@ def init(app: App, name: str, crm_type: str | None, production: bool, force: boo
     if not env.exists() and app.env_file is None:
         _write(env, _env_text(name, kind), private=True)
         click.echo(f"{env} is written: the settings, for those that are not in the environment.")
-    click.echo("Next: crm-sync doctor, crm-sync config check, crm-sync config apply, crm-sync plan …")
+    first = next(iter(load(text.encode()).require().syncs))
+    click.echo(f"Next: crm-sync doctor, crm-sync config check, crm-sync config apply, crm-sync plan {first}")
 
 
 def _write(path: Path, text: str, *, private: bool = False) -> None:
