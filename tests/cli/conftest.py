@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -72,11 +73,11 @@ class Desk:
         assert self.run("config", "apply").code == 0
 
     def on_terminal(self, columns: int, *words: str) -> str:
-        """What the real command shows on a terminal of so many columns; its lines end with a plain line feed."""
+        """What the real command shows on a terminal of so many columns, without colours."""
         main, other = pty.openpty()
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        environment |= {"PYTHONPATH": str(ROOT), "TERM": "dumb"}
+        environment |= {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
         command = subprocess.Popen(
             [sys.executable, "-m", "crm_sync", *words], stdin=other, stdout=other, stderr=other, env=environment
         )
@@ -89,7 +90,7 @@ class Desk:
             pass
         os.close(main)
         command.wait(timeout=60)
-        return shown.decode().replace("\r\n", "\n")
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
 
 
 @pytest.fixture(scope="session")
