@@ -265,6 +265,8 @@ class BoundedSession(requests.Session):
         super().__init__()
         keep_queries_out_of_logs()
         self.provider = provider
+        #: What an admin changes when the address is wrong.
+        self.setting = setting or f"the address of {provider}"
         self.base_url = check_url(base_url, setting or f"The address of {provider}")
         self.trust_env = False
         self._certificates = ca_bundle()
@@ -341,7 +343,7 @@ class BoundedSession(requests.Session):
             response.raw.close()
             raise ContractError(
                 f"{self.provider} answered {operation} with a redirect (HTTP {status}), which is never followed: "
-                "check the configured address",
+                f"check {self.setting}",
                 provider=self.provider,
                 operation=operation,
                 status=status,
@@ -390,7 +392,7 @@ class BoundedSession(requests.Session):
             if isinstance(error, requests.Timeout):
                 words = "no connection within the time-out"
             return UnsentError(
-                f"{self.provider} could not be reached for {operation} ({words}); check the address and the network",
+                f"{self.provider} could not be reached for {operation} ({words}); check {self.setting} and the network",
                 provider=self.provider,
                 operation=operation,
             )

@@ -69,19 +69,23 @@ class HubSpotCredentials:
     def is_oauth(self) -> bool:
         return not self.token
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, prefix: str = "") -> None:
         """
         Raises:
             ConfigError: neither a token nor all three of OAuth, both, or one that cannot stand in a header.
         """
-        oauth = (self.client_id, self.client_secret, self.refresh_token)
+        named = {each: getattr(self, each) for each in ("token", "client_id", "client_secret", "refresh_token")}
+        oauth = tuple(named.values())[1:]
         if bool(self.token) == any(oauth) or (not self.token and not all(oauth)):
             raise ConfigError(
-                f"{name} needs either a token (HubSpot > Settings > Integrations > Service keys) or, for an OAuth app, "
-                "client id, client secret and refresh token together"
+                f"{name} needs either {prefix}TOKEN (HubSpot > Settings > Integrations > Service keys) or, for an "
+                f"OAuth app, {prefix}CLIENT_ID, {prefix}CLIENT_SECRET and {prefix}REFRESH_TOKEN together"
             )
-        if any(not text.isascii() or any(c.isspace() for c in text) for text in (self.token, *oauth)):
-            raise ConfigError(f"{name}: a credential holds a blank or a character no key has; copy it again")
+        for each, text in named.items():
+            if not text.isascii() or any(c.isspace() for c in text):
+                raise ConfigError(
+                    f"{name}: {prefix}{each.upper()} holds a blank or a character no key has; copy it again"
+                )
 
 
 class HubSpotCrm:
@@ -103,18 +107,21 @@ class HubSpotCrm:
         clock: Clock,
         url: str = DEFAULT_URL,
         searches_per_s: int = 5,
+        prefix: str = "",
     ) -> None:
-        """
+        """`prefix`: what its settings begin with (CRM_SYNC_HUBSPOT_), for sentences that name one.
+
         Raises:
             ConfigError: `url` is not https (or loopback), or the credentials are incomplete.
         """
-        credentials.check(name)
+        credentials.check(name, prefix)
         self.name = name
+        self._prefix = prefix
         self._clock = clock
         self._session = BoundedSession(
             provider=name,
             base_url=url,
-            setting=f"The address of {name}",
+            setting=f"{prefix}URL" if prefix else "",
             connect_s=TIMEOUT_S[0],
             read_s=TIMEOUT_S[1],
             max_body=_LONGEST_ANSWER,
@@ -465,7 +472,7 @@ class HubSpotCrm:
             self._portal = wire.portal_of(raws[0])
 
     def check_access(self) -> list[AccessCheck]:
-        checks = [self._tried("log in", self._check_account)]
+        checks = [self._tried("log-in", self._check_account)]
         if not checks[0].ok:
             return checks
         for object_type in wire.OBJECT_TYPES:
@@ -474,14 +481,16 @@ class HubSpotCrm:
         checks.append(self._tried("limits", self._check_limits))
         return checks
 
-    def _tried(self, name: str, check: Callable[[], str]) -> AccessCheck:
+    def _tried(self, what: str, check: Callable[[], str]) -> AccessCheck:
+        name = f"{self.name} {what}"
         try:
             return AccessCheck(name=name, ok=True, detail=check())
         except CredentialsError as error:
-            cure = "Renew the key, or grant its scopes, in HubSpot; then correct the settings."
+            key = f"{self._prefix}REFRESH_TOKEN" if self._tokens.is_oauth else f"{self._prefix}TOKEN"
+            cure = f"Renew the key, or grant its scopes, in HubSpot; {key} holds it."
             return AccessCheck(name=name, ok=False, detail=str(error), cure=cure)
         except TransientError as error:
-            cure = "Check the address, the network and HubSpot's status page, then try again."
+            cure = f"Check {self._session.setting}, the network and status.hubspot.com, then try again."
             return AccessCheck(name=name, ok=False, detail=str(error), cure=cure)
         except CrmSyncError as error:
             return AccessCheck(name=name, ok=False, detail=str(error), cure="See the sentence before.")
@@ -609,6 +618,7 @@ class HubSpotCrm:
             provider=self.name,
             operation=answer.operation,
             now=self._clock.now(),
+            prefix=self._prefix,
         )
         if isinstance(error, CredentialsError) and problem.category == _RENEWABLE:
             return _ExpiredTokenError(str(error), provider=self.name, operation=answer.operation, status=answer.status)
@@ -657,6 +667,10 @@ class _Tokens:
         self._lock = threading.Lock()
         self._token = credentials.token
         self._renew_at: datetime | None = None
+
+    @property
+    def is_oauth(self) -> bool:
+        return self._credentials.is_oauth
 
     def bearer(self) -> str:
         if not self._credentials.is_oauth:

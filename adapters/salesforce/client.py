@@ -59,15 +59,23 @@ class SalesforceCrm:
         clock: Clock,
         api_version: str = API_VERSION,
         read_s: float = READ_S,
+        prefix: str = "",
     ) -> None:
-        """`read_s`: how long an answer may stay silent.
+        """`read_s`: how long an answer may stay silent. `prefix`: what its settings begin with (CRM_SYNC_SALESFORCE_),
+        for sentences that name one.
 
         Raises:
             ConfigError: `url` is not https (or loopback), or the credentials are incomplete.
         """
         self.name = name
         self._session = SalesforceSession(
-            name=name, url=url, setting=f"The address of {name}", credentials=credentials, clock=clock, read_s=read_s
+            name=name,
+            url=url,
+            setting=f"{prefix}URL" if prefix else "",
+            credentials=credentials,
+            clock=clock,
+            read_s=read_s,
+            prefix=prefix,
         )
         self._clock = clock
         self._version = api_version
@@ -315,7 +323,7 @@ class SalesforceCrm:
                 return False
             return True
 
-        if tried("log-in", self._check_login, "check the address and credentials in this CRM's settings"):
+        if tried("log-in", self._check_login, f"check {self._session.setting} and the credentials beside it"):
             for each in _OBJECT_TYPES:
                 tried(
                     each,

@@ -412,6 +412,7 @@ _NO_FAULT = "HTTP "
 _NO_COLUMN = re.compile(r"No such column '([^']+)'")
 #: The edge's own ways of saying "too much at once" (contracts/salesforce.md 2.4, 2026-11).
 BUSY = frozenset({406, 420, 429})
+LATER = "run again later (status.salesforce.com tells of outages)"
 #: Something in between gave up waiting; what became of the request is not known.
 TIMED_OUT = 408
 #: What crowds an org are calls of 20 s and more (2.2); it does not say when they end.
@@ -468,7 +469,7 @@ def refusal(
             f"{provider} wants fewer calls ({words})", retry_after_s=retry_after_s(headers, now), **facts
         )
     if status >= 500 or status == TIMED_OUT or code == "SERVER_UNAVAILABLE":
-        return TransientError(f"{provider} failed at {operation} with HTTP {status} ({words})", **facts)
+        return TransientError(f"{provider} failed at {operation} with HTTP {status} ({words}); {LATER}", **facts)
     if status == 401 and fault is None:
         return UnprovenRefusalError(
             f"{provider} answered {operation} with HTTP 401 and no Salesforce error; a proxy may want "

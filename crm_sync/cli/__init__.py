@@ -95,7 +95,7 @@ def cli(ctx: click.Context, config_file: Path, env_file: Path | None) -> None:
     """
     from crm_sync.bootstrap import App
 
-    if env_file is None and Path(".env").is_file():
+    if env_file is None and Path(".env").exists():
         env_file = Path(".env")
     app = App(env_file=env_file, config_file=config_file)
     ctx.obj = app

@@ -68,6 +68,7 @@ def apply(app: App, note: str, offline: bool, dry_run: bool) -> None:
         return
     version = app.versions.add(config.text, config.files, author=_author(), note=note, now=app.clock.now())
     click.echo(f"{app.config_file} is configuration version {version.number} now: {', '.join(config.syncs)}.")
+    click.echo(f"Next: crm-sync plan {next(iter(config.syncs))}")
 
 
 @config_group.command()

@@ -332,7 +332,7 @@ class EnrichRoom:
             too_many = not is_its_own and self._refused_alone >= REFUSED_ALONE
         if too_many:
             self._walk.stop.raise_(f"Apollo refuses every call, whoever is asked for: {error}", error)
-        reason = f"Apollo refuses this record's match keys: {error}"
+        reason = f"Apollo refuses this record's match keys: {error}" if is_its_own else f"not asked: {error}"
         return self._close(keys, None, outcome=RecordOutcome.SKIPPED, reason=reason, reached=is_its_own)
 
     def _doubt(self, call: PlannedCall, body: bytes, error: str) -> _Bought:

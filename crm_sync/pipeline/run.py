@@ -22,9 +22,9 @@ from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.recover import recover, settle_calls
-from crm_sync.pipeline.select import due_pages
+from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
-from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Spending, Stop, Walk, prepare
+from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Due, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.write import Candidate, Settled, write_candidates
 from crm_sync.services import Services
 
@@ -55,11 +55,12 @@ def run_sync(
     spending: Spending = AS_BUDGETED,
     stop: Stop | None = None,
     watch: Callable[[Progress], None] | None = None,
+    met: Callable[[Due], None] | None = None,
 ) -> SyncRun:
     """Walk one sync to its end and return its books; a plan is the same walk with nothing written.
 
     A neighbour's failure ends the run with a status and a reason, never with an exception. `stop`, raised from
-    outside, cancels: what was paid for is still written.
+    outside, cancels: what was paid for is still written. `met` is shown each selected record, once.
 
     Raises:
         ConfigError: the sync does not fit the CRM; nothing has run.
@@ -91,7 +92,7 @@ def run_sync(
         )
         if stop is not None:
             walk.stop = stop
-        ended = _walk(walk, run, services, watch)
+        ended = _walk(walk, run, services, watch, met)
     except ConfigError as error:
         services.runs.save(_end(run, services, RunStatus.FAILED, str(error)), now=services.clock.now())
         raise
@@ -162,13 +163,22 @@ def _refuse_overlap(sync: Sync, services: Services) -> None:
             )
 
 
-def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progress], None] | None) -> SyncRun:
+def _walk(
+    walk: Walk,
+    run: SyncRun,
+    services: Services,
+    watch: Callable[[Progress], None] | None,
+    met: Callable[[Due], None] | None,
+) -> SyncRun:
     desk = WritingDesk(walk)
     expected: list[int] = []
     stages = Stages(walk, on_expected=expected.append)
     saved_at = watched_at = services.clock.now()
     for group in stages.answered():
         desk.take(group)
+        if met is not None:
+            for answered in group:
+                met(answered.due)
         now = services.clock.now()
         if watch is not None and now - watched_at > _WATCH_EVERY:
             watched_at = now
@@ -176,17 +186,28 @@ def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progres
         if now - saved_at > _SAVE_EVERY:
             saved_at = now
             counts = desk.audit.counts(stages.selected)
-            services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out)), now=now)
+            spent = walk.journal.spent(run.id)
+            services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out), credits=spent), now=now)
             if services.runs.cancel_asked(run.id):
                 walk.stop.raise_("cancelled by crm-sync cancel")
     desk.finish()
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
     counts = desk.audit.counts(stages.selected)
-    run = replace(run, counts=counts, parents=desk.audit.parent_counts(), left_out=dict(stages.left_out))
+    left_out = _with_more(walk, expected, counts, dict(stages.left_out))
+    run = replace(run, counts=counts, parents=desk.audit.parent_counts(), left_out=left_out)
     if watch is not None:
         watch(_progress(walk, desk, expected, counts))
     return _end(run, services, *_verdict(walk, run, desk.audit))
+
+
+def _with_more(walk: Walk, expected: list[int], counts: Counts, left_out: dict[str, int]) -> dict[str, int]:
+    """How many are due beyond what this run takes: by the CRM's count, else as many as were seen."""
+    if not expected or walk.at_most is None or counts.selected < walk.at_most:
+        return left_out
+    seen = left_out.pop(LEFT_OUT_SEEN_MORE, 0)
+    more = max(seen, expected[0] - counts.selected - sum(left_out.values()))
+    return {**left_out, LEFT_OUT_MORE: more} if more else left_out
 
 
 def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts) -> Progress:

@@ -94,14 +94,14 @@ class Runs:
 
     def get(self, run_id: str) -> SyncRun | None:
         """By id, or by the only id that begins so."""
+        found = self.beginning_with(run_id, limit=2)
+        return found[0] if len(found) == 1 else next((run for run in found if run.id == run_id), None)
+
+    def beginning_with(self, beginning: str, *, limit: int) -> list[SyncRun]:
+        """The runs whose id begins so, newest first."""
+        query = select(runs).where(runs.c.id.startswith(beginning, autoescape=True)).order_by(runs.c.started_at.desc())
         with self._store.read() as connection:
-            rows = connection.execute(
-                select(runs)
-                .where(runs.c.id.startswith(run_id, autoescape=True))
-                .order_by(runs.c.started_at.desc())
-                .limit(2)
-            ).all()
-        return _run(rows[0]) if len(rows) == 1 else next((_run(row) for row in rows if row.id == run_id), None)
+            return [_run(row) for row in connection.execute(query.limit(limit))]
 
     def latest(self, *, limit: int = 20, sync: str | None = None) -> list[SyncRun]:
         """Newest first."""

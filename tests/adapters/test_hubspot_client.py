@@ -614,8 +614,8 @@ def test_access_is_checked_path_by_path(portal: Portal, crm: HubSpotCrm) -> None
     checks = crm.check_access()
 
     assert all(check.ok for check in checks)
-    details = {check.name: check.detail for check in checks}
-    assert details["log in"] == "account 4711"
+    details = {check.name.removeprefix("hubspot "): check.detail for check in checks}
+    assert details["log-in"] == "account 4711"
     assert details["search contacts"] == "3 records"
     assert details["limits"] == "190 calls in 10 s, 600,000 of 625,000 calls left today"
     ref = RecordRef(crm="hubspot", object_type="contacts", id="9")
@@ -640,7 +640,7 @@ def test_a_missing_scope_is_one_red_line(portal: Portal, crm: HubSpotCrm) -> Non
 
     failed = [check for check in crm.check_access() if not check.ok]
 
-    assert [check.name for check in failed] == ["properties of companies"]
+    assert [check.name for check in failed] == ["hubspot properties of companies"]
     assert "crm.objects.companies.read" in failed[0].detail
 
 

@@ -6,10 +6,12 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from crm_sync.cli import cli
+from crm_sync.clock import SystemClock
 from crm_sync.sandbox.run import Sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -70,11 +73,11 @@ class Desk:
         assert self.run("config", "apply").code == 0
 
     def on_terminal(self, columns: int, *words: str) -> str:
-        """What the real command shows on a terminal of so many columns; its lines end with a plain line feed."""
+        """What the real command shows on a terminal of so many columns, without colours."""
         main, other = pty.openpty()
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        environment |= {"PYTHONPATH": str(ROOT), "TERM": "dumb"}
+        environment |= {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
         command = subprocess.Popen(
             [sys.executable, "-m", "crm_sync", *words], stdin=other, stdout=other, stderr=other, env=environment
         )
@@ -87,7 +90,7 @@ class Desk:
             pass
         os.close(main)
         command.wait(timeout=60)
-        return shown.decode().replace("\r\n", "\n")
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n")
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +114,8 @@ def crm(request: pytest.FixtureRequest) -> str:
 def a_desk(sandbox: Sandbox, crm: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.chdir(folder)
     monkeypatch.delenv("COLUMNS", raising=False)
+    # Back-off is real and does not hold up the tests.
+    monkeypatch.setattr(SystemClock, "sleep", lambda _self, seconds: time.sleep(min(seconds, 0.01)))
     for name, value in sandbox.settings().items():
         monkeypatch.setenv(name, value)
     return Desk(sandbox=sandbox, crm=crm, folder=folder)

@@ -104,7 +104,7 @@ def test_a_database_url_that_cannot_be_is_refused_with_an_example(url: str, said
 
 
 def test_a_database_in_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="does not exist; create it"):
+    with pytest.raises(ConfigError, match="does not exist; create it"):
         Store(f"sqlite:///{tmp_path}/nowhere/x.db")
 
 
@@ -115,7 +115,8 @@ def test_an_unreachable_postgresql_is_a_store_error_without_its_password() -> No
         store.ready()
 
     assert "hunter2" not in str(caught.value)
-    assert "crm-sync doctor" in str(caught.value)
+    assert "Check that it is running" in str(caught.value)
+    assert "CRM_SYNC_DATABASE_URL" in str(caught.value)
 
 
 def test_the_sqlite_file_is_for_its_owner_alone_and_durable(tmp_path: Path) -> None:
@@ -135,8 +136,30 @@ def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"this is not a database at all, it only looks like one" * 40)
     store = Store(f"sqlite:///{tmp_path}/x.db")
 
-    with pytest.raises(StoreError, match="did not take the request"):
+    with pytest.raises(StoreError, match="put a backup of it back, or name another file in CRM_SYNC_DATABASE_URL"):
         store.ready()
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder; name a file in it in CRM_SYNC_DATABASE_URL"):
+        Store(f"sqlite:///{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("pragma", "cure"),
+    [("query_only = 1", "the right to write the file and its folder"), ("max_page_count = 1", "Make room on its disk")],
+)
+def test_what_sqlite_refuses_is_told_with_its_own_cure(tmp_path: Path, pragma: str, cure: str) -> None:
+    store = Store(f"sqlite:///{tmp_path}/x.db")
+
+    def write() -> None:
+        with store.write() as connection:
+            connection.exec_driver_sql(f"pragma {pragma}")
+            connection.exec_driver_sql("create table more (x)")
+
+    with pytest.raises(StoreError, match=cure):
+        write()
+    store.close()
 
 
 def _hold(path: str, seconds: float, ready: multiprocessing.synchronize.Event) -> None:
