@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +19,8 @@ from crm_sync.store.runs import WRITING
 
 #: A run on another machine is dead after so long without a sign of life; longer than any call of ours may take.
 _SILENT_FOR = timedelta(minutes=10)
+#: Tells this process from an earlier one with its number: in a container that is started again it is the same one.
+_LIFE = secrets.token_hex(4)
 
 
 def recover(services: Services) -> list[SyncRun]:
@@ -31,18 +34,23 @@ def recover(services: Services) -> list[SyncRun]:
     return closed
 
 
+def owner() -> str:
+    """This process, as the store names it: enough to tell whether it still lives, on this machine."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_LIFE}"
+
+
 def _alive(owner: str, alive_at: datetime, now: datetime) -> bool:
-    host, _, process = owner.rpartition(":")
-    if host != socket.gethostname():
-        return now - alive_at < _SILENT_FOR
-    if int(process) == os.getpid():
-        return True
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    host, _, rest = owner.partition(":")
+    process, _, life = rest.partition(":")
+    if host == socket.gethostname():
+        if int(process) == os.getpid():
+            return life == _LIFE
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # somebody else's process has the number
     return now - alive_at < _SILENT_FOR  # the number may have been given to another process since
 
 

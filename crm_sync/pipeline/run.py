@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +19,7 @@ from crm_sync.pipeline import doubt
 from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
-from crm_sync.pipeline.recover import recover, settle_calls
+from crm_sync.pipeline.recover import owner, recover, settle_calls
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Due, Spending, Stop, Walk, prepare
@@ -159,7 +157,7 @@ def _refuse_overlap(sync: Sync, services: Services) -> None:
         if other.sync == sync.name:
             raise BusyError(
                 f"{sync.name} is running already: {other.kind.value} {other.id} since {other.started_at:%H:%M:%S} UTC "
-                f"({owner_}). Wait for its end; `crm-sync runs` shows it"
+                f"({':'.join(owner_.split(':')[:2])}). Wait for its end; `crm-sync runs` shows it"
             )
 
 
@@ -372,11 +370,6 @@ class WritingDesk:
             if answered.reached:
                 attempts[record_id] = Attempt(keys=answered.due.keys, lacking=answered.due.lacking)
         self.audit.close(self._walk.target, settled, attempts)
-
-
-def owner() -> str:
-    """This process, as the store names it: enough to tell whether it still lives, on this machine."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _calls(sync: Sync, services: Services) -> dict[str, int]:

@@ -362,7 +362,7 @@ class Journal:
             .values(state=state, answered_at=now, credits=_ZERO, error=why)
         )
         crash.point("journal.release.inside")
-        connection.execute(delete(answers).where(_guarding(self._digests(call.keys), call.purpose, call.id)))
+        self._reopen(connection, call, now)
         _spend(connection, call, reserved=-call.most)
 
     def in_doubt(self, batch_id: int, body: bytes, error: str, *, now: datetime) -> None:
@@ -399,10 +399,10 @@ class Journal:
                 .where(batches.c.id == batch_id)
                 .values(state="accepted", credits=call.most, resolved_at=now, resolved_by=by)
             )
-            rows = _guarding(self._digests(call.keys), call.purpose, batch_id)
             if ask_again:
-                connection.execute(delete(answers).where(rows))
+                self._reopen(connection, call, now)
             else:
+                rows = _guarding(self._digests(call.keys), call.purpose, batch_id)
                 connection.execute(update(answers).where(rows).values(verdict=ABANDONED, obtained_at=now))
             _spend(connection, call, reserved=-call.most, doubted=call.most)
 
@@ -442,6 +442,14 @@ class Journal:
             if len(rows) < _RESEAL_AT_ONCE:
                 return
             after = rows[-1].id
+
+    def _reopen(self, connection: Connection, call: Call, now: datetime) -> None:
+        """The call's keys may be asked for again: in the way it asked for them."""
+        rows = _guarding(self._digests(call.keys), call.purpose, call.id)
+        if call.single:
+            connection.execute(update(answers).where(rows).values(verdict=LEFT_OPEN, obtained_at=now))
+        else:
+            connection.execute(delete(answers).where(rows))
 
     # --- questions ----------------------------------------------------------------------------------------------
 

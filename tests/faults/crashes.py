@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from rich.table import Table
 
 from crm_sync import bootstrap, cli, crash
 from crm_sync.bootstrap import App
-from crm_sync.cli import EXIT_AT_BUDGET, EXIT_WITH_ERRORS
+from crm_sync.cli import EXIT_AT_BUDGET, EXIT_FAILED, EXIT_WITH_ERRORS
 from crm_sync.config.loader import load
 from crm_sync.domain.runs import RunKind
 from crm_sync.pipeline.select import due_pages
@@ -74,6 +74,11 @@ class Scene:
     late: bool = False
     #: From an empty database.
     first: bool = False
+    #: The thread that comes to the point is not killed, it sleeps until the next command has ended; who has shown no
+    #: sign of life for ten minutes is taken for dead.
+    frozen: bool = False
+    #: Two commands begin together after the kill, one for each sync.
+    twins: bool = False
     #: Points to kill at beside those that no earlier scene reaches; "*" for all it reaches.
     also: tuple[str, ...] = ()
     at_most: int = 4
@@ -87,7 +92,7 @@ _BULK = "people/bulk_match"
 
 SCENES = (
     Scene(name="people", also=("*",)),
-    Scene(name="companies", syncs=("companies",), also=("wire.asked", "wire.answered")),
+    Scene(name="companies", syncs=("companies",), also=("*",)),
     Scene(
         name="refused",
         script=(_lost(_BULK, "422", nth=2),),
@@ -133,6 +138,24 @@ SCENES = (
         ),
     ),  # fmt: skip
     Scene(name="both", syncs=("companies", "people"), also=("journal.expand.after", "write.parents", "run.closed")),
+    Scene(
+        name="frozen",
+        frozen=True,
+        minutes=(0, 12, 14, 16),
+        also=(
+            "journal.plan.after", "pace.granted", "journal.sent.before", f"wire.asked@{_BULK}", f"wire.answered@{_BULK}",
+            "journal.received.after", "journal.expand.before", "journal.expand.after", "write.reread",
+            "runs.intend.after", "runs.settle.before", "run.closing",
+        ),
+        at_most=2,
+    ),
+    Scene(
+        name="twins",
+        syncs=("companies", "people"),
+        twins=True,
+        also=("journal.plan.after", "journal.sent.after", "journal.received.after", "runs.intend.after", "run.closing"),
+        at_most=3,
+    ),
     Scene(name="first", first=True),
 )  # fmt: skip
 BY_NAME = {scene.name: scene for scene in SCENES}
@@ -210,6 +233,10 @@ class Command:
     at: float
     kill: str = ""
     counts: Path | None = None
+    #: Only this one of the scene's syncs.
+    only: int | None = None
+    #: Instead of being killed, wait until this file is there.
+    wakes_by: Path | None = None
     mutant: Callable[[], None] | None = None
 
     def __call__(self) -> int:
@@ -232,11 +259,14 @@ class Command:
             crash.point = partial(_count, met)
         elif self.kill:
             crash.arm(self.kill)
+        if self.wakes_by is not None:
+            crash.end = partial(_sleep_until, self.wakes_by)
         if self.scene.first:
             app = SmallApp()
             configure(app, self.crm, self.scene)
             app.close()
-        sys.argv = ["crm-sync", "run", *names(self.crm, self.scene)]
+        syncs = names(self.crm, self.scene)
+        sys.argv = ["crm-sync", "run", *(syncs if self.only is None else syncs[self.only : self.only + 1])]
         try:
             cli.main()
         except SystemExit as end:
@@ -246,6 +276,12 @@ class Command:
         if self.counts is not None:
             self.counts.write_bytes(orjson.dumps(dict(met)))
         return code
+
+
+def _sleep_until(file: Path) -> None:
+    file.with_suffix(".asleep").touch()
+    while not file.exists():
+        time.sleep(0.005)
 
 
 def _count(met: Counter[str], name: str, detail: str = "") -> None:
@@ -291,7 +327,7 @@ class Bench:
     folder: Path
     databases: Mapping[str, Databases]
     sandbox: SandboxProcess
-    clean: dict[tuple[str, tuple[str, ...]], Clean] = field(default_factory=dict)
+    clean: dict[tuple[str, tuple[str, ...], bool], Clean] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     @classmethod
@@ -310,13 +346,17 @@ class Bench:
     @contextlib.contextmanager
     def office(self, crm: str, database: str, scene: Scene) -> Iterator[dict[str, str]]:
         """A fresh world and a fresh installation; yields its settings."""
-        self.sandbox.renew(crm, scene.script, hold=0)
+        self._renew(crm, scene)
         fill = None if scene.first else partial(self._fill, crm, scene)
         url = self.databases[database].make(f"{crm}/{scene.workers}/{scene.budget}", fill)
         try:
             yield self._settings(url, scene)
         finally:
             self.databases[database].drop(url)
+
+    def _renew(self, crm: str, scene: Scene, *, hold: int = 0) -> None:
+        # With two domains of one company, who comes first decides what the account holds.
+        self.sandbox.renew(crm, scene.script, hold=hold, twice_a_company=not scene.twins)
 
     def _settings(self, url: str, scene: Scene) -> dict[str, str]:
         settings = self.sandbox.settings | {"CRM_SYNC_DATABASE_URL": url, "CRM_SYNC_SECRET_KEY": SECRET}
@@ -342,8 +382,8 @@ class Bench:
 
     def clean_of(self, crm: str, scene: Scene) -> Clean:
         """The same commands without fault and without kill, once for all scenes that give them."""
-        if (crm, scene.syncs) not in self.clean:
-            calm = Scene(name="calm", syncs=scene.syncs)
+        if (crm, scene.syncs, scene.twins) not in self.clean:
+            calm = Scene(name="calm", syncs=scene.syncs, twins=scene.twins)
             with self.office(crm, "sqlite", calm) as settings:
                 begun = self.sandbox.report()
                 keys = self.folder / "keys.json"
@@ -355,10 +395,13 @@ class Bench:
                 assert Child.fork(look, self.folder / "look.out").wait().code == 0
                 ended = self.go(Command(crm=crm, scene=calm, settings=settings, at=0))
                 assert ended.code == 0, ended.output
-                self.clean[crm, scene.syncs] = Clean(
-                    begun=begun, ended=self.sandbox.report(), keys=orjson.loads(keys.read_bytes())
+                self.clean[crm, scene.syncs, scene.twins] = Clean(
+                    begun=begun,
+                    ended=self.sandbox.report(),
+                    keys=orjson.loads(keys.read_bytes()),
+                    mixed=len(scene.syncs) > 1,
                 )
-        return self.clean[crm, scene.syncs]
+        return self.clean[crm, scene.syncs, scene.twins]
 
     def census(self, crm: str, scene: Scene) -> dict[str, int]:
         """How often each point is met by the command that would be killed."""
@@ -394,7 +437,7 @@ def run_cell(bench: Bench, cell: Cell, *, mutant: Callable[[], None] | None = No
     bench.said.clear()
     with bench.office(cell.crm, cell.database, scene) as settings:
         if scene.late:
-            bench.sandbox.renew(cell.crm, scene.script, hold=cell.hit)
+            bench._renew(cell.crm, scene, hold=cell.hit)
         told, judgement, runs = _killed_and_started_again(bench, cell, scene, settings, clean, mutant)
     return Result(
         cell=cell,
@@ -422,10 +465,14 @@ def _killed_and_started_again(
     if scene.before and not bench.go(make(settings=settings, at=next(minutes), kill=scene.before)).was_killed:
         told.append(f"{scene.before}, which precedes, was not reached")
     killed = make(settings={**settings, **scene.settings}, at=next(minutes), kill=f"{cell.point}:{cell.hit}")
-    if not bench.go(killed).was_killed:
-        told.append("the point was not reached")
     runs = 0
     seen: Report | None = None
+    if scene.frozen:
+        told += _frozen_and_taken_for_dead(bench, killed, make(settings=settings, at=next(minutes)))
+    elif not bench.go(killed).was_killed:
+        told.append("the point was not reached")
+    if scene.twins:
+        told += _both_at_once(bench, [replace(killed, kill="", at=next(minutes), only=n) for n in range(len(scene.syncs))])
     if not scene.late:
         bench.sandbox.heal()
         seen = bench.sandbox.report()
@@ -452,9 +499,38 @@ def _killed_and_started_again(
         is_weighed = scene.syncs == ("people",) and not scene.settings  # companies' calls tell no cost
         if is_weighed and not any(answer.charged for answer in lost_answers(later, report)):
             told += [f"call {call.id} is still in doubt though the meter has not moved" for call in later.doubts]
-    if "companies" in scene.syncs and "people" in scene.syncs and not books.doubts:
+    if len(scene.syncs) > 1 and not books.doubts:
         told += _serves_again(bench, make(settings=settings, at=next(minutes)), clean)
     return told, judgement, runs
+
+
+def _frozen_and_taken_for_dead(bench: Bench, frozen: Command, successor: Command) -> list[str]:
+    wakes_by = bench.folder / "wake"
+    asleep = wakes_by.with_suffix(".asleep")
+    for file in (wakes_by, asleep):
+        file.unlink(missing_ok=True)
+    first = Child.fork(replace(frozen, wakes_by=wakes_by), bench.folder / "frozen.out")
+    deadline = time.monotonic() + 20
+    while not asleep.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    told = [] if asleep.exists() else ["the point was not reached"]
+    told += _ends_well(bench.go(successor))
+    wakes_by.touch()
+    ended = first.wait()
+    bench.said.append(f"--- the one that slept -> {ended.code}\n{ended.output}")
+    if ended.code not in (0, EXIT_FAILED, EXIT_WITH_ERRORS):
+        told.append(f"the run that slept ended with {ended.code}: {' '.join(ended.output.split())[-300:]}")
+    return told
+
+
+def _both_at_once(bench: Bench, commands: Sequence[Command]) -> list[str]:
+    children = [Child.fork(each, bench.folder / f"twin-{n}.out") for n, each in enumerate(commands)]
+    told = []
+    for child in children:
+        ended = child.wait()
+        bench.said.append(f"--- one of two -> {ended.code}\n{ended.output}")
+        told += _ends_well(ended)
+    return told
 
 
 def _is_early(scene: Scene) -> bool:

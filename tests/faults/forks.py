@@ -15,7 +15,7 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,9 +207,16 @@ class SandboxProcess:
         made.settings = made._ask("settings")
         return made
 
-    def renew(self, crm: str, script: Iterable[tuple[str, dict[str, Any]]] = (), *, hold: int = 0) -> None:
-        """Both services as new; `script`: (service, fault)."""
-        self._ask("renew", crm, tuple(script), hold)
+    def renew(
+        self,
+        crm: str,
+        script: Iterable[tuple[str, Mapping[str, Any]]] = (),
+        *,
+        hold: int = 0,
+        twice_a_company: bool = True,
+    ) -> None:
+        """Both services as new; `script`: (service, fault), "" for the CRM. `hold`: see Witness."""
+        self._ask("renew", crm, tuple(script), hold, twice_a_company)
 
     def heal(self) -> None:
         """No more faults; what was held goes on."""
@@ -254,9 +261,10 @@ def _do(sandbox: Sandbox, told: dict[str, Any], verb: str, *rest: Any) -> Any:
     if verb == "settings":
         return sandbox.settings()
     if verb == "renew":
-        crm, script, hold = rest
+        crm, script, hold, twice = rest
         sandbox.renew("apollo", crm)
-        twice_a_company(sandbox, crm)
+        if twice:
+            twice_a_company(sandbox, crm)
         app = sandbox.apps["apollo"]
         door: Any = app.wsgi_app
         witness = door._inner = Witness(door._inner, app.extensions["ledger"].charged)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from crm_sync.domain.enrichment import Purpose, RawAnswer, Verdict
 from crm_sync.errors import StoreError
 from crm_sync.store.engine import Store
-from crm_sync.store.journal import ABANDONED, ASKED, IN_DOUBT, Expansion, Journal, NewAnswer, Plan, Spent
+from crm_sync.store.journal import ABANDONED, ASKED, IN_DOUBT, LEFT_OPEN, Expansion, Journal, NewAnswer, Plan, Spent
 from crm_sync.store.runs import Runs
 from crm_sync.store.tables import answers, batches
 from tests.factories import NOON, a_run, a_vault, an_intent, company_keys, person_keys
@@ -379,13 +379,35 @@ def test_a_doubt_is_resolved_once(books: Books, first: str) -> None:
     assert (books.sums(), books.guards(), books.call(batch)) == before
 
 
-def test_what_an_answer_left_open_may_be_asked_again_and_the_rest_not(books: Books) -> None:
+def test_what_an_answer_left_open_is_asked_for_singly_and_not_in_bulk(books: Books) -> None:
+    """In bulk again, a company that came under another domain would be paid for once more and left open once more."""
     batch = books.received(1, 2)
 
     books.expand(batch, a_row(1), open=people_keys(2))
 
-    assert (books.verdict(1), books.verdict(2)) == ("matched", "")
-    assert [call.keys for call in books.plan(people_keys(1, 2)).calls] == [people_keys(2)]
+    assert (books.verdict(1), books.verdict(2)) == ("matched", LEFT_OPEN)
+    assert books.plan(people_keys(1, 2)).held == people_keys(1, 2)
+    assert [call.keys for call in books.plan(people_keys(2), single=True).calls] == [people_keys(2)]
+
+
+@pytest.mark.parametrize("state", ["unsent", "refused"])
+def test_a_single_call_that_cost_nothing_leaves_its_key_to_single_calls(books: Books, state: str) -> None:
+    books.expand(books.received(1), open=people_keys(1))
+    [single] = books.plan(people_keys(1), single=True).calls
+
+    books.journal.not_charged(single.id, state, "", now=NOON)
+
+    assert books.verdict(1) == LEFT_OPEN
+    assert not books.plan(people_keys(1)).calls
+
+
+def test_what_was_left_open_long_ago_may_be_asked_in_bulk_again(books: Books) -> None:
+    books.expand(books.received(1), open=people_keys(1))
+
+    later = NOON + timedelta(days=200)
+    plan = books.plan(people_keys(1), now=later, fresh_since=later - timedelta(days=180))
+
+    assert [call.keys for call in plan.calls] == [people_keys(1)]
 
 
 # --- two that do the same -----------------------------------------------------------------------------------------
