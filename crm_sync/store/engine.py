@@ -33,7 +33,8 @@ class _Job:
     def __init__(self, work: Callable[[Connection], Any]) -> None:
         self.work = work
         self.result: Any = None
-        self.error: Exception | None = None
+        #: Until the commit, what its caller is told should the thread that commits for it be interrupted.
+        self.error: Exception | None = StoreError("The program was interrupted before the database took the request")
         self.done = False
 
 
@@ -144,8 +145,9 @@ class Store:
     def _lead(self, jobs: list[_Job]) -> None:
         try:
             with self.write() as connection:
-                for job in jobs:
-                    job.result = job.work(connection)
+                results = [job.work(connection) for job in jobs]
+            for job, result in zip(jobs, results, strict=True):
+                job.result, job.error = result, None
         except Exception as error:  # noqa: BLE001 - each caller gets its own error
             if len(jobs) == 1:
                 jobs[0].error = error
