@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from crm_sync.store.journal import Journal
     from crm_sync.store.pace import StorePace
     from crm_sync.store.runs import Runs
+    from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
 
 
@@ -143,6 +144,12 @@ class App:
         return Journal(self.store, self.vault)
 
     @cached_property
+    def suppressions(self) -> Suppressions:
+        from crm_sync.store.suppressions import Suppressions
+
+        return Suppressions(self.store, self.vault)
+
+    @cached_property
     def versions(self) -> ConfigVersions:
         from crm_sync.store.config_versions import ConfigVersions
 
@@ -219,6 +226,7 @@ class App:
             runs=self.runs,
             answers=self.answers,
             journal=self.journal,
+            suppressions=self.suppressions,
             clock=self.clock,
         )
 

@@ -23,7 +23,8 @@ WRITING = "Writing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One record in one run, as `show` and the audit tell it. `decisions` is empty where nothing was mapped."""
+    """One record in one run, as `show` and the audit tell it. `decisions` is empty where nothing was mapped; `identity`
+    stands for whom Apollo was asked by (Answers.digest), None for nobody."""
 
     object_type: str
     record_id: str
@@ -31,6 +32,7 @@ class RunRecord:
     reason: str
     decisions: tuple[FieldDecision, ...] = ()
     batch_id: int | None = None
+    identity: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +330,7 @@ def _record_values(run_id: str, record: RunRecord, now: datetime) -> dict[str, A
         "reason": record.reason,
         "decisions": _encode(record.decisions),
         "batch_id": record.batch_id,
+        "identity": record.identity,
         "at": now,
     }
 
@@ -367,6 +370,7 @@ def _record(row: Row[Any]) -> RunRecord:
         reason=row.reason,
         decisions=decisions,
         batch_id=row.batch_id,
+        identity=bytes(row.identity) if row.identity is not None else None,
     )
 
 
