@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from crm_sync.store.engine import Store
     from crm_sync.store.journal import Journal
     from crm_sync.store.pace import StorePace
+    from crm_sync.store.privacy import Privacy
+    from crm_sync.store.retention import Retention
     from crm_sync.store.runs import Runs
     from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
@@ -148,6 +150,19 @@ class App:
         from crm_sync.store.suppressions import Suppressions
 
         return Suppressions(self.store, self.vault)
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        from adapters.apollo.archive import ApolloArchive
+        from crm_sync.store.privacy import Privacy
+
+        return Privacy(self.store, self.vault, ApolloArchive(), self.suppressions)
+
+    @cached_property
+    def retention(self) -> Retention:
+        from crm_sync.store.retention import Retention
+
+        return Retention(self.store)
 
     @cached_property
     def versions(self) -> ConfigVersions:

@@ -25,6 +25,10 @@ VERBS = {
     "run": ("run", "Run syncs now, in the foreground."),
     "runs": ("history", "The runs so far."),
     "show": ("history", "One run: its funnel, its reasons, its records."),
+    "suppress": ("privacy", "Whom to leave alone: add, remove, import, list, check."),
+    "erase": ("privacy", "Forget a person everywhere, and leave them alone from now on."),
+    "privacy": ("privacy", "Export all that is kept about a person."),
+    "purge": ("privacy", "Remove what has been kept for long enough."),
 }
 
 EXIT_FAILED, EXIT_USAGE, EXIT_WITH_ERRORS, EXIT_AT_BUDGET = 1, 2, 3, 4

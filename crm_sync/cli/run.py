@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
+from crm_sync.cli.privacy import purge_after_run
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
@@ -77,6 +78,7 @@ def run(app: App, syncs: tuple[str, ...], every: bool, limit: int | None, as_jso
     if as_json:
         found = [render.run_json(result) for result in results]
         render.print_json(found[0] if len(syncs) == 1 and not every else found)
+    purge_after_run(app, services.config)
     click.get_current_context().exit(render.exit_code(results))
 
 

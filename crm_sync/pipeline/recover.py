@@ -23,13 +23,14 @@ def recover(services: Services) -> list[SyncRun]:
     """Close every run whose process is gone; returns them. Costs no call."""
     closed = []
     for run, owner, alive_at in services.runs.unfinished():
-        if not _alive(owner, alive_at, services.clock.now()):
+        if not is_alive(owner, alive_at, services.clock.now()):
             settle_calls(run, services)
             closed.append(_close(run, services))
     return closed
 
 
-def _alive(owner: str, alive_at: datetime, now: datetime) -> bool:
+def is_alive(owner: str, alive_at: datetime, now: datetime) -> bool:
+    """Whether the process that began a run may still be at it."""
     host, _, process = owner.rpartition(":")
     if host != socket.gethostname():
         return now - alive_at < _SILENT_FOR

@@ -66,8 +66,7 @@ def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate]
     """
     to_read = [c for c in candidates if any(w.value is not None or w.problem for w in c.wanted)]
     try:
-        kinds = walk.screen.kinds_now()
-        current = _read(walk, target, to_read, also=target.guard.fields(kinds))
+        current, kinds = _read_for_writing(walk, target, to_read)
         left_alone = _left_alone(walk, target, to_read, current, kinds)
     except CrmSyncError as error:
         walk.stop.raise_(str(error), error)
@@ -106,6 +105,18 @@ def _read(
     ids = [c.record_id for c in candidates]
     fields = tuple(dict.fromkeys((*target.read_fields, *also))) if also else target.read_fields
     return dict(zip(ids, walk.crm.read(target.object_type, ids, fields), strict=True))
+
+
+def _read_for_writing(
+    walk: Walk, target: Target, candidates: Sequence[Candidate]
+) -> tuple[dict[str, Record | None], frozenset[str]]:
+    """The records with all that may say they are to be left alone, and the kinds of suppressions that there are."""
+    kinds = walk.screen.kinds_now()
+    current = _read(walk, target, candidates, also=target.guard.fields(kinds))
+    since = walk.screen.kinds_now()
+    if candidates and since - kinds:  # the first of its kind came while we were reading
+        current = _read(walk, target, candidates, also=target.guard.fields(since))
+    return current, since
 
 
 def _left_alone(

@@ -160,7 +160,7 @@ class Runs:
             query = query.limit(limit)
         with self._store.read() as connection:
             for row in connection.execute(query):
-                yield _record(row)
+                yield record_of(row)
 
     def reasons(self, run_id: str) -> list[tuple[str, str, str, int]]:
         """(object type, outcome, reason, how many), most frequent first."""
@@ -350,7 +350,7 @@ def _plain(value: object) -> object:
     raise TypeError(type(value).__name__)
 
 
-def _record(row: Row[Any]) -> RunRecord:
+def record_of(row: Row[Any]) -> RunRecord:
     decisions = tuple(
         FieldDecision(
             field=field,
