@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from crm_sync.store.journal import Journal
     from crm_sync.store.ledger import Ledger
     from crm_sync.store.pace import StorePace
+    from crm_sync.store.privacy import Privacy
+    from crm_sync.store.retention import Retention
     from crm_sync.store.runs import Runs
+    from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
 
 
@@ -153,6 +156,25 @@ class App:
         return Ledger(self.store, self.vault)
 
     @cached_property
+    def suppressions(self) -> Suppressions:
+        from crm_sync.store.suppressions import Suppressions
+
+        return Suppressions(self.store, self.vault)
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        from adapters.apollo.archive import ApolloArchive
+        from crm_sync.store.privacy import Privacy
+
+        return Privacy(self.store, self.vault, ApolloArchive(), self.suppressions)
+
+    @cached_property
+    def retention(self) -> Retention:
+        from crm_sync.store.retention import Retention
+
+        return Retention(self.store)
+
+    @cached_property
     def versions(self) -> ConfigVersions:
         from crm_sync.store.config_versions import ConfigVersions
 
@@ -237,6 +259,7 @@ class App:
             runs=self.runs,
             answers=self.answers,
             journal=self.journal,
+            suppressions=self.suppressions,
             clock=self.clock,
         )
 

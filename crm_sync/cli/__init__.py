@@ -29,6 +29,10 @@ VERBS = {
     "credits": ("money", "What was spent, against the budgets and beside Apollo's own meter."),
     "doubt": ("money", "Calls that may have been charged without an answer."),
     "secrets": ("secrets", "The keys that paid answers are sealed with."),
+    "suppress": ("privacy", "Whom to leave alone: add, remove, import, list, check."),
+    "erase": ("privacy", "Forget a person everywhere, and leave them alone from now on."),
+    "privacy": ("privacy", "Export all that is kept about a person."),
+    "purge": ("privacy", "Remove what has been kept for long enough."),
 }
 
 EXIT_FAILED, EXIT_USAGE, EXIT_WITH_ERRORS, EXIT_AT_BUDGET = 1, 2, 3, 4

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
+from crm_sync.cli.privacy import purge_after_run
 from crm_sync.config.expressions import UnreadableError, amount
 from crm_sync.config.model import Sync
 from crm_sync.domain.enrichment import MatchKeys
@@ -142,6 +143,7 @@ def run(
     if as_json:
         found = [render.run_json(result, at_worst=services.runs.at_worst(result.id)) for result in results]
         render.print_json(found[0] if len(chosen) == 1 and not every else found)
+    purge_after_run(app, services.config)
     click.get_current_context().exit(render.exit_code(results))
 
 

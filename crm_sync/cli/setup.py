@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import EXIT_FAILED, render
+from crm_sync.config.model import Suppress
 from crm_sync.errors import ConfigError, CrmSyncError
 from crm_sync.ports import AccessCheck, Crm, Enricher
 from crm_sync.settings import crm_prefix, is_any_set, setting_names, unknown_settings
@@ -134,7 +135,10 @@ def _checks(app: App) -> Iterator[AccessCheck]:
     yield _clock()
     for name, kind in crms:
         if not app.missing_settings([(name, kind)], apollo=False):
-            yield from _access(name, lambda name=name, kind=kind: app.crm(name, kind))  # type: ignore[misc]
+            access = list(_access(name, lambda name=name, kind=kind: app.crm(name, kind)))  # type: ignore[misc]
+            yield from access
+            if all(check.ok for check in access):
+                yield from _opt_outs(app, name, kind)
     if not app.missing_settings([]):
         yield from _access("Apollo", lambda: app.enricher)
 
@@ -161,6 +165,34 @@ def _access(name: str, client: Callable[[], Crm | Enricher]) -> Iterator[AccessC
     except CrmSyncError as error:
         checks = [AccessCheck(name=name, ok=False, detail=str(error))]
     yield from checks
+
+
+def _opt_outs(app: App, name: str, kind: str) -> Iterator[AccessCheck]:
+    """Which opt-outs of the CRM's own are honoured, and which nobody can see: absent is not "no"."""
+    from crm_sync.mapping.opt_outs import honoured, readable, unseen
+
+    suppress = _suppress(app)
+    crm = app.crm(name, kind)
+    for object_type in crm.object_types():
+        can_read = readable(crm.describe(object_type), crm.check_selection)
+        seen = ", ".join(each.field for each in honoured(object_type, suppress, can_read))
+        hidden = ", ".join(each.field for each in unseen(object_type, suppress, can_read))
+        if seen or hidden:
+            yield AccessCheck(
+                name=f"{name} {object_type} opt-outs",
+                ok=True,
+                detail="; ".join(
+                    [f"honoured: {seen}"] * bool(seen) + [f"not seen, so not known: {hidden}"] * bool(hidden)
+                ),
+                cure="let the user read them, or name another field in suppress.when" if hidden else "",
+            )
+
+
+def _suppress(app: App) -> Suppress:
+    try:
+        return app.applied()[0].suppress
+    except CrmSyncError:
+        return Suppress()
 
 
 def _database(app: App) -> AccessCheck:

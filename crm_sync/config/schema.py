@@ -719,6 +719,7 @@ SCHEMA = Group(
                     "lists": Key(shape=ListOf(item=Text(wanted="file names", parse=_relative_file), or_one=True)),
                     "when": Key(shape=ListOf(item=OPT_OUT, or_one=True)),
                     "email_domains": Key(shape=ListOf(item=Text(wanted="domains", parse=_domain), or_one=True)),
+                    "email_opt_out": Key(shape=Word(options=("leave_alone", "enrich")), default="leave_alone"),
                 },
             )
         ),

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from crm_sync import crash
 from crm_sync.config.model import Sync
+from crm_sync.domain.enrichment import MatchKeys, Purpose
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
 from crm_sync.mapping.blanks import lacking
@@ -304,7 +305,13 @@ class WritingDesk:
         mapped = walk.target.mapper.want(answered.enrichment)
         self.unmapped.update(mapped.unmapped)
         record_id = answered.due.record.ref.id
-        candidate = Candidate(record_id=record_id, wanted=mapped.wanted, batch_id=answered.batch_id)
+        candidate = Candidate(
+            record_id=record_id,
+            wanted=mapped.wanted,
+            batch_id=answered.batch_id,
+            keys=answered.due.keys,
+            enrichment=answered.enrichment,
+        )
         if walk.parent is not None:
             self._map_parent(answered)
         return answered, candidate
@@ -325,7 +332,12 @@ class WritingDesk:
         self._parents_done.add(parent_id)
         mapped = walk.parent.mapper.want(answered.enrichment)
         self.unmapped.update(mapped.unmapped)
-        self._parents[parent_id] = Candidate(record_id=parent_id, wanted=mapped.wanted, batch_id=answered.batch_id)
+        self._parents[parent_id] = Candidate(
+            record_id=parent_id,
+            wanted=mapped.wanted,
+            batch_id=answered.batch_id,
+            keys=MatchKeys(purpose=Purpose.COMPANY, domain=domain),
+        )
         if len(self._parents) >= walk.crm.read_size:
             self._settle_parents()
 
@@ -365,6 +377,7 @@ class WritingDesk:
                     outcome=answered.outcome,
                     reason=answered.reason,
                     batch_id=answered.batch_id,
+                    key=answered.due.keys.key,
                 )
             )
             if answered.reached:

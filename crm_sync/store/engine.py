@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,6 +183,32 @@ class Store:
                 f"The database {self.shown_url} did not take the request: {_cause(error)}. {_cure(error)}"
             ) from error
 
+    def compact(self) -> str:
+        """Let what was deleted be gone from the files too, not only from the tables; "" when it is, else why not.
+
+        SQLite leaves copies of rows in free pages and in the write-ahead log, PostgreSQL in dead rows.
+        """
+        if self.dialect == "postgresql":
+            with self._translated(), self.engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM")
+            return ""
+        assert self._lock_file is not None
+        with self._turn:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            raw = self.engine.raw_connection()
+            try:
+                cursor = raw.cursor()
+                cursor.execute("VACUUM")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                is_busy = bool(cursor.fetchall()[0][0])
+                cursor.close()
+            except sqlite3.OperationalError as error:
+                return str(error)
+            finally:
+                raw.close()
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        return "another process is reading the database" if is_busy else ""
+
     def schema_version(self) -> str:
         """The schema the database has: "" when it is empty."""
         with self.read() as connection:
@@ -251,6 +278,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA wal_autocheckpoint=4000")
+    cursor.execute("PRAGMA secure_delete=ON")  # the default of some builds, not of all: people's data is overwritten
     cursor.close()
 
 

@@ -24,7 +24,8 @@ WRITING = "Writing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One record in one run, as `show` and the audit tell it. `decisions` is empty where nothing was mapped."""
+    """One record in one run, as `show` and the audit tell it. `decisions` is empty where nothing was mapped; `identity`
+    stands for whom Apollo was asked by (Answers.digest), None for nobody."""
 
     object_type: str
     record_id: str
@@ -32,6 +33,7 @@ class RunRecord:
     reason: str
     decisions: tuple[FieldDecision, ...] = ()
     batch_id: int | None = None
+    identity: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +190,7 @@ class Runs:
             query = query.limit(limit)
         with self._store.read() as connection:
             for row in connection.execute(query):
-                yield _record(row)
+                yield record_of(row)
 
     def of_call(self, run_id: str, batch_id: int) -> list[tuple[str, str]]:
         """(object type, record id) of the records of a run that a paid call was about."""
@@ -368,6 +370,7 @@ def _record_values(run_id: str, record: RunRecord, now: datetime) -> dict[str, A
         "reason": record.reason,
         "decisions": _encode(record.decisions),
         "batch_id": record.batch_id,
+        "identity": record.identity,
         "at": now,
     }
 
@@ -387,7 +390,7 @@ def _plain(value: object) -> object:
     raise TypeError(type(value).__name__)
 
 
-def _record(row: Row[Any]) -> RunRecord:
+def record_of(row: Row[Any]) -> RunRecord:
     decisions = tuple(
         FieldDecision(
             field=field,
@@ -407,6 +410,7 @@ def _record(row: Row[Any]) -> RunRecord:
         reason=row.reason,
         decisions=decisions,
         batch_id=row.batch_id,
+        identity=bytes(row.identity) if row.identity is not None else None,
     )
 
 
