@@ -184,7 +184,9 @@ class Privacy:
 
         def add(rows: Iterable[Row[Any]]) -> None:
             for row in rows:
-                trace = RecordTrace(run_id=row.run_id, kind=RunKind(row.kind), crm=row.crm, at=row.at, record=record_of(row))
+                trace = RecordTrace(
+                    run_id=row.run_id, kind=RunKind(row.kind), crm=row.crm, at=row.at, record=record_of(row)
+                )
                 found[row.run_id, row.object_type, row.record_id] = trace
 
         for some in _slices(digests):
