@@ -26,7 +26,14 @@ from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from crm_sync import crash
-from crm_sync.errors import ConfigError, ContractError, RateLimitError, TransientError
+from crm_sync.errors import (
+    ConfigError,
+    ContractError,
+    CredentialsError,
+    CrmSyncError,
+    RateLimitError,
+    TransientError,
+)
 from crm_sync.ports import Clock
 
 MIB = 1024 * 1024
@@ -48,6 +55,18 @@ class LostAnswerError(TransientError):
     """The request may have left, and no whole answer came back. `body` holds what did arrive, `status` too if known."""
 
     body: bytes = b""
+
+
+class UnprovenRefusalError(CredentialsError):
+    """401 or 403 in words that are not the provider's: something in between refuses, which proves nothing."""
+
+
+class InDoubtError(CrmSyncError):
+    """`cause` ended the tries of a write, and one of them may have done its work."""
+
+    def __init__(self, cause: CrmSyncError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class OversizedError(ContractError):
@@ -246,6 +265,8 @@ class BoundedSession(requests.Session):
         super().__init__()
         keep_queries_out_of_logs()
         self.provider = provider
+        #: What an admin changes when the address is wrong.
+        self.setting = setting or f"the address of {provider}"
         self.base_url = check_url(base_url, setting or f"The address of {provider}")
         self.trust_env = False
         self._certificates = ca_bundle()
@@ -322,7 +343,7 @@ class BoundedSession(requests.Session):
             response.raw.close()
             raise ContractError(
                 f"{self.provider} answered {operation} with a redirect (HTTP {status}), which is never followed: "
-                "check the configured address",
+                f"check {self.setting}",
                 provider=self.provider,
                 operation=operation,
                 status=status,
@@ -371,7 +392,7 @@ class BoundedSession(requests.Session):
             if isinstance(error, requests.Timeout):
                 words = "no connection within the time-out"
             return UnsentError(
-                f"{self.provider} could not be reached for {operation} ({words}); check the address and the network",
+                f"{self.provider} could not be reached for {operation} ({words}); check {self.setting} and the network",
                 provider=self.provider,
                 operation=operation,
             )

@@ -29,7 +29,6 @@ def main() -> None:
         "expand": lambda _self, _expansions, **_: None,
         "unfinished": lambda _self, _run: [],
         "spent": lambda _self, _run: Decimal(0),
-        "reserved": lambda _self, _run: Decimal(0),
     }
     for name, function in changed.items():
         setattr(Journal, name, function)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from re import Pattern
 from typing import Any, Protocol
 
 from crm_sync.domain.changes import WriteOutcome
@@ -109,10 +110,11 @@ class Crm(Protocol):
         """Send the changes; one outcome per request, in the order given. Any number: chunked by `write_size`.
 
         A record the CRM refuses is a REJECTED outcome, never an exception: one bad record must not stop its
-        neighbours. A lost answer makes UNACCOUNTED outcomes. Two requests must not name the same record.
+        neighbours. What nobody could have had written (credentials, the day's calls) is NOT_WRITTEN, a lost answer
+        makes UNACCOUNTED outcomes. Two requests must not name the same record.
 
         Raises:
-            CredentialsError: nothing of this and later chunks was written.
+            ProviderError: nothing of it was written, and the same would become of the next call.
         """
         ...
 
@@ -196,6 +198,33 @@ class Enricher(Protocol):
     def calls(self) -> dict[str, int]: ...
 
     def close(self) -> None: ...
+
+
+class Archive(Protocol):
+    """The enricher's answers as they are kept. Pure: nothing here talks or costs, and no key is needed.
+
+    `keys` are those a call asked for, `positions` those of them that are somebody's, and `names` finds that somebody
+    in folded JSON (their addresses, pages and the enricher's ids).
+    """
+
+    def read(self, purpose: Purpose, keys: Sequence[MatchKeys], body: bytes) -> Reading:
+        """As Enricher.read."""
+        ...
+
+    def mentions(self, body: bytes, names: Pattern[bytes]) -> bool: ...
+
+    def theirs(
+        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Pattern[bytes]
+    ) -> list[Any]:
+        """The entries about that somebody, as they came."""
+        ...
+
+    def without(
+        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Pattern[bytes]
+    ) -> bytes:
+        """`body` without those entries, everybody else's at their old places; b"" when it cannot be read and may hold
+        them."""
+        ...
 
 
 #: The limit of a window that the provider says is unlimited (Apollo sends an empty header).

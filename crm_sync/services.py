@@ -10,6 +10,7 @@ from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.store.answers import Answers
 from crm_sync.store.journal import Journal
 from crm_sync.store.runs import Runs
+from crm_sync.store.suppressions import Suppressions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,4 +24,5 @@ class Services:
     runs: Runs
     answers: Answers
     journal: Journal
+    suppressions: Suppressions
     clock: Clock

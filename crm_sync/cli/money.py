@@ -19,6 +19,7 @@ from rich.table import Table
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
+from crm_sync.cli.history import find_run
 from crm_sync.config.model import Budget
 from crm_sync.domain.enrichment import CreditBalance
 from crm_sync.errors import ConfigError, CrmSyncError
@@ -325,9 +326,7 @@ def _calls(count: int) -> str:
 @click.pass_obj
 def cancel(app: App, run_id: str, dry_run: bool) -> None:
     """Stop a run that is under way, wherever it runs: no further paid call leaves; what is paid for is written."""
-    run = app.runs.get(run_id)
-    if run is None:
-        raise ConfigError(f"No run, or more than one, begins with {run_id}; `crm-sync runs` lists them")
+    run = find_run(app, run_id)
     if dry_run:
         click.echo(f"{run.id} ({run.sync}) is {run.status.value}; nothing was done (--dry-run).")
         return

@@ -15,16 +15,20 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
+from crm_sync.cli.privacy import purge_after_run
 from crm_sync.config.expressions import UnreadableError, amount
 from crm_sync.config.model import Sync
-from crm_sync.domain.runs import RunKind, SyncRun
+from crm_sync.domain.enrichment import MatchKeys
+from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import run as walk
-from crm_sync.pipeline.walk import Spending, Stop
+from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE
+from crm_sync.pipeline.walk import Due, Spending, Stop
 from crm_sync.services import Services
 
 _PLAIN_LINE_EVERY_S = 10.0
@@ -71,16 +75,31 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, as_json: bool) 
     if not free and cost.most > _ASK_ABOVE and not yes:
         _ask_to_spend(cost.most)
     spending = Spending(free=free)
-    result = _walk(chosen, services, kind=RunKind.PLAN, limit=limit, spending=spending, out=None if as_json else out)
+    labels: dict[str, str] = {}
+    result = _walk(
+        chosen,
+        services,
+        kind=RunKind.PLAN,
+        limit=limit,
+        spending=spending,
+        out=None if as_json else out,
+        met=lambda due: labels.update({due.record.ref.id: _label(due.keys)}),
+    )
     records = list(services.runs.records(result.id))
     if as_json:
         told = {"calls": 0 if free else cost.calls, "least": 0, "most": 0 if free else cost.most, "stored": cost.served}
         render.print_json(
-            {**render.run_json(result), "cost": told, "records": [render.record_json(record) for record in records]}
+            {
+                **render.run_json(result, at_worst=services.runs.at_worst(result.id)),
+                "cost": told,
+                "records": [render.record_json(record, RunKind.PLAN) for record in records],
+            }
         )
     else:
-        render.print_records(out, records)
-        render.print_run(out, result, timezone=services.config.timezone)
+        render.print_records(out, records, RunKind.PLAN, labels)
+        render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
+        if result.counts.updated:
+            out.print(f"\nNext: crm-sync run {escape(sync)} --limit {limit} writes these.")
     click.get_current_context().exit(render.exit_code([result]))
 
 
@@ -114,12 +133,17 @@ def run(
         result = _walk(sync, services, kind=RunKind.RUN, limit=limit, spending=spending, out=None if as_json else out)
         results.append(result)
         if not as_json:
-            render.print_run(out, result, timezone=services.config.timezone)
+            render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
             render.print_reasons(out, services.runs.reasons(result.id))
+            for sentence in _next_steps(result, sync, limit):
+                out.print(escape(sentence), soft_wrap=True)
             out.print()
+        if result.status is RunStatus.CANCELLED:
+            break
     if as_json:
-        found = [render.run_json(result) for result in results]
-        render.print_json(found[0] if len(syncs) == 1 and not every else found)
+        found = [render.run_json(result, at_worst=services.runs.at_worst(result.id)) for result in results]
+        render.print_json(found[0] if len(chosen) == 1 and not every else found)
+    purge_after_run(app, services.config)
     click.get_current_context().exit(render.exit_code(results))
 
 
@@ -134,7 +158,26 @@ def _chosen(services: Services, names: tuple[str, ...], *, every: bool) -> list[
         raise ConfigError(
             f"No sync is called {unknown[0]}; configuration version {services.config_version} has: {', '.join(syncs)}"
         )
-    return list(syncs.values()) if every else [syncs[name] for name in names]
+    return list(syncs.values()) if every else [syncs[name] for name in dict.fromkeys(names)]
+
+
+def _label(keys: MatchKeys) -> str:
+    """What people know a record by, of what was read to ask Apollo."""
+    return keys.name or f"{keys.first_name} {keys.last_name}".strip() or keys.organization_name or keys.domain
+
+
+def _next_steps(run: SyncRun, sync: Sync, limit: int | None) -> Iterator[str]:
+    seen = run.left_out.get(LEFT_OUT_SEEN_MORE)
+    more = run.left_out.get(LEFT_OUT_MORE) or seen
+    if more:
+        most = sync.choose.at_most
+        bound = f"--limit {limit}" if most is None or (limit is not None and limit <= most) else f"at_most: {most}"
+        number = f"{'At least ' if seen else ''}{render.counted(more, 'more record')}"
+        yield f"{number} {'is' if more == 1 else 'are'} due, beyond {bound}; to go on: crm-sync run {sync.name}"
+    if run.counts.in_doubt:
+        yield "What is in doubt may have been charged: crm-sync doubt list"
+    if run.counts.rejected or run.counts.invalid or run.counts.needs_review:
+        yield f"The records that need a look: crm-sync show {run.id}"
 
 
 def _cost_words(cost: walk.Estimate, sync: Sync, *, free: bool) -> str:
@@ -166,12 +209,19 @@ def _ask_to_spend(most: Decimal) -> None:
 
 
 def _walk(
-    sync: Sync, services: Services, *, kind: RunKind, limit: int | None, spending: Spending, out: Console | None
+    sync: Sync,
+    services: Services,
+    *,
+    kind: RunKind,
+    limit: int | None,
+    spending: Spending,
+    out: Console | None,
+    met: Callable[[Due], None] | None = None,
 ) -> SyncRun:
     stop = Stop()
     with _cancel_on_signal(stop), _rare_collections(), _watching(out, sync.name) as watch:
         return walk.run_sync(
-            sync, services, kind=kind, trigger="cli", limit=limit, spending=spending, stop=stop, watch=watch
+            sync, services, kind=kind, trigger="cli", limit=limit, spending=spending, stop=stop, watch=watch, met=met
         )
 
 
@@ -194,7 +244,7 @@ def _cancel_on_signal(stop: Stop) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM stops gently; a second Ctrl-C is Python's own."""
 
     def cancel(number: int, _frame: FrameType | None) -> None:
-        stop.raise_("cancelled by " + signal.Signals(number).name)
+        stop.raise_("cancelled by " + ("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         click.echo("Stopping: finishing what is paid for …", err=True)
 

@@ -75,15 +75,16 @@ class Loaded:
         return self.config
 
 
-def folder(base: FilePath) -> FileReader:
-    """Reads files that lie in `base` or below it, links out of it included in the refusal."""
+def folder(base: FilePath, *, at_most: int = MAX_BYTES) -> FileReader:
+    """Reads files that lie in `base` or below it, links out of it included in the refusal; of a longer one the first
+    `at_most` bytes and one."""
 
     def read(name: str) -> bytes:
         path = (base / name).resolve()
         if not path.is_relative_to(base.resolve()):
             raise PermissionError(name)
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(at_most + 1)
 
     return read
 

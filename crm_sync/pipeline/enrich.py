@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -252,12 +252,25 @@ class EnrichRoom:
 
     def let_go(self, call: PlannedCall) -> list[Answered]:
         """A planned call that will not leave, because the run stops."""
-        reason = self._walk.stop.reason
-        self._walk.journal.not_charged(call.id, "unsent", reason, now=self._walk.clock.now())
+        self._give_back(call, self._walk.stop.reason)
+        return self.give_up(call.keys, self._walk.stop.reason)
+
+    def ask_without(self, call: PlannedCall, refused: Mapping[str, str]) -> list[Answered]:
+        """A planned call, but for those who were suppressed since; `refused`: MatchKeys.key -> why. It is given back,
+        and the rest is planned anew."""
+        self._give_back(call, "somebody in it was suppressed")
+        rest = [key for key in call.keys if key.key not in refused]
+        answered = self._ask_again(rest, single=call.single) if rest else []
+        for key in call.keys:
+            if key.key in refused:
+                answered += self.give_up([key], refused[key.key])
+        return answered
+
+    def _give_back(self, call: PlannedCall, why: str) -> None:
+        self._walk.journal.not_charged(call.id, "unsent", why, now=self._walk.clock.now())
         with self._calls:
             self._out -= 1
             self._calls.notify_all()
-        return self.give_up(call.keys, reason)
 
     def _held(self, keys: Sequence[MatchKeys]) -> list[Answered]:
         """Keys that have been answered since their page was read, or that somebody else is asking for."""
@@ -332,7 +345,7 @@ class EnrichRoom:
             too_many = not is_its_own and self._refused_alone >= REFUSED_ALONE
         if too_many:
             self._walk.stop.raise_(f"Apollo refuses every call, whoever is asked for: {error}", error)
-        reason = f"Apollo refuses this record's match keys: {error}"
+        reason = f"Apollo refuses this record's match keys: {error}" if is_its_own else f"not asked: {error}"
         return self._close(keys, None, outcome=RecordOutcome.SKIPPED, reason=reason, reached=is_its_own)
 
     def _doubt(self, call: PlannedCall, body: bytes, error: str) -> _Bought:
@@ -466,6 +479,8 @@ def expansion_of(
         if enrichment is None:
             left_open.append(key)
             continue
+        if not key.key:
+            continue  # erased (store/privacy.py)
         rows.append(
             NewAnswer(purpose=purpose, key=key.key, verdict=enrichment.verdict, source=source, position=position)
         )

@@ -27,7 +27,7 @@ def recover(services: Services) -> list[SyncRun]:
     """Close every run whose process is gone; returns them. Costs no call."""
     closed = []
     for run, owner, alive_at in services.runs.unfinished():
-        if not _alive(owner, alive_at, services.clock.now()):
+        if not is_alive(owner, alive_at, services.clock.now()):
             crash.point("recover.found")
             settle_calls(run, services)
             closed.append(_close(run, services))
@@ -39,7 +39,8 @@ def owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{_LIFE}"
 
 
-def _alive(owner: str, alive_at: datetime, now: datetime) -> bool:
+def is_alive(owner: str, alive_at: datetime, now: datetime) -> bool:
+    """Whether the process that began a run may still be at it."""
     host, _, rest = owner.partition(":")
     process, _, life = rest.partition(":")
     if host == socket.gethostname():

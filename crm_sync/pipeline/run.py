@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from crm_sync import crash
 from crm_sync.config.model import Sync
+from crm_sync.domain.enrichment import MatchKeys, Purpose
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
 from crm_sync.mapping.blanks import lacking
@@ -20,9 +21,9 @@ from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.recover import owner, recover, settle_calls
-from crm_sync.pipeline.select import due_pages
+from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
-from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Spending, Stop, Walk, prepare
+from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Due, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.write import Candidate, Settled, write_candidates
 from crm_sync.services import Services
 
@@ -53,11 +54,12 @@ def run_sync(
     spending: Spending = AS_BUDGETED,
     stop: Stop | None = None,
     watch: Callable[[Progress], None] | None = None,
+    met: Callable[[Due], None] | None = None,
 ) -> SyncRun:
     """Walk one sync to its end and return its books; a plan is the same walk with nothing written.
 
     A neighbour's failure ends the run with a status and a reason, never with an exception. `stop`, raised from
-    outside, cancels: what was paid for is still written.
+    outside, cancels: what was paid for is still written. `met` is shown each selected record, once.
 
     Raises:
         ConfigError: the sync does not fit the CRM; nothing has run.
@@ -89,7 +91,7 @@ def run_sync(
         )
         if stop is not None:
             walk.stop = stop
-        ended = _walk(walk, run, services, watch)
+        ended = _walk(walk, run, services, watch, met)
     except ConfigError as error:
         services.runs.save(_end(run, services, RunStatus.FAILED, str(error)), now=services.clock.now())
         raise
@@ -160,13 +162,22 @@ def _refuse_overlap(sync: Sync, services: Services) -> None:
             )
 
 
-def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progress], None] | None) -> SyncRun:
+def _walk(
+    walk: Walk,
+    run: SyncRun,
+    services: Services,
+    watch: Callable[[Progress], None] | None,
+    met: Callable[[Due], None] | None,
+) -> SyncRun:
     desk = WritingDesk(walk)
     expected: list[int] = []
     stages = Stages(walk, on_expected=expected.append)
     saved_at = watched_at = services.clock.now()
     for group in stages.answered():
         desk.take(group)
+        if met is not None:
+            for answered in group:
+                met(answered.due)
         now = services.clock.now()
         if watch is not None and now - watched_at > _WATCH_EVERY:
             watched_at = now
@@ -174,17 +185,28 @@ def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progres
         if now - saved_at > _SAVE_EVERY:
             saved_at = now
             counts = desk.audit.counts(stages.selected)
-            services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out)), now=now)
+            spent = walk.journal.spent(run.id)
+            services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out), credits=spent), now=now)
             if services.runs.cancel_asked(run.id):
                 walk.stop.raise_("cancelled by crm-sync cancel")
     desk.finish()
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
     counts = desk.audit.counts(stages.selected)
-    run = replace(run, counts=counts, parents=desk.audit.parent_counts(), left_out=dict(stages.left_out))
+    left_out = _with_more(walk, expected, counts, dict(stages.left_out))
+    run = replace(run, counts=counts, parents=desk.audit.parent_counts(), left_out=left_out)
     if watch is not None:
         watch(_progress(walk, desk, expected, counts))
     return _end(run, services, *_verdict(walk, run, desk.audit))
+
+
+def _with_more(walk: Walk, expected: list[int], counts: Counts, left_out: dict[str, int]) -> dict[str, int]:
+    """How many are due beyond what this run takes: by the CRM's count, else as many as were seen."""
+    if not expected or walk.at_most is None or counts.selected < walk.at_most:
+        return left_out
+    seen = left_out.pop(LEFT_OUT_SEEN_MORE, 0)
+    more = max(seen, expected[0] - counts.selected - sum(left_out.values()))
+    return {**left_out, LEFT_OUT_MORE: more} if more else left_out
 
 
 def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts) -> Progress:
@@ -201,8 +223,13 @@ def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts
 
 
 def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
-    """The run's status and reason, worst first."""
+    """The run's status and reason, worst first.
+
+    A run that an error stopped, or kept from writing, has failed where nothing at all came of it in the CRM: people
+    whom Apollo does not know do not make it a success.
+    """
     counts, stop = run.counts, walk.stop
+    is_barren = not (counts.updated or counts.unchanged or run.parents.updated)
     if not counts.balanced or not run.parents.balanced:
         return RunStatus.FAILED, f"the books do not balance: {counts}"
     if stop:
@@ -211,17 +238,19 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
         if isinstance(stop.error, BudgetError):
             status = RunStatus.FAILED if walk.budget.at_limit == "fail" else RunStatus.STOPPED_AT_BUDGET
             return status, stop.reason
-        nothing_done = counts.selected == counts.skipped
-        if nothing_done or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
+        if is_barren or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
             return RunStatus.FAILED, stop.reason
         return RunStatus.COMPLETED_WITH_ERRORS, stop.reason
     troubles = [
+        (audit.unwritten.total(), "not written"),
         (counts.rejected, "rejected by the CRM"),
         (counts.invalid, "invalid"),
         (counts.in_doubt, "in doubt"),
         (run.parents.rejected, f"rejected on {walk.parent.object_type}" if walk.parent else ""),
         (audit.refused_fields, "field values refused"),
     ]
+    if audit.unwritten and is_barren:
+        return RunStatus.FAILED, audit.unwritten.most_common(1)[0][0]
     if any(count for count, _ in troubles):
         return RunStatus.COMPLETED_WITH_ERRORS, ", ".join(f"{count} {word}" for count, word in troubles if count)
     return RunStatus.COMPLETED, ""
@@ -276,7 +305,13 @@ class WritingDesk:
         mapped = walk.target.mapper.want(answered.enrichment)
         self.unmapped.update(mapped.unmapped)
         record_id = answered.due.record.ref.id
-        candidate = Candidate(record_id=record_id, wanted=mapped.wanted, batch_id=answered.batch_id)
+        candidate = Candidate(
+            record_id=record_id,
+            wanted=mapped.wanted,
+            batch_id=answered.batch_id,
+            keys=answered.due.keys,
+            enrichment=answered.enrichment,
+        )
         if walk.parent is not None:
             self._map_parent(answered)
         return answered, candidate
@@ -297,7 +332,12 @@ class WritingDesk:
         self._parents_done.add(parent_id)
         mapped = walk.parent.mapper.want(answered.enrichment)
         self.unmapped.update(mapped.unmapped)
-        self._parents[parent_id] = Candidate(record_id=parent_id, wanted=mapped.wanted, batch_id=answered.batch_id)
+        self._parents[parent_id] = Candidate(
+            record_id=parent_id,
+            wanted=mapped.wanted,
+            batch_id=answered.batch_id,
+            keys=MatchKeys(purpose=Purpose.COMPANY, domain=domain),
+        )
         if len(self._parents) >= walk.crm.read_size:
             self._settle_parents()
 
@@ -337,6 +377,7 @@ class WritingDesk:
                     outcome=answered.outcome,
                     reason=answered.reason,
                     batch_id=answered.batch_id,
+                    key=answered.due.keys.key,
                 )
             )
             if answered.reached:

@@ -155,7 +155,8 @@ class Stages:
         if walk.stop:
             return room.let_go(call)
         try:
-            return room.ask(call)
+            refused = walk.screen.suppressed_since(call.keys)
+            return room.ask_without(call, refused) if refused else room.ask(call)
         except CrmSyncError as error:
             walk.stop.raise_(str(error), error)
         except Exception as error:  # noqa: BLE001 - a bug in a thread must end the run, not hang it

@@ -16,6 +16,7 @@ from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.mapping.apply import Mapper, sources
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.mapping.match_keys import compile_keys
+from crm_sync.pipeline.suppress import Guard, Screen, guard
 from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.services import Services
 from crm_sync.store.answers import Answers
@@ -91,6 +92,7 @@ class Target:
     schema: ObjectSchema
     mapper: Mapper
     read_fields: tuple[str, ...]
+    guard: Guard
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,6 +108,7 @@ class Walk:
     runs: Runs
     answers: Answers
     journal: Journal
+    screen: Screen
     budget: Budget
     timezone: str
     max_credits: Decimal | None
@@ -157,7 +160,13 @@ def prepare(
     limits = [n for n in (limit, sync.choose.at_most) if n is not None]
     parent = None
     if sync.parent is not None:
-        parent = _target(sync.parent.object_type, sync.parent.fields, crm.describe(sync.parent.object_type), ())
+        of_parent = crm.describe(sync.parent.object_type)
+        parent = _target(
+            of_parent,
+            sync.parent.fields,
+            (),
+            guard(sync, sync.parent.object_type, of_parent, crm, config.suppress, is_parent=True),
+        )
     return Walk(
         run_id=run_id,
         kind=kind,
@@ -168,6 +177,7 @@ def prepare(
         runs=services.runs,
         answers=services.answers,
         journal=services.journal,
+        screen=Screen(services.suppressions),
         budget=config.budget,
         timezone=config.timezone,
         max_credits=spending.max_credits,
@@ -175,7 +185,12 @@ def prepare(
         clock=services.clock,
         keys_of=compile_keys(sync.match, purpose, placeholders=config.placeholders),
         match=sync.match,
-        target=_target(sync.object_type, sync.fields, schema, sync.choose.missing_any),
+        target=_target(
+            schema,
+            sync.fields,
+            sync.choose.missing_any,
+            guard(sync, sync.object_type, schema, crm, config.suppress),
+        ),
         parent=parent,
         placeholders=config.placeholders,
         folded_placeholders=frozenset(placeholder_form(word) for word in config.placeholders),
@@ -196,10 +211,16 @@ def seen(walk: Walk, keys: MatchKeys, lacking: tuple[str, ...]) -> bytes:
     return digest.digest()
 
 
-def _target(object_type: str, fields: tuple[FieldMapping, ...], schema: ObjectSchema, also: tuple[str, ...]) -> Target:
+def _target(schema: ObjectSchema, fields: tuple[FieldMapping, ...], also: tuple[str, ...], its_guard: Guard) -> Target:
     names = dict.fromkeys([mapping.field for mapping in fields])
     names.update(dict.fromkeys(also))
-    return Target(object_type=object_type, schema=schema, mapper=Mapper(fields, schema), read_fields=tuple(names))
+    return Target(
+        object_type=its_guard.object_type,
+        schema=schema,
+        mapper=Mapper(fields, schema),
+        read_fields=tuple(names),
+        guard=its_guard,
+    )
 
 
 def _digest(sync: Sync, placeholders: tuple[str, ...]) -> bytes:

@@ -33,7 +33,6 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    type_coerce,
     update,
 )
 from sqlalchemy.sql.elements import ColumnElement
@@ -144,7 +143,7 @@ class Expansion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One row of the journal with what was asked."""
+    """One row of the journal with what was asked; no keys once the purge has been there."""
 
     id: int
     run_id: str
@@ -176,7 +175,7 @@ class MeterReading:
 
 
 # Built once: composing a statement costs more than running it.
-_TOTAL = type_coerce(spending.c.reserved + spending.c.settled + spending.c.doubted, Credits())
+_TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
 _LOOK = select(
     select(func.max(spending.c.day)).scalar_subquery(),
     select(func.sum(_TOTAL, type_=Credits()))
@@ -524,15 +523,9 @@ class Journal:
 
     def spent(self, run_id: str) -> Decimal:
         """Settled credits of one run; what is open or in doubt is not in it."""
-        return self._run_total(run_id, spending.c.settled)
-
-    def reserved(self, run_id: str) -> Decimal:
-        """What the run's open and doubtful calls may have cost at worst."""
-        return self._run_total(run_id, spending.c.reserved)
-
-    def _run_total(self, run_id: str, column: ColumnElement[Decimal]) -> Decimal:
+        query = select(func.sum(spending.c.settled)).where(spending.c.run_id == run_id)
         with self._store.read() as connection:
-            total = connection.execute(select(func.sum(column)).where(spending.c.run_id == run_id)).scalar()
+            total = connection.execute(query).scalar()
         return total if total is not None else _ZERO
 
     # --- inside -------------------------------------------------------------------------------------------------
@@ -578,7 +571,7 @@ class Journal:
         return Plan(calls=planned, held=held, left=left, room=room)
 
     def _planned(self, intent: Intent, keys: tuple[MatchKeys, ...], day: str, now: datetime) -> dict[str, object]:
-        request = orjson.dumps([{name: value for name in _KEY_NAMES if (value := getattr(key, name))} for key in keys])
+        request = request_of(keys)
         fingerprint = hashlib.sha256(request).hexdigest()
         return {
             "run_id": intent.run_id,
@@ -616,7 +609,7 @@ class Journal:
             run_id=row.run_id,
             sync=row.sync,
             purpose=Purpose(row.purpose),
-            keys=keys_of(self._vault.unseal(row.request, request_name(row.fingerprint))),
+            keys=keys_of(self._vault.unseal(row.request, request_name(row.fingerprint))) if row.request else (),
             single=bool(row.single),
             endpoint=row.endpoint,
             state=row.state,
@@ -773,8 +766,13 @@ def _still_in_doubt(call: Call) -> None:
         raise StoreError(f"Call {call.id} is not in doubt any more: {call.state}. `crm-sync doubt list` shows what is")
 
 
+def request_of(keys: Iterable[MatchKeys]) -> bytes:
+    """What a call asks for, to be sealed."""
+    return orjson.dumps([{name: value for name in _KEY_NAMES if (value := getattr(key, name))} for key in keys])
+
+
 def keys_of(request: bytes) -> tuple[MatchKeys, ...]:
-    """What a call asked for, from its unsealed request."""
+    """What a call asked for, from its unsealed request. Somebody who was erased has keys that name nobody."""
     return tuple(MatchKeys(**{**item, "purpose": Purpose(item["purpose"])}) for item in orjson.loads(request))
 
 

@@ -15,7 +15,7 @@ from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
 from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import record_states, run_records, runs, unmapped_values
+from crm_sync.store.tables import record_states, run_records, runs, spending, unmapped_values
 from crm_sync.store.upsert import upsert
 
 #: A run record whose CRM write was intended and is not yet confirmed.
@@ -24,7 +24,8 @@ WRITING = "Writing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One record in one run, as `show` and the audit tell it. `decisions` is empty where nothing was mapped."""
+    """One record in one run, as `show` and the audit tell it. `decisions` is empty where nothing was mapped; `identity`
+    stands for whom Apollo was asked by (Answers.digest), None for nobody."""
 
     object_type: str
     record_id: str
@@ -32,6 +33,7 @@ class RunRecord:
     reason: str
     decisions: tuple[FieldDecision, ...] = ()
     batch_id: int | None = None
+    identity: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,13 @@ class Runs:
         with self._store.read() as connection:
             return connection.execute(select(runs.c.cancel_asked_at).where(runs.c.id == run_id)).scalar() is not None
 
+    def at_worst(self, run_id: str) -> Decimal:
+        """What the run's paid calls without an end, or in doubt, may have cost beside its credits."""
+        query = select(func.sum(spending.c.reserved)).where(spending.c.run_id == run_id)
+        with self._store.read() as connection:
+            total = connection.execute(query).scalar()
+        return total if total is not None else Decimal(0)
+
     def unfinished(self) -> list[tuple[SyncRun, str, datetime]]:
         """(run, owner, last sign of life) of every run that has not ended."""
         query = select(runs).where(runs.c.status == RunStatus.RUNNING.value).order_by(runs.c.started_at)
@@ -87,14 +96,14 @@ class Runs:
 
     def get(self, run_id: str) -> SyncRun | None:
         """By id, or by the only id that begins so."""
+        found = self.beginning_with(run_id, limit=2)
+        return found[0] if len(found) == 1 else next((run for run in found if run.id == run_id), None)
+
+    def beginning_with(self, beginning: str, *, limit: int) -> list[SyncRun]:
+        """The runs whose id begins so, newest first."""
+        query = select(runs).where(runs.c.id.startswith(beginning, autoescape=True)).order_by(runs.c.started_at.desc())
         with self._store.read() as connection:
-            rows = connection.execute(
-                select(runs)
-                .where(runs.c.id.startswith(run_id, autoescape=True))
-                .order_by(runs.c.started_at.desc())
-                .limit(2)
-            ).all()
-        return _run(rows[0]) if len(rows) == 1 else next((_run(row) for row in rows if row.id == run_id), None)
+            return [_run(row) for row in connection.execute(query.limit(limit))]
 
     def latest(self, *, limit: int = 20, sync: str | None = None) -> list[SyncRun]:
         """Newest first."""
@@ -181,7 +190,7 @@ class Runs:
             query = query.limit(limit)
         with self._store.read() as connection:
             for row in connection.execute(query):
-                yield _record(row)
+                yield record_of(row)
 
     def of_call(self, run_id: str, batch_id: int) -> list[tuple[str, str]]:
         """(object type, record id) of the records of a run that a paid call was about."""
@@ -361,6 +370,7 @@ def _record_values(run_id: str, record: RunRecord, now: datetime) -> dict[str, A
         "reason": record.reason,
         "decisions": _encode(record.decisions),
         "batch_id": record.batch_id,
+        "identity": record.identity,
         "at": now,
     }
 
@@ -380,7 +390,7 @@ def _plain(value: object) -> object:
     raise TypeError(type(value).__name__)
 
 
-def _record(row: Row[Any]) -> RunRecord:
+def record_of(row: Row[Any]) -> RunRecord:
     decisions = tuple(
         FieldDecision(
             field=field,
@@ -400,6 +410,7 @@ def _record(row: Row[Any]) -> RunRecord:
         reason=row.reason,
         decisions=decisions,
         batch_id=row.batch_id,
+        identity=bytes(row.identity) if row.identity is not None else None,
     )
 
 

@@ -225,10 +225,19 @@ suppressions = Table(
     metadata,
     Column("kind", String(10), primary_key=True),  # email | domain | linkedin | record | phone
     Column("digest", LargeBinary(16), primary_key=True),
-    Column("source", String(200), primary_key=True),  # by hand | erased | list:FILE
+    Column("source", String(200), primary_key=True),  # by hand | erased | list:FILE | file:FILE
     Column("added_at", Moment, nullable=False),
     Index("suppressions_by_source", "source"),
     sqlite_with_rowid=False,
+)
+
+#: Small facts about this database: how often "suppressions" changed, when it was "purged".
+marks = Table(
+    "marks",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", Moment, nullable=False),
 )
 
 #: This database's name for itself, and how far it has come; the same is noted outside it (pipeline/restore.py).

@@ -26,12 +26,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Row, select, update
 
 from crm_sync import crash
 from crm_sync.errors import ConfigError, StoreError
 from crm_sync.store.engine import Store
 from crm_sync.store.tables import data_keys
+from crm_sync.store.upsert import upsert
 
 SETTING = "CRM_SYNC_SECRET_KEY"
 #: Fewer characters are guessed too soon: they guard people's data in every copy of the database.
@@ -90,7 +91,7 @@ class Vault:
         head, nonce = sealed[:_HEAD], sealed[_HEAD : _HEAD + _NONCE]
         cipher = self._cipher(int.from_bytes(head[1:], "big")) if head[:1] == _FORMAT else None
         try:
-            if cipher is not None:
+            if cipher is not None and len(sealed) > _HEAD + _NONCE:
                 packed = cipher.decrypt(nonce, sealed[_HEAD + _NONCE :], head + what)
                 return bytes(self._zstd()[1].decompress(packed))
         except InvalidTag:
@@ -153,7 +154,7 @@ def _key_file(store: Store) -> str:
         )
     try:
         if not path.exists():
-            if _rows(store):
+            if _rows(store) and not path.exists():  # else another process has just made both
                 raise WrongKeyError(
                     f"The key file {path} is gone, and {store.shown_url} was sealed with it: put it back, or set "
                     f"{SETTING} to its content. Nothing was changed"
@@ -169,8 +170,8 @@ def _key_file(store: Store) -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all, also when two processes make it at the same time: the first one's stays."""
-    made = path.with_name(f"{path.name}.{os.getpid()}.new")
+    """Whole or not at all, also when two make it at the same time: the first one's stays."""
+    made = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     descriptor = os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text + "\n")
@@ -194,9 +195,9 @@ def open_vault(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
     with store.write() as connection:
         rows = connection.execute(select(data_keys)).all()
         if not rows:
-            for number, purpose in ((1, "seal"), (2, "index")):
-                _insert(connection, ring[0], number, purpose, os.urandom(32), now)
-                crash.point("vault.keys.inside")
+            new = [_new(ring[0], number, purpose, now) for number, purpose in ((1, "seal"), (2, "index"))]
+            connection.execute(upsert(connection, data_keys, ()), new)  # where two do this at once, the first counts
+            crash.point("vault.keys.inside")
             rows = connection.execute(select(data_keys)).all()
     crash.point("vault.keys.after")
     index = next(_unwrap(row, ring, store) for row in rows if row.purpose == "index")
@@ -220,6 +221,7 @@ def rewrap(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
     Raises:
         WrongKeyError: no key of the ring opens one of them; nothing was changed.
     """
+    open_vault(store, ring, now=now)
     with store.write() as connection:
         rows = connection.execute(select(data_keys)).all()
         for row in rows:
@@ -227,7 +229,8 @@ def rewrap(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
             connection.execute(
                 update(data_keys).where(data_keys.c.id == row.id).values(wrapped=wrapped, master=ring[0].fingerprint)
             )
-        _insert(connection, ring[0], max(row.id for row in rows) + 1, "seal", os.urandom(32), now)
+        number = max(row.id for row in rows) + 1
+        connection.execute(upsert(connection, data_keys, ()), _new(ring[0], number, "seal", now))
     return open_vault(store, ring, now=now)
 
 
@@ -238,16 +241,14 @@ def _rows(store: Store) -> Sequence[Row[Any]]:
         return connection.execute(select(data_keys)).all()
 
 
-def _insert(connection: Connection, master: Master, number: int, purpose: str, key: bytes, now: datetime) -> None:
-    connection.execute(
-        insert(data_keys).values(
-            id=number,
-            purpose=purpose,
-            wrapped=master.wrap(key, _name(number, purpose)),
-            master=master.fingerprint,
-            created_at=now,
-        )
-    )
+def _new(master: Master, number: int, purpose: str, now: datetime) -> dict[str, Any]:
+    return {
+        "id": number,
+        "purpose": purpose,
+        "wrapped": master.wrap(os.urandom(32), _name(number, purpose)),
+        "master": master.fingerprint,
+        "created_at": now,
+    }
 
 
 def _unwrap(row: Row[Any], ring: Sequence[Master], store: Store) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,11 @@ class FakePace:
         self.windows: list[Sequence[Window]] = []
         self.parked: list[float] = []
 
-    def acquire(self, endpoint: str) -> FakePace:
+    def acquire(self, endpoint: str, *, waiting: Callable[[float], None] | None = None) -> FakePace:
         self.events.append(f"acquire {endpoint}")
         for seconds in self.parked:
+            if waiting is not None:
+                waiting(seconds)
             self.clock.sleep(seconds)
         return self
 
@@ -68,6 +70,9 @@ class FakePace:
     def park(self, endpoint: str, seconds: float) -> None:
         self.events.append(f"park {endpoint}")
         self.parked.append(seconds)
+
+    def parked_for(self, endpoint: str) -> float:
+        return sum(self.parked)
 
 
 class Bench:
@@ -221,6 +226,22 @@ def test_a_call_that_is_sent_again_tells_each_departure(bench: Bench, wire: Any)
     bench.apollo.ask(PERSON, [MARTA], leaving=lambda: departures.append(len(wire.request_history)))
 
     assert departures == [0, 1, 2]
+
+
+def test_a_wait_is_told_before_it_is_waited_and_may_be_broken_off(bench: Bench, wire: Any) -> None:
+    wire.post(f"{BASE}/people/bulk_match", status_code=429, headers={"retry-after": "37"})
+    told: list[float] = []
+
+    def waiting(seconds: float) -> None:
+        told.append(seconds)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        bench.apollo.ask(PERSON, [MARTA], leaving=unjournaled, waiting=waiting)
+
+    assert told == [37.0]
+    assert bench.clock.slept == []
+    assert len(wire.request_history) == 1
 
 
 class NotJournaledError(Exception):
@@ -597,6 +618,16 @@ def test_access_is_checked_path_by_path_without_asking_for_anybody(bench: Bench,
     assert "20 a minute" in checks["Apollo limits"].detail
     assert (Window(seconds=60, limit=20, left=0) in windows for windows in bench.pace.windows)
     assert all(b"email" not in (r.body or b"") for r in wire.request_history)
+
+
+def test_a_parked_endpoint_is_not_tried_and_says_how_long(bench: Bench, wire: Any) -> None:
+    a_whole_apollo(wire)
+    bench.pace.park("people/bulk_match", 90.0)
+
+    checks = {check.name: check for check in bench.apollo.check_access()}
+
+    assert checks["Apollo people/bulk_match"].detail.startswith("not tried: ")
+    assert not any(request.path.endswith("/people/bulk_match") for request in wire.request_history)
 
 
 def test_a_path_the_key_lacks_is_named_with_its_cure(bench: Bench, wire: Any) -> None:

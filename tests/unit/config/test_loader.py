@@ -185,7 +185,7 @@ def test_everything_a_field_can_say_is_read() -> None:
             "  My CRM:",
             [
                 ("6:3: crms.My CRM: \"My CRM\": a CRM's name has lower-case letters, digits and underscores only. "
-                "It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL."),
+                "Write my_crm. It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL."),
             ],
         ),
         (
