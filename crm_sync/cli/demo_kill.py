@@ -145,9 +145,9 @@ def _print(
     )
     if comparison.in_doubt:
         out.print(
-            f"In doubt: {comparison.in_doubt} people. Nobody here can know whether Apollo charged for them, so crm-sync "
-            "does not ask for them again by itself: Apollo's meter may clear them after ten minutes, and crm-sync doubt "
-            "list shows them. A kill costs no more than the calls that were on their way."
+            f"In doubt: {comparison.in_doubt} people. Nobody here can know whether Apollo charged for them, so they "
+            "are not bought again unasked: Apollo's meter may clear them after ten minutes, and crm-sync doubt list "
+            "shows them. A kill costs no more than the calls that were on their way."
         )
     out.print(
         "Everybody else was finished by the second run.\n"
