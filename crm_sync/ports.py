@@ -109,10 +109,11 @@ class Crm(Protocol):
         """Send the changes; one outcome per request, in the order given. Any number: chunked by `write_size`.
 
         A record the CRM refuses is a REJECTED outcome, never an exception: one bad record must not stop its
-        neighbours. A lost answer makes UNACCOUNTED outcomes. Two requests must not name the same record.
+        neighbours. What nobody could have had written (credentials, the day's calls) is NOT_WRITTEN, a lost answer
+        makes UNACCOUNTED outcomes. Two requests must not name the same record.
 
         Raises:
-            CredentialsError: nothing of this and later chunks was written.
+            ProviderError: nothing of it was written, and the same would become of the next call.
         """
         ...
 

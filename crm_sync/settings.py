@@ -12,6 +12,7 @@ from typing import Literal, TypeVar, get_args
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from crm_sync import crash
 from crm_sync.errors import ConfigError
 
 PREFIX = "CRM_SYNC_"
@@ -113,7 +114,7 @@ def setting_names(crms: Iterable[tuple[str, str]]) -> set[str]:
 
 def unknown_settings(crms: Iterable[tuple[str, str]], env_file: Path | None) -> list[str]:
     """Sentences about CRM_SYNC_ variables nobody reads: usually a typing error."""
-    known = setting_names(crms)
+    known = setting_names(crms) | {crash.SETTING}
     sentences = []
     for name in sorted(_set_names(env_file) - known):
         near = get_close_matches(name, known, n=1)

@@ -25,6 +25,7 @@ from adapters.http import (
     retry,
     retry_after_s,
 )
+from crm_sync import crash
 from crm_sync.domain.enrichment import CreditBalance, MatchKeys, Purpose, RawAnswer, Reading
 from crm_sync.errors import (
     ContractError,
@@ -200,7 +201,9 @@ class ApolloEnricher:
 
     def _send_once(self, question: Question, departure: Departure | None) -> requests.Response:
         endpoint = question.endpoint
+        crash.point("pace.before")
         ticket = self._pace.acquire(endpoint, waiting=departure.waiting if departure else None)
+        crash.point("pace.granted")
         try:
             if departure:
                 departure.leaving()

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from adapters.http import MIB, BoundedSession, LostAnswerError, parse_object, retry
+from adapters.http import (
+    MIB,
+    BoundedSession,
+    InDoubtError,
+    LostAnswerError,
+    UnprovenRefusalError,
+    UnsentError,
+    parse_object,
+    retry,
+)
 from adapters.hubspot import search, wire
 from adapters.hubspot.library import TIMEOUT_S, Answer, Library, RefusedAnswer
 from adapters.hubspot.limits import HeaderPace, SearchPace
@@ -37,6 +46,8 @@ _LIST_PAGE = 100
 _LONGEST_QUERY = 4_000
 _RENEW_EARLY_S = 300.0
 _RENEWABLE = "EXPIRED_AUTHENTICATION"
+#: "Not now", before anything was done: a locked record, too many calls.
+_NOT_TAKEN = frozenset({423, 429})
 #: The out-of-the-box property list is 400 kB; 200 records of long texts may reach some MiB.
 _LONGEST_ANSWER = 32 * MIB
 #: HubSpot does not always honour the sort order (contracts/hubspot.md 0.9): ask again, then say so.
@@ -403,11 +414,10 @@ class HubSpotCrm:
         schema = self.describe(object_type)
         inputs = inputs_of(requests)
         outcomes: dict[str, WriteOutcome] = {}
-        failed: ProviderError | None = None
+        failed: CrmSyncError | None = None
         for chunk in _without_duplicates(inputs):
             if failed is not None:
-                reason = f"not sent: {failed}"
-                outcomes.update((one.trace_id, _unaccounted(one, reason)) for one in chunk)
+                outcomes.update((one.trace_id, _not_written(one, failed)) for one in chunk)
                 continue
             update = BatchUpdate(
                 send=lambda group: self._send_batch(object_type, group),
@@ -421,13 +431,26 @@ class HubSpotCrm:
                     self._schemas.pop(object_type, None)
             failed = update.error
             outcomes.update(update.outcomes)
-            if isinstance(failed, CredentialsError | QuotaError) and not _is_any_known(outcomes.values()):
-                raise failed  # nothing was written: the caller learns why at once
+            if failed is not None and all(o.written is Written.NOT_WRITTEN for o in outcomes.values()):
+                raise failed  # the caller learns why at once
         return [outcomes[one.trace_id] for one in inputs]
 
     def _send_batch(self, object_type: str, group: Sequence[Input]) -> wire.BatchAnswer:
+        """
+        Raises:
+            InDoubtError: a try of it may have done its work.
+            ProviderError: it certainly wrote nothing.
+        """
         body = {"inputs": [one.as_json() for one in group]}
-        answer = wire.batch_answer(self._call(self._held().update, object_type, body))
+        tries: list[TransientError] = []
+        try:
+            answer = wire.batch_answer(self._call(self._held().update, object_type, body, failed=tries.append))
+        except RefusedCallError:
+            raise
+        except ProviderError as error:
+            if all(map(_did_nothing, (*tries, error))):
+                raise
+            raise InDoubtError(error) from error
         self._learn_portal(answer.records)
         return answer
 
@@ -512,9 +535,16 @@ class HubSpotCrm:
                 library = self._library = self._library or Library(self._session)
         return library
 
-    def _call(self, method: Callable[..., Any], *args: Any, paced: bool = False, **kwargs: Any) -> Raw:
+    def _call(
+        self,
+        method: Callable[..., Any],
+        *args: Any,
+        paced: bool = False,
+        failed: Callable[[TransientError], None] = lambda _error: None,
+        **kwargs: Any,
+    ) -> Raw:
         """One call of the library with its retries: all of them are harmless to repeat (reads, and updates to fixed
-        values). `paced`: it is a search.
+        values). `paced`: it is a search. `failed` is told of each try that failed for the moment.
 
         Raises:
             RefusedCallError: a 4xx that is about the content.
@@ -533,7 +563,14 @@ class HubSpotCrm:
                 del error
             return self._sent(method, args, kwargs, self._tokens.bearer(), paced=paced)
 
-        return retry(attempt, harmless=True, clock=self._clock)
+        def watched() -> Raw:
+            try:
+                return attempt()
+            except TransientError as error:
+                failed(error)
+                raise
+
+        return retry(watched, harmless=True, clock=self._clock)
 
     def _sent(
         self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], token: str, *, paced: bool
@@ -680,9 +717,13 @@ def _without_duplicates(inputs: Sequence[Input]) -> Iterator[list[Input]]:
         left = later
 
 
-def _is_any_known(outcomes: Iterable[WriteOutcome]) -> bool:
-    return any(outcome.written is not Written.UNACCOUNTED for outcome in outcomes)
+def _did_nothing(error: ProviderError) -> bool:
+    """Whether a write that failed so certainly wrote nothing; a RefusedCallError tells that by itself."""
+    if error.operation == "token" or isinstance(error, UnsentError | QuotaError) or error.status in _NOT_TAKEN:
+        return True
+    return isinstance(error, CredentialsError) and not isinstance(error, UnprovenRefusalError)
 
 
-def _unaccounted(one: Input, reason: str) -> WriteOutcome:
-    return WriteOutcome(ref=one.ref, written=Written.UNACCOUNTED, reason=reason, dropped=tuple(one.dropped.items()))
+def _not_written(one: Input, error: CrmSyncError) -> WriteOutcome:
+    dropped = tuple(one.dropped.items())
+    return WriteOutcome(ref=one.ref, written=Written.NOT_WRITTEN, reason=str(error), dropped=dropped)

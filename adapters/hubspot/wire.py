@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from adapters.http import retry_after_s
+from adapters.http import UnprovenRefusalError, retry_after_s
 from crm_sync.domain.records import Choice, FieldKind, FieldSchema, ObjectSchema, Value
 from crm_sync.errors import (
     ContractError,
@@ -464,14 +464,15 @@ def refusal(
             "and put its new refresh token, client id and client secret into the settings",
             **kw,
         )
+    refusing = CredentialsError if problem != Problem() else UnprovenRefusalError
     if status == 401:
-        return CredentialsError(
+        return refusing(
             f"{provider} does not accept the token ({problem.category or status}); make a new service key in HubSpot "
             "(a private app's token or OAuth do as well) and put it into the settings",
             **kw,
         )
     if status == 403:
-        return _forbidden(problem, provider, operation, kw)
+        return refusing(_forbidden(problem, provider, operation), **kw)
     if status == 423:
         return RateLimitError(f"{said}: the record is locked for a moment", retry_after_s=_LOCK_S, **kw)
     if status == 429:
@@ -493,13 +494,11 @@ def refusal(
     return RefusedError(f"{said}: {problem.sentence()}", **kw)
 
 
-def _forbidden(problem: Problem, provider: str, operation: str, kw: dict[str, Any]) -> ProviderError:
+def _forbidden(problem: Problem, provider: str, operation: str) -> str:
     if problem.scopes:
         scopes = " or ".join(problem.scopes)
-        text = f"{provider}: the token lacks the scope {scopes}, which {operation} needs; grant it in HubSpot"
-    else:
-        text = f"{provider} forbids {operation} ({problem.category or 403}); check the token's scopes in HubSpot"
-    return CredentialsError(text, **kw)
+        return f"{provider}: the token lacks the scope {scopes}, which {operation} needs; grant it in HubSpot"
+    return f"{provider} forbids {operation} ({problem.category or 403}); check the token's scopes in HubSpot"
 
 
 def _too_many(problem: Problem, told: float | None, provider: str, operation: str, kw: dict[str, Any]) -> ProviderError:

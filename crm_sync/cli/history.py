@@ -81,7 +81,7 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
     if as_json:
         render.print_json(
             {
-                **render.run_json(run),
+                **render.run_json(run, at_worst=app.runs.at_worst(run.id)),
                 "reasons": [
                     {"object": kind, "outcome": word, "reason": reason, "records": count}
                     for kind, word, reason, count in reasons
@@ -91,7 +91,7 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
         )
         return
     out = render.console()
-    render.print_run(out, run)
+    render.print_run(out, run, at_worst=app.runs.at_worst(run.id))
     render.print_reasons(out, reasons)
     if records:
         more = "" if len(records) < limit else f" (the first {limit}; --limit shows more, --outcome others)"

@@ -77,8 +77,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def run_json(run: SyncRun) -> dict[str, Any]:
-    """One run, flat: the counts beside the rest. `calls` are all provider calls together, `calls_by` each kind."""
+def run_json(run: SyncRun, *, at_worst: Decimal = Decimal(0)) -> dict[str, Any]:
+    """One run, flat: the counts beside the rest. `calls` are all provider calls together, `calls_by` each kind;
+    `at_worst` is what its calls in doubt may have cost beside `credits`."""
     return {
         "id": run.id,
         "sync": run.sync,
@@ -93,6 +94,7 @@ def run_json(run: SyncRun) -> dict[str, Any]:
         "finished_at": run.finished_at,
         **asdict(run.counts),
         "credits": run.credits,
+        "credits_in_doubt": at_worst,
         "calls": sum(run.calls.values()),
         "calls_by": run.calls,
         "left_out": run.left_out,
@@ -121,8 +123,8 @@ def record_json(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def print_run(out: Console, run: SyncRun, *, timezone: str = "UTC") -> None:
-    """The run's books as a funnel, then its calls."""
+def print_run(out: Console, run: SyncRun, *, timezone: str = "UTC", at_worst: Decimal = Decimal(0)) -> None:
+    """The run's books as a funnel, then its calls; `at_worst` is what its calls in doubt may have cost."""
     style = STATUS_STYLE.get(run.status, "")
     word = "Plan" if run.kind is RunKind.PLAN else "Run"
     out.print(f"[bold]{word} {run.id}[/] · {escape(run.sync)} · {run.object_type} in {escape(run.crm)}")
@@ -156,7 +158,10 @@ def print_run(out: Console, run: SyncRun, *, timezone: str = "UTC") -> None:
             f"{p.rejected:,} rejected"
         )
     calls = ", ".join(f"{escape(name)} {count:,}" for name, count in run.calls.items())
-    out.print(f"{credit_words(run.credits)} · {sum(run.calls.values()):,} calls" + (f" ({calls})" if calls else ""))
+    doubtful = f", and at worst {credit_words(at_worst)} in doubt (crm-sync doubt list)" if at_worst else ""
+    out.print(
+        f"{credit_words(run.credits)}{doubtful} · {sum(run.calls.values()):,} calls" + (f" ({calls})" if calls else "")
+    )
 
 
 def print_records(out: Console, records: Iterable[RunRecord], labels: Mapping[str, str] | None = None) -> None:

@@ -76,11 +76,15 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, as_json: bool) 
     if as_json:
         told = {"calls": 0 if free else cost.calls, "least": 0, "most": 0 if free else cost.most, "stored": cost.served}
         render.print_json(
-            {**render.run_json(result), "cost": told, "records": [render.record_json(record) for record in records]}
+            {
+                **render.run_json(result, at_worst=services.runs.at_worst(result.id)),
+                "cost": told,
+                "records": [render.record_json(record) for record in records],
+            }
         )
     else:
         render.print_records(out, records)
-        render.print_run(out, result, timezone=services.config.timezone)
+        render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
     click.get_current_context().exit(render.exit_code([result]))
 
 
@@ -114,11 +118,11 @@ def run(
         result = _walk(sync, services, kind=RunKind.RUN, limit=limit, spending=spending, out=None if as_json else out)
         results.append(result)
         if not as_json:
-            render.print_run(out, result, timezone=services.config.timezone)
+            render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
             render.print_reasons(out, services.runs.reasons(result.id))
             out.print()
     if as_json:
-        found = [render.run_json(result) for result in results]
+        found = [render.run_json(result, at_worst=services.runs.at_worst(result.id)) for result in results]
         render.print_json(found[0] if len(syncs) == 1 and not every else found)
     click.get_current_context().exit(render.exit_code(results))
 

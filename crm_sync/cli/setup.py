@@ -18,12 +18,12 @@ from crm_sync.ports import AccessCheck
 from crm_sync.settings import crm_prefix, setting_names, unknown_settings
 from crm_sync.store.vault import SETTING, key_path
 
-_TYPES = ("salesforce", "hubspot")
+TYPES = ("salesforce", "hubspot")
 
 
 @click.command()
 @click.option("--crm", "name", required=True, help="salesforce or hubspot; or a name of your own with --type.")
-@click.option("--type", "crm_type", type=click.Choice(_TYPES), help="What the CRM is, when its name does not say.")
+@click.option("--type", "crm_type", type=click.Choice(TYPES), help="What the CRM is, when its name does not say.")
 @click.option("--production", is_flag=True, help="This is the production org or portal, not a sandbox.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @click.option("--dry-run", is_flag=True, help="Print the configuration instead of writing it.")
@@ -35,7 +35,7 @@ def init(app: App, name: str, crm_type: str | None, production: bool, force: boo
     """
     from crm_sync.config.starter import starter
 
-    kind = crm_type or (name if name in _TYPES else None)
+    kind = crm_type or (name if name in TYPES else None)
     if kind is None:
         raise click.UsageError(f"What is {name}? Say --type salesforce or --type hubspot.")
     env = Path(".env")
@@ -199,7 +199,7 @@ def crm_types(app: App) -> dict[str, str]:
     except CrmSyncError:
         loaded = app.load_file() if app.config_file.exists() else None
         if loaded is None or loaded.config is None:
-            return {kind: kind for kind in _TYPES if not app.missing_settings([(kind, kind)], apollo=False)}
+            return {kind: kind for kind in TYPES if not app.missing_settings([(kind, kind)], apollo=False)}
         config = loaded.config
     return {crm.name: crm.type for crm in config.crms.values()}
 

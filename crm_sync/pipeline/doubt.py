@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from crm_sync import crash
 from crm_sync.config.model import Budget
 from crm_sync.errors import ProviderError
 from crm_sync.pipeline.budget import day_of
@@ -126,8 +127,10 @@ def resolve(services: Services) -> list[Call]:
     for before, calls in groups(journal):
         evidence = evidence_of(calls, before, meter, journal)
         if evidence.nothing_was_charged:
+            crash.point("doubt.weighed")
             for call in calls:
                 journal.clear(call.id, evidence.why, by="evidence", now=services.clock.now())
+                crash.point("doubt.cleared")
             resolved += calls
     left = [call for call in journal.doubts() if services.clock.now() - left_at(call) >= SETTLE]
     budget = services.config.budget
@@ -138,6 +141,7 @@ def resolve(services: Services) -> list[Call]:
             by=f"budget.in_doubt: {'retry_up_to' if budget.in_doubt == 'retry' else 'abandon'}",
             now=services.clock.now(),
         )
+        crash.point("doubt.accepted")
         resolved.append(call)
     return resolved
 

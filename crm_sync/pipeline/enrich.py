@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, RawAnswer, Reading, Verdict
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.errors import (
@@ -30,6 +31,7 @@ from crm_sync.store.journal import (
     ASKED,
     GUARDING,
     IN_DOUBT,
+    LEFT_OPEN,
     Expansion,
     Intent,
     NewAnswer,
@@ -112,10 +114,15 @@ class EnrichRoom:
         return served, open_
 
     def _fresh(self, answer: StoredAnswer) -> bool:
-        if answer.verdict in GUARDING:
+        if answer.verdict in (*GUARDING, LEFT_OPEN):
             return False
         since = self._walk.no_match_since if answer.verdict in _PLAIN else self._walk.fresh_since
         return answer.obtained_at >= since
+
+    def was_left_open(self, answer: StoredAnswer | None) -> bool:
+        """Whether a bulk answer said nothing about this key and nobody has asked singly since: an earlier run ended
+        between the two."""
+        return answer is not None and answer.verdict == LEFT_OPEN and answer.obtained_at >= self._walk.fresh_since
 
     def _read_again(self, batch: StoredBatch | None) -> Reading | None:
         if batch is None:
@@ -146,21 +153,29 @@ class EnrichRoom:
             StoreError: nothing can be journaled, so nothing may be spent.
         """
         walk = self._walk
-        calls = tuple(batch.keys for batch in batches)
-        if calls and not self._metered and not walk.free:
+        formed = tuple(batches)
+        if formed and not self._metered and not walk.free:
             self._metered = True
             read_meter(walk.enricher, walk.journal, walk.clock)  # evidence, should a call end in doubt
+        for single in (False, True):
+            calls = tuple(batch.keys for batch in formed if batch.single is single)
+            yield from self._plan_all(calls, single=single)
+
+    def _plan_all(
+        self, calls: tuple[tuple[MatchKeys, ...], ...], *, single: bool
+    ) -> Iterator[tuple[tuple[PlannedCall, ...], list[Answered]]]:
+        walk = self._walk
         while calls:
             keys = [key for call in calls for key in call]
             if walk.free or walk.stop:
                 yield (), self.give_up(keys, walk.stop.reason or "only stored answers are used")
                 return
             settlements = self._settlements
-            plan = self._plan(calls, single=False)
+            plan = self._plan(calls, single=single)
             yield plan.calls, self._held(plan.held)
             if plan.left and not plan.calls and not self._more_room(settlements):
                 self._stop_at_budget(plan)
-            per_call = walk.enricher.per_call
+            per_call = 1 if single else walk.enricher.per_call
             calls = tuple(plan.left[at : at + per_call] for at in range(0, len(plan.left), per_call))
 
     def _plan(self, calls: tuple[tuple[MatchKeys, ...], ...], *, single: bool) -> Plan:
@@ -193,6 +208,7 @@ class EnrichRoom:
         return self._settlements != settlements
 
     def _stop_at_budget(self, plan: Plan) -> None:
+        crash.point("budget.stop")
         message = (
             f"{plan.room.limit} is used up; a later run goes on from here. `crm-sync credits` shows what was spent"
         )
@@ -213,6 +229,7 @@ class EnrichRoom:
                 self._calls.notify_all()
         answered = bought.answered
         for keys, single in bought.again:
+            crash.point("enrich.again", "single" if single else "half")
             answered += self._ask_again(keys, single=single)
         return answered
 
@@ -341,6 +358,7 @@ class EnrichRoom:
         with self._lock:
             self._doubts_in_a_row = 0
             self._accepted = True
+        crash.point("enrich.read")
         expansion = expansion_of(call.id, walk.purpose, keys, reading, raw.credits, single=call.single)
         self._keep(expansion)
         if expansion.open:

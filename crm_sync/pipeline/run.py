@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from crm_sync import crash
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
@@ -83,6 +84,7 @@ def run_sync(
         started_at=services.clock.now(),
     )
     services.runs.open(run, owner=owner())
+    crash.point("run.opened")
     try:
         walk = prepare(
             sync, services, run_id=run.id, kind=kind, limit=limit, spending=spending, crm=crm, enricher=enricher
@@ -95,12 +97,14 @@ def run_sync(
         raise
     except CrmSyncError as error:
         ended = _end(run, services, RunStatus.FAILED, str(error))
+    crash.point("run.closing")
     settle_calls(run, services)
     ended = replace(ended, credits=services.journal.spent(run.id))
     calls = Counter(_calls(sync, services))
     calls.subtract(before)
     ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
     services.runs.save(ended, now=services.clock.now())
+    crash.point("run.closed")
     return ended
 
 
@@ -199,8 +203,13 @@ def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts
 
 
 def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
-    """The run's status and reason, worst first."""
+    """The run's status and reason, worst first.
+
+    A run that an error stopped, or kept from writing, has failed where nothing at all came of it in the CRM: people
+    whom Apollo does not know do not make it a success.
+    """
     counts, stop = run.counts, walk.stop
+    is_barren = not (counts.updated or counts.unchanged or run.parents.updated)
     if not counts.balanced or not run.parents.balanced:
         return RunStatus.FAILED, f"the books do not balance: {counts}"
     if stop:
@@ -209,17 +218,19 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
         if isinstance(stop.error, BudgetError):
             status = RunStatus.FAILED if walk.budget.at_limit == "fail" else RunStatus.STOPPED_AT_BUDGET
             return status, stop.reason
-        nothing_done = counts.selected == counts.skipped
-        if nothing_done or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
+        if is_barren or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
             return RunStatus.FAILED, stop.reason
         return RunStatus.COMPLETED_WITH_ERRORS, stop.reason
     troubles = [
+        (audit.unwritten.total(), "not written"),
         (counts.rejected, "rejected by the CRM"),
         (counts.invalid, "invalid"),
         (counts.in_doubt, "in doubt"),
         (run.parents.rejected, f"rejected on {walk.parent.object_type}" if walk.parent else ""),
         (audit.refused_fields, "field values refused"),
     ]
+    if audit.unwritten and is_barren:
+        return RunStatus.FAILED, audit.unwritten.most_common(1)[0][0]
     if any(count for count, _ in troubles):
         return RunStatus.COMPLETED_WITH_ERRORS, ", ".join(f"{count} {word}" for count, word in troubles if count)
     return RunStatus.COMPLETED, ""
@@ -301,6 +312,8 @@ class WritingDesk:
 
     def _settle(self, chunk: list[tuple[Answered, Candidate]]) -> None:
         walk = self._walk
+        # Their companies first: once people lack nothing they are not selected again, and nobody else may bring them.
+        self._settle_parents()
         settled = write_candidates(walk, walk.target, [candidate for _, candidate in chunk], self.audit)
         attempts = {
             one.record_id: Attempt(keys=answered.due.keys, lacking=self._lacking(answered, one))
@@ -318,6 +331,7 @@ class WritingDesk:
         walk = self._walk
         if walk.parent is None or not self._parents:
             return
+        crash.point("write.parents")
         candidates, self._parents = list(self._parents.values()), {}
         self.audit.close(walk.parent, write_candidates(walk, walk.parent, candidates, self.audit), {})
 

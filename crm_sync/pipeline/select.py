@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from crm_sync import crash
 from crm_sync.domain.records import Record
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.mapping.blanks import lacking
@@ -35,10 +36,12 @@ def due_pages(walk: Walk, left_out: Counter[str]) -> Iterator[DuePage]:
     """Pages of due records, at most `walk.at_most` in all; counts into `left_out` what is not selected and why."""
     room = walk.at_most
     for records, expected, refresh in _pages(walk):
+        crash.point("select.page")
         page = _sift(walk, records, expected, left_out, refresh=refresh)
         if room is not None:
             page = DuePage(due=page.due[:room], stored=page.stored, expected=page.expected)
             room -= len(page.due)
+        crash.point("select.sifted")
         if page.due:
             yield page
         if walk.stop or room == 0:

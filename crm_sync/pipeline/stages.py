@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from crm_sync import crash
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.errors import CrmSyncError
 from crm_sync.mapping.match_keys import weakness
@@ -110,11 +111,13 @@ class Stages:
         if weak or served:
             self._put([*weak, *served])
         for due in open_:
-            self._form(self._desk.take(due))
+            alone = self._room.was_left_open(page.stored.get(due.keys.key))
+            self._form(self._desk.take(due, alone=alone))
 
     def _form(self, batch: Batch | None) -> None:
         if batch is not None:
             self._formed.append(batch)
+            crash.point("batch.formed")
         if len(self._formed) >= _PLAN_AT:
             self._plan()
 

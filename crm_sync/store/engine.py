@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
+from crm_sync import crash
 from crm_sync.errors import ConfigError, StoreError
 
 T = TypeVar("T")
@@ -222,10 +223,13 @@ class Store:
             raise StoreError(
                 f"The database has schema {before}, which this crm-sync does not know; upgrade crm-sync first"
             )
+        crash.point("store.migrate.before")
         with self.write() as connection:
             config = _alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            crash.point("store.migrate.inside")
+        crash.point("store.migrate.after")
         return before, self.schema_version()
 
     def close(self) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
-from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -38,17 +37,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import ColumnElement
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
 from crm_sync.errors import StoreError
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import Credits, answers, balances, batches, runs, spending
-from crm_sync.store.upsert import upsert
+from crm_sync.store.tables import Credits, answers, balances, batches, millis, runs, spending
+from crm_sync.store.upsert import run_many, upsert
 from crm_sync.store.vault import Vault
 
 #: Verdicts of the index beside those of domain.enrichment.Verdict.
 ASKED = "asked"  # a paid call for it is planned or under way
 IN_DOUBT = "in doubt"  # a paid call left without a readable answer
 ABANDONED = "abandoned"  # a person gave up on a call in doubt
+LEFT_OPEN = "left open"  # a bulk answer said nothing about it: asked for in bulk again, its company is paid for again
 GUARDING = (ASKED, IN_DOUBT)
 
 #: States that a call never leaves: its credits are counted for good, and its keys guarded no more.
@@ -132,7 +133,7 @@ class NewAnswer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
     """What one paid call's answer says, to be indexed. `credits_charged` None: as Apollo said; `open`: keys that the
-    answer says nothing about."""
+    answer says nothing about, to be asked for singly."""
 
     batch_id: int
     rows: tuple[NewAnswer, ...]
@@ -226,8 +227,11 @@ _SPEND = (
 )
 _KEY_NAMES = tuple(field.name for field in fields(MatchKeys))
 _ZERO = Decimal(0)
-#: Rows of one commit go in the order of their index: neighbours share pages, and two writers cannot deadlock.
-_by_key = itemgetter("key")
+#: The columns of an answers row. Rows of one commit go in the order of their key: neighbours share pages, and two
+#: writers cannot deadlock.
+_ANSWER = ("purpose", "key", "verdict", "source", "batch_id", "position", "obtained_at")
+_ANSWER_CHANGES = _ANSWER[2:]
+_AnswerRow = tuple[str, bytes, str, str, int, int, int]
 
 
 class Journal:
@@ -244,7 +248,10 @@ class Journal:
 
         `room_of` decides what may be spent, from what has been.
         """
-        return self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
+        crash.point("journal.plan.before")
+        plan = self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
+        crash.point("journal.plan.after")
+        return plan
 
     def sent(self, batch_id: int, *, now: datetime) -> bool:
         """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run.
@@ -255,6 +262,7 @@ class Journal:
 
         def work(connection: Connection) -> bool:
             if connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1:
+                crash.point("journal.sent.inside")
                 return True
             state = connection.execute(select(batches.c.state).where(batches.c.id == batch_id)).scalar()
             if state not in ("planned", "sent"):
@@ -264,10 +272,14 @@ class Journal:
                 )
             return False
 
-        return self._store.together(work)
+        crash.point("journal.sent.before")
+        noted = self._store.together(work)
+        crash.point("journal.sent.after")
+        return noted
 
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
         """The raw bytes, before anything reads them."""
+        crash.point("journal.received.before")
         values = {
             "b_id": batch_id,
             "b_at": now,
@@ -275,13 +287,19 @@ class Journal:
             "b_request_id": raw.request_id,
             "b_body": self._vault.seal(raw.body, body_name(batch_id)),
         }
-        self._store.together(lambda connection: connection.execute(_RECEIVED, values))
+        self._store.together(lambda connection: self._received(connection, values))
+        crash.point("journal.received.after")
+
+    def _received(self, connection: Connection, values: dict[str, object]) -> None:
+        connection.execute(_RECEIVED, values)
+        crash.point("journal.received.inside")
 
     def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
         """Index several answers and settle what they cost, in one commit; what another process has settled stays.
 
         An employer's row, and one by another name of the same person, never replaces an answer that was asked for.
         """
+        crash.point("journal.expand.before")
         with self._store.write() as connection:
             _lock_planning(connection)
             open_ = _not_ended(connection, [e.batch_id for e in expansions])
@@ -290,33 +308,43 @@ class Journal:
             for expansion in expansions:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
-                    connection.execute(delete(answers).where(_guarding(digests, purpose, expansion.batch_id)))
+                    connection.execute(
+                        update(answers)
+                        .where(_guarding(digests, purpose, expansion.batch_id))
+                        .values(verdict=LEFT_OPEN, obtained_at=now)
+                    )
+            crash.point("journal.expand.indexed")
             if expansions:
                 connection.execute(_DONE, [{"b_id": e.batch_id, "b_credits": e.credits_charged} for e in expansions])
                 _settle(connection, [e.batch_id for e in expansions])
+            crash.point("journal.expand.settled")
+        crash.point("journal.expand.after")
 
     def _index(self, connection: Connection, expansions: Sequence[Expansion], now: datetime) -> None:
-        rows: dict[str, dict[tuple[Purpose, str], dict[str, Any]]] = defaultdict(dict)
+        at = millis(now)
+        rows: dict[str, dict[tuple[Purpose, str], _AnswerRow]] = defaultdict(dict)
         for expansion in expansions:
             for row in expansion.rows:
                 kind = row.source if row.source in _BESIDE else "own"
-                rows[kind][row.purpose, row.key] = self._row(row, expansion.batch_id, now)
+                rows[kind][row.purpose, row.key] = self._row(row, expansion.batch_id, at)
         for kind, statement in (
-            ("own", upsert(connection, answers, _ANSWER_COLUMNS)),
+            ("own", upsert(connection, answers, _ANSWER_CHANGES)),
             # Another name is as fresh as the newest answer that came with it.
-            ("alias", upsert(connection, answers, _ANSWER_COLUMNS, only=("source", "alias"))),
+            ("alias", upsert(connection, answers, _ANSWER_CHANGES, only=("source", "alias"))),
             ("employer", upsert(connection, answers, ())),
         ):
             if rows[kind]:
-                connection.execute(statement, sorted(rows[kind].values(), key=_by_key))
+                run_many(connection, statement, _ANSWER, sorted(rows[kind].values()))
 
     def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
         """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""
+        crash.point("journal.release.before")
         with self._store.write() as connection:
             _lock_planning(connection)
             call = self._call(connection, batch_id)
             if call.state not in _ENDED:  # else another process was first
                 self._release(connection, call, state, why, now)
+        crash.point("journal.release.after")
 
     def clear(self, batch_id: int, evidence: str, *, by: str, now: datetime) -> None:
         """A call in doubt was not charged, by evidence: its keys may be asked for again."""
@@ -333,11 +361,13 @@ class Journal:
             .where(batches.c.id == call.id)
             .values(state=state, answered_at=now, credits=_ZERO, error=why)
         )
+        crash.point("journal.release.inside")
         connection.execute(delete(answers).where(_guarding(self._digests(call.keys), call.purpose, call.id)))
         _spend(connection, call, reserved=-call.most)
 
     def in_doubt(self, batch_id: int, body: bytes, error: str, *, now: datetime) -> None:
         """It may have been charged: nobody asks for these keys again until evidence or a person settles it."""
+        crash.point("journal.doubt.before")
         kept = {"body": self._vault.seal(body, body_name(batch_id))} if body else {}
         with self._store.write() as connection:
             _lock_planning(connection)
@@ -349,11 +379,13 @@ class Journal:
                 .where(batches.c.id == batch_id)
                 .values(state="in doubt", answered_at=now, error=error, **kept)
             )
+            crash.point("journal.doubt.inside")
             connection.execute(
                 update(answers)
                 .where(_guarding(self._digests(call.keys), call.purpose, batch_id))
                 .values(verdict=IN_DOUBT, obtained_at=now)
             )
+        crash.point("journal.doubt.after")
 
     def accept(self, batch_id: int, *, ask_again: bool, by: str, now: datetime) -> None:
         """Give up on knowing: it counts as charged at worst cost. `ask_again` lets its keys be bought anew; else they
@@ -483,15 +515,9 @@ class Journal:
 
     def spent(self, run_id: str) -> Decimal:
         """Settled credits of one run; what is open or in doubt is not in it."""
-        return self._run_total(run_id, spending.c.settled)
-
-    def reserved(self, run_id: str) -> Decimal:
-        """What the run's open and doubtful calls may have cost at worst."""
-        return self._run_total(run_id, spending.c.reserved)
-
-    def _run_total(self, run_id: str, column: ColumnElement[Decimal]) -> Decimal:
+        query = select(func.sum(spending.c.settled)).where(spending.c.run_id == run_id)
         with self._store.read() as connection:
-            total = connection.execute(select(func.sum(column)).where(spending.c.run_id == run_id)).scalar()
+            total = connection.execute(query).scalar()
         return total if total is not None else _ZERO
 
     # --- inside -------------------------------------------------------------------------------------------------
@@ -512,21 +538,15 @@ class Journal:
         planned = tuple(
             PlannedCall(id=batch_id, keys=keys, single=intent.single) for batch_id, keys in zip(ids, calls, strict=True)
         )
-        guards = [
-            {
-                "purpose": intent.purpose.value,
-                "key": digests[key],
-                "verdict": ASKED,
-                "source": "single" if intent.single else "bulk",
-                "batch_id": call.id,
-                "position": position,
-                "obtained_at": now,
-            }
+        crash.point("journal.plan.row")
+        purpose, source, at = intent.purpose.value, "single" if intent.single else "bulk", millis(now)
+        guards = sorted(
+            (purpose, digests[key], ASKED, source, call.id, position, at)
             for call in planned
             for position, key in enumerate(call.keys)
-        ]
-        guards.sort(key=_by_key)
-        connection.execute(_GUARD, guards)
+        )
+        run_many(connection, _GUARD, _ANSWER, guards)
+        crash.point("journal.plan.guarded")
         connection.execute(
             upsert(connection, spending, (), add=("calls", "reserved")),
             {
@@ -600,21 +620,13 @@ class Journal:
     def _digests(self, keys: Iterable[MatchKeys]) -> list[bytes]:
         return [self._vault.digest(key.key) for key in keys]
 
-    def _row(self, row: NewAnswer, batch_id: int, now: datetime) -> dict[str, object]:
-        return {
-            "purpose": row.purpose.value,
-            "key": self._vault.digest(row.key),
-            "verdict": row.verdict.value,
-            "source": row.source,
-            "batch_id": batch_id,
-            "position": row.position,
-            "obtained_at": now,
-        }
+    def _row(self, row: NewAnswer, batch_id: int, at: int) -> _AnswerRow:
+        digest = self._vault.digest(row.key)
+        return row.purpose.value, digest, row.verdict.value, row.source, batch_id, row.position, at
 
 
 #: What came with somebody else's answer, or is known by another name than the one asked by.
 _BESIDE = ("employer", "alias")
-_ANSWER_COLUMNS = ("verdict", "source", "batch_id", "position", "obtained_at")
 _JOURNAL = select(batches)
 
 
@@ -680,6 +692,8 @@ def _make_room(connection: Connection, intent: Intent, past: set[bytes]) -> None
 def _may_be_bought_again(row: Row[Any, Any, Any, Any], intent: Intent) -> bool:
     if row.verdict in GUARDING:
         return False
+    if row.verdict == LEFT_OPEN and intent.single:
+        return True
     if row.source == "employer":
         return True  # too thin for whoever asks, or it would have been used (pipeline/enrich.py)
     since = intent.no_match_since if row.verdict in (Verdict.NO_MATCH.value, ABANDONED) else intent.fresh_since

@@ -11,10 +11,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Row, bindparam, func, insert, select, update
 
+from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
 from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import record_states, run_records, runs, unmapped_values
+from crm_sync.store.tables import record_states, run_records, runs, spending, unmapped_values
 from crm_sync.store.upsert import upsert
 
 #: A run record whose CRM write was intended and is not yet confirmed.
@@ -78,6 +79,13 @@ class Runs:
         with self._store.read() as connection:
             return connection.execute(select(runs.c.cancel_asked_at).where(runs.c.id == run_id)).scalar() is not None
 
+    def at_worst(self, run_id: str) -> Decimal:
+        """What the run's paid calls without an end, or in doubt, may have cost beside its credits."""
+        query = select(func.sum(spending.c.reserved)).where(spending.c.run_id == run_id)
+        with self._store.read() as connection:
+            total = connection.execute(query).scalar()
+        return total if total is not None else Decimal(0)
+
     def unfinished(self) -> list[tuple[SyncRun, str, datetime]]:
         """(run, owner, last sign of life) of every run that has not ended."""
         query = select(runs).where(runs.c.status == RunStatus.RUNNING.value).order_by(runs.c.started_at)
@@ -107,8 +115,11 @@ class Runs:
 
     def intend(self, run_id: str, records: Sequence[RunRecord], *, now: datetime) -> None:
         """What is about to be written, committed before the CRM is asked."""
+        crash.point("runs.intend.before")
         with self._store.write() as connection:
             connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in records])
+            crash.point("runs.intend.inside")
+        crash.point("runs.intend.after")
 
     def settle(
         self,
@@ -123,6 +134,7 @@ class Runs:
     ) -> None:
         """In one commit: the intended records that came out as intended, those that came out otherwise, those that
         needed no write, and the last attempts."""
+        crash.point("runs.settle.before")
         with self._store.write() as connection:
             if confirmed:
                 connection.execute(_CONFIRM, [_settled_values(run_id, record, now) for record in confirmed])
@@ -136,6 +148,7 @@ class Runs:
                 )
             if others:
                 connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in others])
+            crash.point("runs.settle.inside")
             if states:
                 connection.execute(
                     upsert(connection, record_states, ("outcome", "seen", "attempted_at", "run_id")),
@@ -152,6 +165,7 @@ class Runs:
                         for state in states
                     ],
                 )
+        crash.point("runs.settle.after")
 
     def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
         """A dead run's intended writes get an end: Skipped, with the reason."""

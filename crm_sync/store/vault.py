@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Row, select, update
 
+from crm_sync import crash
 from crm_sync.errors import ConfigError, StoreError
 from crm_sync.store.engine import Store
 from crm_sync.store.tables import data_keys
@@ -176,6 +177,7 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
+    crash.point("vault.key_file")
     try:
         os.link(made, path)
     except FileExistsError:
@@ -193,9 +195,12 @@ def open_vault(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
     with store.write() as connection:
         rows = connection.execute(select(data_keys)).all()
         if not rows:
-            new = [_new(ring[0], number, purpose, now) for number, purpose in ((1, "seal"), (2, "index"))]
-            connection.execute(upsert(connection, data_keys, ()), new)  # where two do this at once, the first counts
+            for number, purpose in ((1, "seal"), (2, "index")):
+                # Where two processes do this at once, the keys of the first one count.
+                connection.execute(upsert(connection, data_keys, ()), _new(ring[0], number, purpose, now))
+                crash.point("vault.keys.inside")
             rows = connection.execute(select(data_keys)).all()
+    crash.point("vault.keys.after")
     index = next(_unwrap(row, ring, store) for row in rows if row.purpose == "index")
 
     def sealing() -> Mapping[int, bytes]:

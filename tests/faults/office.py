@@ -231,6 +231,22 @@ def _configure(app: App, crm: str) -> None:
     app.close()
 
 
+def twice_a_company(sandbox: Sandbox, crm: str) -> None:
+    """One company stands in the CRM under both its domains: Apollo's bulk answer gives it once and counts nobody as
+    missing, so that the walk has to ask for the other singly."""
+    world = sandbox.world
+    companies = [world.company(index) for index in range(world.accounts)]
+    other = next(c for c in companies if c.alias_domain)
+    unknown = next(c.index for c in companies if not c.known)
+    website = f"https://{other.domain}"
+    simulator = sandbox.apps[crm].extensions["simulator"]
+    if crm == "salesforce":
+        simulator.edit("Account", salesforce_ids.encode("001", unknown), {"Website": website})
+    else:
+        record_id = str(FIRST_ID["companies"] + unknown)
+        simulator.edit("companies", record_id, {"domain": "", "website": website})
+
+
 @dataclass(kw_only=True)
 class Office:
     """`read_s`: the read time-out by provider, where it is not the usual one."""
@@ -271,19 +287,7 @@ class Office:
         self.books = App()
 
     def twice_a_company(self) -> None:
-        """One company stands in the CRM under both its domains: Apollo's bulk answer gives it once and counts nobody as
-        missing, so that the walk has to ask for the other singly."""
-        world = self.stage.sandbox.world
-        companies = [world.company(index) for index in range(world.accounts)]
-        other = next(c for c in companies if c.alias_domain)
-        unknown = next(c.index for c in companies if not c.known)
-        website = f"https://{other.domain}"
-        simulator = self.stage.sandbox.apps[self.crm].extensions["simulator"]
-        if self.crm == "salesforce":
-            simulator.edit("Account", salesforce_ids.encode("001", unknown), {"Website": website})
-        else:
-            record_id = str(FIRST_ID["companies"] + unknown)
-            simulator.edit("companies", record_id, {"domain": "", "website": website})
+        twice_a_company(self.stage.sandbox, self.crm)
 
     # --- commands -------------------------------------------------------------------------------------------------
 
