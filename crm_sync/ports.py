@@ -109,10 +109,11 @@ class Crm(Protocol):
         """Send the changes; one outcome per request, in the order given. Any number: chunked by `write_size`.
 
         A record the CRM refuses is a REJECTED outcome, never an exception: one bad record must not stop its
-        neighbours. A lost answer makes UNACCOUNTED outcomes. Two requests must not name the same record.
+        neighbours. What nobody could have had written (credentials, the day's calls) is NOT_WRITTEN, a lost answer
+        makes UNACCOUNTED outcomes. Two requests must not name the same record.
 
         Raises:
-            CredentialsError: nothing of this and later chunks was written.
+            ProviderError: nothing of it was written, and the same would become of the next call.
         """
         ...
 
@@ -144,12 +145,20 @@ class Enricher(Protocol):
         """The credits that one record of a call may cost at worst; what a budget reserves."""
         ...
 
-    def ask(self, purpose: Purpose, keys: Sequence[MatchKeys], *, leaving: Callable[[], None]) -> RawAnswer:
+    def ask(
+        self,
+        purpose: Purpose,
+        keys: Sequence[MatchKeys],
+        *,
+        leaving: Callable[[], None],
+        waiting: Callable[[float], None] | None = None,
+    ) -> RawAnswer:
         """One paid call for 1 to `per_call` MatchKeys. Waits for the pace; a 429 is waited out for all workers and
         sent again, since Apollo charged nothing.
 
         `leaving` is called after the last wait and before the first byte leaves, for each sending; what it raises is
-        raised, and nothing has left.
+        raised, and nothing has left. `waiting` is told, every two seconds at most, how many seconds the pace still
+        asks to wait; what it raises ends the wait, and nothing has left either.
 
         Raises:
             RefusedError: 400 or 422; nothing charged; one of the keys may be at fault.
@@ -160,7 +169,14 @@ class Enricher(Protocol):
         """
         ...
 
-    def ask_one(self, purpose: Purpose, keys: MatchKeys, *, leaving: Callable[[], None]) -> RawAnswer:
+    def ask_one(
+        self,
+        purpose: Purpose,
+        keys: MatchKeys,
+        *,
+        leaving: Callable[[], None],
+        waiting: Callable[[float], None] | None = None,
+    ) -> RawAnswer:
         """The single-record endpoint, for what a bulk answer left open. Same price, same errors."""
         ...
 
@@ -238,8 +254,9 @@ class Pace(Protocol):
     permission whose process died counts until its call's time-out plus one window.
     """
 
-    def acquire(self, endpoint: str) -> Ticket:
-        """Wait until a call to `endpoint` may leave. Interrupted waits raise nothing by themselves.
+    def acquire(self, endpoint: str, *, waiting: Callable[[float], None] | None = None) -> Ticket:
+        """Wait until a call to `endpoint` may leave. `waiting` is told the seconds left, every two seconds at most;
+        what it raises ends the wait.
 
         Raises:
             QuotaError: the wait would be longer than the pace's bound (an exhausted daily window).
@@ -252,6 +269,10 @@ class Pace(Protocol):
 
     def park(self, endpoint: str, seconds: float) -> None:
         """Nobody calls `endpoint` for that long (a 429 with retry-after)."""
+        ...
+
+    def parked_for(self, endpoint: str) -> float:
+        """Seconds until somebody may call a parked `endpoint` again; 0 when it is not parked."""
         ...
 
 

@@ -76,6 +76,7 @@ def apply(app: App, note: str, offline: bool, dry_run: bool) -> None:
     elif newest is not None:
         click.echo(f"{app.config_file} is configuration version {newest.number} already.")
     _echo(lists.forget_others(app, config))
+    click.echo(f"Next: crm-sync plan {next(iter(config.syncs))}")
 
 
 @config_group.command()

@@ -395,7 +395,7 @@ def _exported(traces: Traces, entries: Sequence[Entry]) -> dict[str, Any]:
             for row in traces.index
         ],
         "run_records": [
-            {"run": found.run_id, "crm": found.crm, "at": found.at, **render.record_json(found.record)}
+            {"run": found.run_id, "crm": found.crm, "at": found.at, **render.record_json(found.record, found.kind)}
             for found in traces.records
         ],
         "record_states": [asdict(state) for state in traces.states],

@@ -33,6 +33,8 @@ class Audit:
     outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
     parent_outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
     refused_fields: int = 0
+    #: Records that a write should have changed and did not, for no fault of theirs, by reason.
+    unwritten: Counter[str] = field(default_factory=Counter)
 
     def intend(self, target: Target, changes: Mapping[str, ChangeSet], candidates: Mapping[str, Candidate]) -> None:
         """Commit what is about to be written."""
@@ -64,6 +66,8 @@ class Audit:
         states = []
         for one in settled:
             tally[one.outcome] += 1
+            if one.intended and not one.reached:
+                self.unwritten[one.reason] += 1
             if not one.as_intended:
                 self.refused_fields += sum(d.outcome is FieldOutcome.REJECTED for d in one.decisions)
             attempt = attempts.get(one.record_id)

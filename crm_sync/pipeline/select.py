@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from crm_sync import crash
 from crm_sync.domain.records import Record
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.mapping.blanks import lacking
@@ -21,6 +22,9 @@ _REFRESH_PAGE = 100
 
 LEFT_OUT_SEEN = "nothing new since the last attempt"
 LEFT_OUT_DOUBT = "in doubt"
+#: Due, and more than this run takes: by the CRM's count, or where it does not count what is due, as many as were seen.
+LEFT_OUT_MORE = "more than this run takes"
+LEFT_OUT_SEEN_MORE = "more than this run takes, as far as it looked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +40,14 @@ def due_pages(walk: Walk, left_out: Counter[str]) -> Iterator[DuePage]:
     """Pages of due records, at most `walk.at_most` in all; counts into `left_out` what is not selected and why."""
     room = walk.at_most
     for records, expected, refresh in _pages(walk):
+        crash.point("select.page")
         page = _sift(walk, records, expected, left_out, refresh=refresh)
         if room is not None:
+            if len(page.due) > room:
+                left_out[LEFT_OUT_SEEN_MORE] += len(page.due) - room
             page = DuePage(due=page.due[:room], stored=page.stored, expected=page.expected)
             room -= len(page.due)
+        crash.point("select.sifted")
         if page.due:
             yield page
         if walk.stop or room == 0:

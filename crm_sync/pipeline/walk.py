@@ -128,6 +128,8 @@ class Walk:
     fresh_since: datetime
     no_match_since: datetime
     stop: Stop = field(default_factory=Stop)
+    #: Until when Apollo asked us to wait, as far as the workers know; None while calls leave.
+    waiting_until: datetime | None = None
 
     def sources_of(self, fields: tuple[str, ...]) -> frozenset[str]:
         """The Apollo attributes that feed these fields; all mapped ones where none is named (a refresh)."""

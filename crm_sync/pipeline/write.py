@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from crm_sync import crash
 from crm_sync.domain.changes import ChangeSet, FieldDecision, FieldOutcome, WantedValue, WriteOutcome, Written
 from crm_sync.domain.enrichment import Enrichment, MatchKeys
 from crm_sync.domain.records import Record, Value
@@ -71,6 +72,7 @@ def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate]
     except CrmSyncError as error:
         walk.stop.raise_(str(error), error)
         return [_unreached(c, str(error)) for c in candidates]
+    crash.point("write.reread")
     changes: dict[str, ChangeSet] = {}
     settled: dict[str, Settled] = {}
     for candidate in candidates:
@@ -173,7 +175,8 @@ def _write(
         outcomes = walk.crm.write(target.object_type, requests)
     except CrmSyncError as error:
         walk.stop.raise_(str(error), error)
-        outcomes = [WriteOutcome(ref=r.ref, written=Written.UNACCOUNTED, reason=str(error)) for r in requests]
+        outcomes = [WriteOutcome(ref=r.ref, written=Written.NOT_WRITTEN, reason=str(error)) for r in requests]
+    crash.point("write.answered")
     results = list(zip(changes, outcomes, changes.values(), strict=True))
     return _account(walk, target, results, candidates)
 
@@ -188,6 +191,7 @@ def _account(
     open_ = [record_id for record_id, outcome, _ in results if outcome.written is Written.UNACCOUNTED]
     if not open_:
         return results
+    crash.point("write.unaccounted")
     try:
         found = _read(walk, target, [candidates[record_id] for record_id in open_])
     except CrmSyncError as error:
@@ -206,15 +210,15 @@ def _judge(
 ) -> WriteOutcome:
     if candidate.record_id not in found:
         reason = f"not known whether it was written ({outcome.reason}); the next run reads it again"
-        return replace(outcome, written=Written.REJECTED, reason=reason)
+        return replace(outcome, reason=reason)
     record = found[candidate.record_id]
     if record is None:
         return replace(outcome, written=Written.REJECTED, reason=_GONE)
     left = _decide(walk, target, candidate, record).writes
     if not left:
         return replace(outcome, written=Written.WRITTEN, reason="")
-    reason = f"the CRM's answer was lost and the record does not hold the value ({outcome.reason})"
-    return replace(outcome, written=Written.REJECTED, reason=reason)
+    reason = f"{outcome.reason}; read again, the record does not hold the value"
+    return replace(outcome, written=Written.NOT_WRITTEN, reason=reason)
 
 
 def _plain(candidate: Candidate, outcome: RecordOutcome, reason: str) -> Settled:
@@ -244,8 +248,27 @@ def _kept(candidate: Candidate, change: ChangeSet, record: Record) -> Settled:
     )
 
 
+def _unwritten(candidate: Candidate, change: ChangeSet, outcome: WriteOutcome) -> Settled:
+    """No fault of the record: the next run takes it again, and the values stand as what it would have got."""
+    is_certain = outcome.written is Written.NOT_WRITTEN
+    return Settled(
+        record_id=candidate.record_id,
+        outcome=RecordOutcome.SKIPPED,
+        reason=f"not written: {outcome.reason}" if is_certain else outcome.reason,
+        decisions=tuple(
+            d._replace(outcome=FieldOutcome.PLANNED, reason="not written") if d.outcome is FieldOutcome.WRITTEN else d
+            for d in change.decisions
+        ),
+        batch_id=candidate.batch_id,
+        intended=True,
+        reached=False,
+    )
+
+
 def _written(candidate: Candidate, change: ChangeSet, record: Record | None, outcome: WriteOutcome) -> Settled:
     """The decisions as the CRM took them."""
+    if outcome.written in (Written.NOT_WRITTEN, Written.UNACCOUNTED):
+        return _unwritten(candidate, change, outcome)
     before = record.values if record is not None else {}
     if outcome.written is Written.WRITTEN and not outcome.dropped:
         return Settled(

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
+from crm_sync import crash
 from crm_sync.errors import ConfigError, StoreError
 
 T = TypeVar("T")
@@ -37,7 +38,8 @@ class _Job:
     def __init__(self, work: Callable[[Connection], Any]) -> None:
         self.work = work
         self.result: Any = None
-        self.error: Exception | None = None
+        #: Until the commit, what its caller is told should the thread that commits for it be interrupted.
+        self.error: Exception | None = StoreError("The program was interrupted before the database took the request")
         self.done = False
 
 
@@ -91,9 +93,11 @@ class Store:
     def _create_private(self, path: Path) -> None:
         """Make the file readable by its owner alone: it will hold people's data."""
         if not path.parent.is_dir():
-            raise StoreError(
+            raise ConfigError(
                 f"The database folder {path.parent} does not exist; create it or change CRM_SYNC_DATABASE_URL"
             )
+        if path.is_dir():
+            raise ConfigError(f"The database {path} is a folder; name a file in it in CRM_SYNC_DATABASE_URL")
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             self._lock_file = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -146,8 +150,9 @@ class Store:
     def _lead(self, jobs: list[_Job]) -> None:
         try:
             with self.write() as connection:
-                for job in jobs:
-                    job.result = job.work(connection)
+                results = [job.work(connection) for job in jobs]
+            for job, result in zip(jobs, results, strict=True):
+                job.result, job.error = result, None
         except Exception as error:  # noqa: BLE001 - each caller gets its own error
             if len(jobs) == 1:
                 jobs[0].error = error
@@ -179,8 +184,7 @@ class Store:
             if isinstance(error, IntegrityError | ProgrammingError | DataError):
                 raise  # a fault of ours, not of the database
             raise StoreError(
-                f"The database {self.shown_url} did not take the request: {_cause(error)}. "
-                "Check that it is running and has disk space; `crm-sync doctor` tries it"
+                f"The database {self.shown_url} did not take the request: {_cause(error)}. {_cure(error)}"
             ) from error
 
     def compact(self) -> str:
@@ -252,10 +256,13 @@ class Store:
             raise StoreError(
                 f"The database has schema {before}, which this crm-sync does not know; upgrade crm-sync first"
             )
+        crash.point("store.migrate.before")
         with self.write() as connection:
             config = _alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            crash.point("store.migrate.inside")
+        crash.point("store.migrate.after")
         return before, self.schema_version()
 
     def close(self) -> None:
@@ -288,6 +295,26 @@ def _begin_sqlite(connection: Connection) -> None:
 def _cause(error: DBAPIError) -> str:
     """The driver's first line; it names no values, only what is wrong with the file or the server."""
     return str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+
+
+#: By the name of SQLite's error, which begins with the kind.
+_CURES = {
+    "SQLITE_NOTADB": "The file is damaged, or no SQLite database: put a backup of it back, or name another file in "
+    "CRM_SYNC_DATABASE_URL",
+    "SQLITE_CORRUPT": "The file is damaged: put a backup of it back, or name another file in CRM_SYNC_DATABASE_URL",
+    "SQLITE_READONLY": "Give the user that runs crm-sync the right to write the file and its folder",
+    "SQLITE_PERM": "Give the user that runs crm-sync the right to write the file and its folder",
+    "SQLITE_CANTOPEN": "Give the user that runs crm-sync the right to write the file and its folder",
+    "SQLITE_FULL": "Make room on its disk",
+    "SQLITE_IOERR": "Check its disk: it may be full, gone or broken",
+    "SQLITE_BUSY": "Another program holds it; try again, and end that program if it lasts",
+}
+_IS_IT_THERE = "Check that it is running and takes connections, and what CRM_SYNC_DATABASE_URL says of it"
+
+
+def _cure(error: DBAPIError) -> str:
+    name = getattr(error.orig, "sqlite_errorname", "")
+    return next((cure for kind, cure in _CURES.items() if name.startswith(kind)), _IS_IT_THERE)
 
 
 def _alembic_config() -> Any:

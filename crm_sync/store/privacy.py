@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, or_, select, tuple_,
 from sqlalchemy.sql.elements import ColumnElement
 
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, Verdict
+from crm_sync.domain.runs import RunKind
 from crm_sync.errors import ContractError
 from crm_sync.ports import Archive
 from crm_sync.store.engine import Store
@@ -176,12 +177,14 @@ class Privacy:
     def _add_records(self, connection: Connection, traces: Traces) -> None:
         """Their records in runs: all rows of a record that was looked up as theirs, and rows that name them."""
         digests = [self._vault.digest(key) for key in traces.person.all_keys()]
-        query = select(run_records, runs.c.crm).join(runs, runs.c.id == run_records.c.run_id)
+        query = select(run_records, runs.c.crm, runs.c.kind).join(runs, runs.c.id == run_records.c.run_id)
         found: dict[tuple[str, str, str], RecordTrace] = {}
 
         def add(rows: Iterable[Row[Any]]) -> None:
             for row in rows:
-                trace = RecordTrace(run_id=row.run_id, crm=row.crm, at=row.at, record=record_of(row))
+                trace = RecordTrace(
+                    run_id=row.run_id, kind=RunKind(row.kind), crm=row.crm, at=row.at, record=record_of(row)
+                )
                 found[row.run_id, row.object_type, row.record_id] = trace
 
         for some in _slices(digests):

@@ -39,6 +39,11 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else datetime.fromtimestamp(value / 1000, UTC)
 
 
+def millis(moment: datetime) -> int:
+    """A time as Moment keeps it, for statements that go straight to the driver."""
+    return int(moment.timestamp() * 1000)
+
+
 class Credits(TypeDecorator[Decimal]):
     """Credits as whole millionths: Apollo charges decimals (1.01), and sums must be exact on both databases."""
 

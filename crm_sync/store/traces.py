@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Verdict
+from crm_sync.domain.runs import RunKind
 from crm_sync.mapping.identities import of_email, of_linkedin, of_record
 from crm_sync.store.runs import RunRecord
 
@@ -127,6 +128,7 @@ class RecordTrace:
     """A record of theirs in a run, or one whose decisions name them."""
 
     run_id: str
+    kind: RunKind
     crm: str
     at: datetime
     record: RunRecord
