@@ -8,7 +8,7 @@ from crm_sync.config.check import check
 from crm_sync.config.loader import load
 from crm_sync.config.problems import Severity
 
-from .fields import ACCOUNT, CONTACT, CONTACTS, LEAD, MemoryCrm
+from .fields import ACCOUNT, CONTACT, CONTACTS, LEAD, MemoryCrm, an_object
 
 BASE = """\
 version: 1
@@ -340,3 +340,35 @@ def test_the_environment_is_compared_with_the_address(environment: str, url: str
 
 def test_a_crm_that_was_not_given_is_not_checked() -> None:
     assert check(load(BASE.replace("Title:", "Nope:").encode()).require(), {}) == ()
+
+
+# --- who is left alone --------------------------------------------------------------------------------------------
+
+
+def test_a_condition_on_a_field_that_an_object_lacks_is_a_warning_with_a_near_name() -> None:
+    text = BASE + 'suppress: {when: ["Titel = x", "Title = y and Qqqq__c is blank"]}\n'
+
+    lines = checked(text)
+
+    said = "or this user may not see it: this condition does not apply there."
+    assert lines == [
+        f"13:19: warning: suppress.when[0]: Contact in salesforce has no field Titel, {said} Did you mean Title?",
+        f"13:32: warning: suppress.when[1]: Contact in salesforce has no field Qqqq__c, {said}",
+    ]
+
+
+def test_an_opt_out_that_is_hidden_is_told_as_a_note_and_once_for_each_object() -> None:
+    hidden = ("HasOptedOutOfEmail", "IndividualId")
+    bare = an_object("Contact", *(field for name, field in CONTACT.fields.items() if name not in hidden))
+    again = BASE + BASE.partition("syncs:\n")[2].replace("  contacts:", "  others:")
+
+    [line] = checked(again, MemoryCrm(bare, ACCOUNT))
+
+    assert line.startswith("7:13: note: object: this user sees no HasOptedOutOfEmail (Email Opt Out) and Individual.")
+    assert "whoever opted out there is not known" in line
+
+
+def test_who_enriches_in_spite_of_an_opt_out_of_mail_needs_not_see_it() -> None:
+    bare = an_object("Contact", *(f for name, f in CONTACT.fields.items() if name != "HasOptedOutOfEmail"))
+
+    assert checked(BASE + "suppress: {email_opt_out: enrich}\n", MemoryCrm(bare, ACCOUNT)) == []
