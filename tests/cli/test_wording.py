@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.cli.conftest import Desk
+from crm_sync.sandbox.run import Sandbox
+from tests.cli.conftest import Desk, a_desk
 
 #: A field that the CRM keeps to itself, and a mapped one of `init` to put it in the place of.
 READ_ONLY = {
@@ -53,3 +56,20 @@ def test_help_is_wrapped_and_not_cut(desk: Desk, words: tuple[str, ...]) -> None
     assert "..." not in shown.partition("Commands:")[2]
     assert len(shown.partition("Commands:")[2].splitlines()) > 3
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_company_to_review_is_told_by_its_own_domain_and_its_reason_is_counted_once(
+    crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Sandbox(contacts=2000, unlimited=True, per_minute=None) as sandbox:
+        desk = a_desk(sandbox, crm, tmp_path, monkeypatch)
+        desk.configure()
+        said = desk.run("run", "accounts" if crm == "salesforce" else "companies")
+        shown = desk.run("show", "--outcome", "Needs review", "--limit", "99", "--json").json
+
+    reasons = [record["reason"] for record in shown["records"] if "nothing proves" in record["reason"]]
+    assert len(reasons) > 3
+    assert len(set(reasons)) == len(reasons)
+    assert all(len(reason) < 140 and reason.count(".") == 1 for reason in reasons), reasons
+    assert said.flat.count("nothing proves which answer is this company's") == 1
+    assert f" and {len(reasons) - 1} others)" in said.flat
