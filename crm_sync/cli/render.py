@@ -23,6 +23,7 @@ from rich.text import Text
 
 from crm_sync.cli import EXIT_AT_BUDGET, EXIT_FAILED, EXIT_WITH_ERRORS
 from crm_sync.domain.changes import FieldDecision, FieldOutcome
+from crm_sync.domain.enrichment import MatchKeys
 from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.store.runs import RunRecord
@@ -220,15 +221,20 @@ def print_run(out: Console, run: SyncRun, *, timezone: str = "UTC", now: datetim
         )
 
 
+def label(keys: MatchKeys) -> str:
+    """What people know a record by, of what was read to ask Apollo."""
+    return keys.name or f"{keys.first_name} {keys.last_name}".strip() or keys.organization_name or keys.domain
+
+
 def print_records(
     out: Console, records: Iterable[RunRecord], kind: RunKind, labels: Mapping[str, str] | None = None
 ) -> None:
     """Field by field: before, after, and why. `labels`: record id -> what people know it by."""
     for record in records:
-        label = f" {escape(shown(labels[record.record_id]))}" if labels and labels.get(record.record_id) else ""
+        name = f" {escape(shown(labels[record.record_id]))}" if labels and labels.get(record.record_id) else ""
         reason = f": {escape(record.reason)}" if record.reason else ""
         outcome = outcome_word(record.outcome, kind)
-        out.print(f"[bold]{record.object_type} {record.record_id}[/]{label} · {outcome}{reason}")
+        out.print(f"[bold]{record.object_type} {record.record_id}[/]{name} · {outcome}{reason}")
         if not record.decisions:
             continue
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
