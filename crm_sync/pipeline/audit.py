@@ -33,6 +33,7 @@ class Audit:
     outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
     parent_outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
     refused_fields: int = 0
+    unstamped: int = 0
 
     def intend(self, target: Target, changes: Mapping[str, ChangeSet], batches: Mapping[str, int | None]) -> None:
         """Commit what is about to be written."""
@@ -63,6 +64,7 @@ class Audit:
         states = []
         for one in settled:
             tally[one.outcome] += 1
+            self.unstamped += one.unstamped
             if not one.as_intended:
                 self.refused_fields += sum(d.outcome is FieldOutcome.REJECTED for d in one.decisions)
             attempt = attempts.get(one.record_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, RawAnswer, Reading, Verdict
@@ -93,7 +94,16 @@ class EnrichRoom:
                 open_.append(item)
             elif answer.verdict in _PLAIN:
                 outcome, reason = _PLAIN[answer.verdict]
-                served.append(Answered(due=item, outcome=outcome, reason=reason, batch_id=answer.batch_id))
+                answered_at = answer.obtained_at if answer.verdict != ABANDONED else None
+                served.append(
+                    Answered(
+                        due=item,
+                        outcome=outcome,
+                        reason=reason,
+                        batch_id=answer.batch_id,
+                        answered_at=answered_at,
+                    )
+                )
             else:
                 hits.append((item, answer))
         batches = walk.answers.load(answer.batch_id for _, answer in hits)
@@ -105,7 +115,7 @@ class EnrichRoom:
             if enrichment is None:
                 open_.append(item)
             else:
-                served.append(_answered(item, enrichment, answer.batch_id))
+                served.append(_answered(item, enrichment, answer.batch_id, answer.obtained_at))
         return served, open_
 
     def _fresh(self, answer: StoredAnswer) -> bool:
@@ -277,8 +287,9 @@ class EnrichRoom:
         except ProviderError as error:
             walk.journal.not_charged(call.id, "refused", str(error), now=walk.clock.now())
             raise
-        walk.journal.received(call.id, raw, now=walk.clock.now())
-        return self._expand(call, raw)
+        answered_at = walk.clock.now()
+        walk.journal.received(call.id, raw, now=answered_at)
+        return self._expand(call, raw, answered_at)
 
     def _send(self, call: PlannedCall) -> RawAnswer:
         walk = self._walk
@@ -311,7 +322,8 @@ class EnrichRoom:
 
     def _doubt(self, call: PlannedCall, body: bytes, error: str) -> _Bought:
         walk = self._walk
-        walk.journal.in_doubt(call.id, body, error, now=walk.clock.now())
+        lost_at = walk.clock.now()
+        walk.journal.in_doubt(call.id, body, error, now=lost_at)
         with self._lock:
             self._doubts_in_a_row += 1
             too_many = self._doubts_in_a_row >= DOUBTS_IN_A_ROW
@@ -321,9 +333,10 @@ class EnrichRoom:
                 f"in doubt small. The last one: {error}"
             )
             walk.stop.raise_(message, TransientError(message, provider="apollo", operation="ask"))
-        return _Bought(answered=self._close(call.keys, call.id, outcome=RecordOutcome.IN_DOUBT, reason=error))
+        answered = self._close(call.keys, call.id, outcome=RecordOutcome.IN_DOUBT, reason=error, answered_at=lost_at)
+        return _Bought(answered=answered)
 
-    def _expand(self, call: PlannedCall, raw: RawAnswer) -> _Bought:
+    def _expand(self, call: PlannedCall, raw: RawAnswer, answered_at: datetime) -> _Bought:
         walk, keys = self._walk, call.keys
         try:
             reading = walk.enricher.read(walk.purpose, keys, raw.body)
@@ -332,7 +345,9 @@ class EnrichRoom:
         with self._lock:
             self._doubts_in_a_row = 0
             self._accepted = True
-        expansion = expansion_of(call.id, walk.purpose, keys, reading, raw.credits, single=call.single)
+        expansion = expansion_of(
+            call.id, walk.purpose, keys, reading, raw.credits, single=call.single, answered_at=answered_at
+        )
         self._keep(expansion)
         if expansion.open:
             self.flush()  # their guard is released, so that they can be asked singly
@@ -342,7 +357,8 @@ class EnrichRoom:
                 # A bulk answer left it open (contracts/apollo.md 2.3: companies come unordered, some not at all).
                 bought.again.append(([key], True))
             else:
-                bought.answered += [_answered(due, enrichment, call.id) for due in self._desk.answered(key.key)]
+                waiting = self._desk.answered(key.key)
+                bought.answered += [_answered(due, enrichment, call.id, answered_at) for due in waiting]
         return bought
 
     def _close(
@@ -353,9 +369,12 @@ class EnrichRoom:
         outcome: RecordOutcome,
         reason: str,
         reached: bool = True,
+        answered_at: datetime | None = None,
     ) -> list[Answered]:
         return [
-            Answered(due=due, outcome=outcome, reason=reason, batch_id=batch_id, reached=reached)
+            Answered(
+                due=due, outcome=outcome, reason=reason, batch_id=batch_id, reached=reached, answered_at=answered_at
+            )
             for key in keys
             for due in self._desk.answered(key.key)
         ]
@@ -402,11 +421,11 @@ def _why_held(answer: StoredAnswer | None) -> str:
     return "its stored answer cannot be used here, and is too fresh to be bought again"
 
 
-def _answered(due: Due, enrichment: Enrichment, batch_id: int) -> Answered:
+def _answered(due: Due, enrichment: Enrichment, batch_id: int, answered_at: datetime) -> Answered:
     if enrichment.verdict is Verdict.MATCHED:
-        return Answered(due=due, enrichment=enrichment, batch_id=batch_id)
+        return Answered(due=due, enrichment=enrichment, batch_id=batch_id, answered_at=answered_at)
     outcome = RecordOutcome.NO_MATCH if enrichment.verdict is Verdict.NO_MATCH else RecordOutcome.NEEDS_REVIEW
-    return Answered(due=due, outcome=outcome, reason=enrichment.reason, batch_id=batch_id)
+    return Answered(due=due, outcome=outcome, reason=enrichment.reason, batch_id=batch_id, answered_at=answered_at)
 
 
 def employer(person: Enrichment, wanted: frozenset[str]) -> Enrichment | None:
@@ -429,6 +448,7 @@ def expansion_of(
     credits_told: Decimal | None,
     *,
     single: bool,
+    answered_at: datetime | None,
 ) -> Expansion:
     """The index rows of one answer; a person's employer becomes known as a company too."""
     source = "single" if single else "bulk"
@@ -462,4 +482,10 @@ def expansion_of(
                 )
     # Companies' answers tell no cost: one credit each that was found (contracts/apollo.md 5).
     charged = None if credits_told is not None else Decimal(found)
-    return Expansion(batch_id=batch_id, rows=tuple(rows), open=tuple(left_open), credits_charged=charged)
+    return Expansion(
+        batch_id=batch_id,
+        rows=tuple(rows),
+        open=tuple(left_open),
+        credits_charged=charged,
+        answered_at=answered_at,
+    )

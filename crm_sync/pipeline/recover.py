@@ -62,7 +62,17 @@ def settle_calls(run: SyncRun, services: Services) -> None:
         except ContractError as error:
             journal.in_doubt(call.id, call.body, str(error), now=now)
             continue
-        expansions.append(expansion_of(call.id, call.purpose, call.keys, reading, call.credits, single=call.single))
+        expansions.append(
+            expansion_of(
+                call.id,
+                call.purpose,
+                call.keys,
+                reading,
+                call.credits,
+                single=call.single,
+                answered_at=call.answered_at,
+            )
+        )
     if expansions:
         journal.expand(expansions, now=now)
 

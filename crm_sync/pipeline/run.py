@@ -161,10 +161,15 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
         (counts.in_doubt, "in doubt"),
         (run.parents.rejected, f"rejected on {walk.parent.object_type}" if walk.parent else ""),
         (audit.refused_fields, "field values refused"),
+        (audit.unstamped, "not stamped"),
     ]
-    if any(count for count, _ in troubles):
-        return RunStatus.COMPLETED_WITH_ERRORS, ", ".join(f"{count} {word}" for count, word in troubles if count)
-    return RunStatus.COMPLETED, ""
+    said = [f"{count} {word}" for count, word in troubles if count]
+    said += [
+        f"nothing was stamped on {target.object_type}: {target.stamping.problem}"
+        for target in (walk.target, walk.parent)
+        if target is not None and target.stamping.problem and counts.selected
+    ]
+    return (RunStatus.COMPLETED_WITH_ERRORS, ", ".join(said)) if said else (RunStatus.COMPLETED, "")
 
 
 def _expected(error: Exception) -> bool:
@@ -194,15 +199,24 @@ class WritingDesk:
         self._parents_done: set[str] = set()
 
     def take(self, group: list[Answered]) -> None:
-        plain = [answered for answered in group if answered.enrichment is None]
+        plain = [answered for answered in group if answered.enrichment is None and not self._is_to_stamp(answered)]
         if plain:
             self._close_plain(plain)
-        self._waiting += [self._map(answered) for answered in group if answered.enrichment is not None]
+        for answered in group:
+            if answered.enrichment is not None:
+                self._waiting.append(self._map(answered))
+            elif self._is_to_stamp(answered):
+                self._waiting.append((answered, _to_stamp(answered)))
         self.taken += len(group)
         size = self._walk.crm.read_size
         while len(self._waiting) >= size:
             chunk, self._waiting = self._waiting[:size], self._waiting[size:]
             self._settle(chunk)
+
+    def _is_to_stamp(self, answered: Answered) -> bool:
+        """Whether Apollo was asked about it and had no value: its record goes the way of the others, to be stamped."""
+        has_stamps = self._walk.kind is RunKind.RUN and bool(self._walk.target.stamping.fields)
+        return has_stamps and answered.answered_at is not None
 
     def finish(self) -> None:
         if self._waiting:
@@ -216,7 +230,12 @@ class WritingDesk:
         mapped = walk.target.mapper.want(answered.enrichment)
         self.unmapped.update(mapped.unmapped)
         record_id = answered.due.record.ref.id
-        candidate = Candidate(record_id=record_id, wanted=mapped.wanted, batch_id=answered.batch_id)
+        candidate = Candidate(
+            record_id=record_id,
+            wanted=mapped.wanted,
+            batch_id=answered.batch_id,
+            answered_at=answered.answered_at,
+        )
         if walk.parent is not None:
             self._map_parent(answered)
         return answered, candidate
@@ -237,7 +256,12 @@ class WritingDesk:
         self._parents_done.add(parent_id)
         mapped = walk.parent.mapper.want(answered.enrichment)
         self.unmapped.update(mapped.unmapped)
-        self._parents[parent_id] = Candidate(record_id=parent_id, wanted=mapped.wanted, batch_id=answered.batch_id)
+        self._parents[parent_id] = Candidate(
+            record_id=parent_id,
+            wanted=mapped.wanted,
+            batch_id=answered.batch_id,
+            answered_at=answered.answered_at,
+        )
         if len(self._parents) >= walk.crm.read_size:
             self._settle_parents()
 
@@ -279,6 +303,17 @@ class WritingDesk:
             if answered.reached:
                 attempts[record_id] = Attempt(keys=answered.due.keys, lacking=answered.due.lacking)
         self.audit.close(self._walk.target, settled, attempts)
+
+
+def _to_stamp(answered: Answered) -> Candidate:
+    return Candidate(
+        record_id=answered.due.record.ref.id,
+        wanted=(),
+        batch_id=answered.batch_id,
+        answered_at=answered.answered_at,
+        outcome=answered.outcome,
+        reason=answered.reason,
+    )
 
 
 def owner() -> str:

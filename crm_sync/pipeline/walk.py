@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from crm_sync.config.model import Budget, FieldMapping, Match, Sync
+from crm_sync.config.model import Budget, FieldMapping, Match, Stamps, Sync
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose
 from crm_sync.domain.records import ObjectSchema, Record, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.mapping.apply import Mapper, sources
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.mapping.match_keys import compile_keys
+from crm_sync.mapping.stamps import Stamping, compile_stamps
 from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.services import Services
 from crm_sync.store.answers import Answers
@@ -72,7 +73,8 @@ class Due:
 class Answered:
     """A due record at the end of the enriching stage: `enrichment` to be mapped, or its final `outcome`.
 
-    `reached` is False when the run ended before its turn: nothing was learnt about it.
+    `reached` is False when the run ended before its turn: nothing was learnt about it. `answered_at` is when Apollo's
+    answer came, or was lost; None where nobody was asked. The record is stamped with it.
     """
 
     due: Due
@@ -81,6 +83,7 @@ class Answered:
     reason: str = ""
     batch_id: int | None = None
     reached: bool = True
+    answered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,7 @@ class Target:
     schema: ObjectSchema
     mapper: Mapper
     read_fields: tuple[str, ...]
+    stamping: Stamping = field(default_factory=Stamping)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,7 +159,9 @@ def prepare(
     limits = [n for n in (limit, sync.choose.at_most) if n is not None]
     parent = None
     if sync.parent is not None:
-        parent = _target(sync.parent.object_type, sync.parent.fields, crm.describe(sync.parent.object_type), ())
+        parent = _target(
+            sync.parent.object_type, sync.parent.fields, crm.describe(sync.parent.object_type), (), config.stamps
+        )
     return Walk(
         run_id=run_id,
         kind=kind,
@@ -173,7 +179,7 @@ def prepare(
         clock=services.clock,
         keys_of=compile_keys(sync.match, purpose, placeholders=config.placeholders),
         match=sync.match,
-        target=_target(sync.object_type, sync.fields, schema, sync.choose.missing_any),
+        target=_target(sync.object_type, sync.fields, schema, sync.choose.missing_any, config.stamps),
         parent=parent,
         placeholders=config.placeholders,
         folded_placeholders=frozenset(placeholder_form(word) for word in config.placeholders),
@@ -194,10 +200,19 @@ def seen(walk: Walk, keys: MatchKeys, lacking: tuple[str, ...]) -> bytes:
     return digest.digest()
 
 
-def _target(object_type: str, fields: tuple[FieldMapping, ...], schema: ObjectSchema, also: tuple[str, ...]) -> Target:
+def _target(
+    object_type: str, fields: tuple[FieldMapping, ...], schema: ObjectSchema, also: tuple[str, ...], stamps: Stamps
+) -> Target:
+    stamping = compile_stamps(stamps, schema)
     names = dict.fromkeys([mapping.field for mapping in fields])
-    names.update(dict.fromkeys(also))
-    return Target(object_type=object_type, schema=schema, mapper=Mapper(fields, schema), read_fields=tuple(names))
+    names.update(dict.fromkeys((*also, *stamping.fields)))
+    return Target(
+        object_type=object_type,
+        schema=schema,
+        mapper=Mapper(fields, schema),
+        read_fields=tuple(names),
+        stamping=stamping,
+    )
 
 
 def _digest(sync: Sync, placeholders: tuple[str, ...]) -> bytes:

@@ -114,12 +114,14 @@ class NewAnswer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
     """What one paid call's answer says, to be indexed. `credits_charged` None: as Apollo said; `open`: keys that the
-    answer says nothing about."""
+    answer says nothing about; `answered_at`: when it came, None for the time of indexing. Records are stamped with it,
+    so it must be the same whenever, and by whomever, the answer is read."""
 
     batch_id: int
     rows: tuple[NewAnswer, ...]
     open: tuple[MatchKeys, ...] = ()
     credits_charged: Decimal | None = None
+    answered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,9 +249,14 @@ class Journal:
 
         An employer's row, and one by another name of the same person, never replaces an answer that was asked for.
         """
-        own = [self._row(row, e.batch_id, now) for e in expansions for row in e.rows if row.source not in _BESIDE]
+        own = [
+            self._row(row, e.batch_id, e.answered_at or now)
+            for e in expansions
+            for row in e.rows
+            if row.source not in _BESIDE
+        ]
         beside = {
-            (row.purpose, row.key): self._row(row, e.batch_id, now)
+            (row.purpose, row.key): self._row(row, e.batch_id, e.answered_at or now)
             for e in expansions
             for row in e.rows
             if row.source in _BESIDE
@@ -516,7 +523,7 @@ class Journal:
     def _digests(self, keys: Iterable[MatchKeys]) -> list[bytes]:
         return [self._vault.digest(key.key) for key in keys]
 
-    def _row(self, row: NewAnswer, batch_id: int, now: datetime) -> dict[str, object]:
+    def _row(self, row: NewAnswer, batch_id: int, obtained_at: datetime) -> dict[str, object]:
         return {
             "purpose": row.purpose.value,
             "key": self._vault.digest(row.key),
@@ -524,7 +531,7 @@ class Journal:
             "source": row.source,
             "batch_id": batch_id,
             "position": row.position,
-            "obtained_at": now,
+            "obtained_at": obtained_at,
         }
 
 
