@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from crm_sync.config.model import Config
 from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.store.answers import Answers
+from crm_sync.store.instance import Instance
 from crm_sync.store.journal import Journal
 from crm_sync.store.runs import Runs
 
@@ -23,4 +24,5 @@ class Services:
     runs: Runs
     answers: Answers
     journal: Journal
+    instance: Instance
     clock: Clock

@@ -25,6 +25,7 @@ VERBS = {
     "run": ("run", "Run syncs now, in the foreground."),
     "runs": ("history", "The runs so far."),
     "show": ("history", "One run: its funnel, its reasons, its records."),
+    "restore": ("restore", "A database restored from a backup, moved or copied: what may be bought twice."),
 }
 
 EXIT_FAILED, EXIT_USAGE, EXIT_WITH_ERRORS, EXIT_AT_BUDGET = 1, 2, 3, 4

@@ -30,6 +30,7 @@ from crm_sync.store.journal import (
     ASKED,
     GUARDING,
     IN_DOUBT,
+    STAMP,
     Expansion,
     Intent,
     NewAnswer,
@@ -92,6 +93,9 @@ class EnrichRoom:
             answer = stored.get(item.keys.key)
             if answer is None or not self._fresh(answer):
                 open_.append(item)
+            elif answer.source == STAMP and answer.verdict != Verdict.NO_MATCH.value:
+                reason = _why_held(answer)
+                served.append(Answered(due=item, outcome=RecordOutcome.SKIPPED, reason=reason))
             elif answer.verdict in _PLAIN:
                 outcome, reason = _PLAIN[answer.verdict]
                 answered_at = answer.obtained_at if answer.verdict != ABANDONED else None
@@ -418,6 +422,11 @@ def _why_held(answer: StoredAnswer | None) -> str:
         return "in doubt: an earlier call may have been charged; `crm-sync doubt list` shows it"
     if answer is not None and answer.verdict == ASKED:
         return "another run is asking Apollo for the same; the next run uses its answer"
+    if answer is not None and answer.source == STAMP:
+        return (
+            f"bought on {answer.obtained_at:%Y-%m-%d}, as its stamp in the CRM says, and the answer is not in this "
+            "database any more; not asked again while it would be fresh"
+        )
     return "its stored answer cannot be used here, and is too fresh to be bought again"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 
 from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
 from crm_sync.errors import ContractError
@@ -17,24 +19,44 @@ from crm_sync.store.runs import WRITING
 
 #: A run on another machine is dead after so long without a sign of life; longer than any call of ours may take.
 _SILENT_FOR = timedelta(minutes=10)
+#: Runs of this process that failed so badly that even their end could not be written down (no disk, no database).
+_given_up: set[str] = set()
+
+
+def owner() -> str:
+    """This process, as the store names it: enough to tell whether it still lives, on this machine.
+
+    In a container a process that was killed and the one that follows it have one host name and one number.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}:{_mark()}"
+
+
+@cache
+def _mark() -> str:
+    return secrets.token_hex(4)
+
+
+def give_up(run_id: str) -> None:
+    """A run of this process ended without its end being written: the next one closes it."""
+    _given_up.add(run_id)
 
 
 def recover(services: Services) -> list[SyncRun]:
     """Close every run whose process is gone; returns them. Costs no call."""
     closed = []
-    for run, owner, alive_at in services.runs.unfinished():
-        if not _alive(owner, alive_at, services.clock.now()):
+    for run, of, alive_at in services.runs.unfinished():
+        if run.id in _given_up or not _alive(of, alive_at, services.clock.now()):
             settle_calls(run, services)
             closed.append(_close(run, services))
     return closed
 
 
 def _alive(owner: str, alive_at: datetime, now: datetime) -> bool:
-    host, _, process = owner.rpartition(":")
+    host, process, mark = [*owner.split(":"), ""][:3]
     if host != socket.gethostname():
         return now - alive_at < _SILENT_FOR
     if int(process) == os.getpid():
-        return True
+        return mark in ("", _mark())
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,12 +11,20 @@ from decimal import Decimal
 
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
-from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
+from crm_sync.errors import (
+    BudgetError,
+    BusyError,
+    ConfigError,
+    ContractError,
+    CredentialsError,
+    CrmSyncError,
+    HeldError,
+)
 from crm_sync.mapping.blanks import lacking
 from crm_sync.mapping.match_keys import registrable_domain
-from crm_sync.pipeline import doubt
+from crm_sync.pipeline import doubt, restore
 from crm_sync.pipeline.audit import Attempt, Audit
-from crm_sync.pipeline.recover import recover, settle_calls
+from crm_sync.pipeline.recover import give_up, owner, recover, settle_calls
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.write import Candidate, Settled, write_candidates
@@ -60,12 +66,9 @@ def run_sync(
         StoreError: the database failed, so nothing more may be spent.
         BusyError: the sync is running already; two walks would ask for the same people.
     """
-    crm, enricher = services.crm(sync.crm), services.enricher()
     before = _calls(sync, services)
     recover(services)
     _refuse_overlap(sync, services)
-    if not spending.free:
-        doubt.resolve(services)
     run = SyncRun(
         id=_new_id(services.clock.now()),
         sync=sync.name,
@@ -79,11 +82,43 @@ def run_sync(
     )
     services.runs.open(run, owner=owner())
     try:
+        ended = _to_its_end(run, sync, services, limit=limit, spending=spending, stop=stop, watch=watch)
+        calls = Counter(_calls(sync, services))
+        calls.subtract(before)
+        ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
+        services.runs.save(ended, now=services.clock.now())
+    except BaseException:
+        give_up(run.id)
+        raise
+    return ended
+
+
+def _to_its_end(
+    run: SyncRun,
+    sync: Sync,
+    services: Services,
+    *,
+    limit: int | None,
+    spending: Spending,
+    stop: Stop | None,
+    watch: Callable[[Progress], None] | None,
+) -> SyncRun:
+    try:
         walk = prepare(
-            sync, services, run_id=run.id, kind=kind, limit=limit, spending=spending, crm=crm, enricher=enricher
+            sync,
+            services,
+            run_id=run.id,
+            kind=run.kind,
+            limit=limit,
+            spending=spending,
+            crm=services.crm(sync.crm),
+            enricher=services.enricher(),
         )
         if stop is not None:
             walk.stop = stop
+        if not walk.free:
+            restore.begin(walk, services)
+            doubt.resolve(services)
         ended = _walk(walk, run, services, watch)
     except ConfigError as error:
         services.runs.save(_end(run, services, RunStatus.FAILED, str(error)), now=services.clock.now())
@@ -91,12 +126,7 @@ def run_sync(
     except CrmSyncError as error:
         ended = _end(run, services, RunStatus.FAILED, str(error))
     settle_calls(run, services)
-    ended = replace(ended, credits=services.journal.spent(run.id))
-    calls = Counter(_calls(sync, services))
-    calls.subtract(before)
-    ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
-    services.runs.save(ended, now=services.clock.now())
-    return ended
+    return replace(ended, credits=services.journal.spent(run.id))
 
 
 def _refuse_overlap(sync: Sync, services: Services) -> None:
@@ -123,7 +153,9 @@ def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progres
             saved_at = now
             counts = desk.audit.counts(stages.selected)
             services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out)), now=now)
+            _advance(walk, services)
     desk.finish()
+    _advance(walk, services)
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
     counts = desk.audit.counts(stages.selected)
@@ -131,6 +163,16 @@ def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progres
     if watch is not None:
         watch(_progress(walk, desk, expected, counts))
     return _end(run, services, *_verdict(walk, run, desk.audit))
+
+
+def _advance(walk: Walk, services: Services) -> None:
+    """Note outside the database how far it has come: a backup made in mid-run must not look like the end of it."""
+    if walk.free:
+        return
+    try:
+        restore.advance(services)
+    except CrmSyncError as error:
+        walk.stop.raise_(str(error), error)
 
 
 def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts) -> Progress:
@@ -152,7 +194,7 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
             status = RunStatus.FAILED if walk.budget.at_limit == "fail" else RunStatus.STOPPED_AT_BUDGET
             return status, stop.reason
         nothing_done = counts.selected == counts.skipped
-        if nothing_done or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
+        if nothing_done or isinstance(stop.error, _ENDINGS) or not _expected(stop.error):
             return RunStatus.FAILED, stop.reason
         return RunStatus.COMPLETED_WITH_ERRORS, stop.reason
     troubles = [
@@ -170,6 +212,10 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
         if target is not None and target.stamping.problem and counts.selected
     ]
     return (RunStatus.COMPLETED_WITH_ERRORS, ", ".join(said)) if said else (RunStatus.COMPLETED, "")
+
+
+#: Whatever was done before: these need a person.
+_ENDINGS = (CredentialsError, ContractError, HeldError)
 
 
 def _expected(error: Exception) -> bool:
@@ -314,11 +360,6 @@ def _to_stamp(answered: Answered) -> Candidate:
         outcome=answered.outcome,
         reason=answered.reason,
     )
-
-
-def owner() -> str:
-    """This process, as the store names it: enough to tell whether it still lives, on this machine."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _calls(sync: Sync, services: Services) -> dict[str, int]:

@@ -25,9 +25,10 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, i
 from sqlalchemy.sql.elements import ColumnElement
 
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
-from crm_sync.errors import StoreError
+from crm_sync.errors import HeldError, StoreError
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import Credits, answers, balances, batches, runs, spending
+from crm_sync.store.instance import GONE_BACK
+from crm_sync.store.tables import Credits, answers, balances, batches, instance, runs, spending
 from crm_sync.store.upsert import upsert
 from crm_sync.store.vault import Vault
 
@@ -36,6 +37,8 @@ ASKED = "asked"  # a paid call for it is planned or under way
 IN_DOUBT = "in doubt"  # a paid call left without a readable answer
 ABANDONED = "abandoned"  # a person gave up on a call in doubt
 GUARDING = (ASKED, IN_DOUBT)
+#: The `source` of a row that a stamp in the CRM stands for: bought, and the answer is not here.
+STAMP = "stamp"
 
 LOOKUPS = "lookups"
 
@@ -125,6 +128,18 @@ class Expansion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StampedAnswer:
+    """What a stamp on a CRM record says was bought: not before one moment, and at the other at the latest (a date
+    leaves a day open). The answer itself is not here."""
+
+    purpose: Purpose
+    key: str
+    verdict: Verdict
+    not_before: datetime
+    obtained_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One row of the journal with what was asked."""
 
@@ -176,9 +191,11 @@ _SENT = (
     .where(
         batches.c.id == bindparam("b_id"),
         ~exists().where(runs.c.id == batches.c.run_id, runs.c.cancel_asked_at.is_not(None)),
+        ~exists().where(or_(instance.c.held != "", instance.c.epoch < bindparam("b_epoch"))),
     )
     .values(state="sent", sent_at=bindparam("b_at"))
 )
+_HOLD = select(instance.c.held, instance.c.epoch).limit(1)
 _RECEIVED = (
     update(batches)
     .where(batches.c.id == bindparam("b_id"))
@@ -217,6 +234,9 @@ class Journal:
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store = store
         self._vault = vault
+        #: The epoch that this process raised the database to before it spends: a database that shows a lower one was
+        #: replaced by a backup under our hands.
+        self.at_epoch = 0
 
     # --- a call's life ------------------------------------------------------------------------------------------
 
@@ -224,17 +244,35 @@ class Journal:
         """Guard the keys, reserve the worst cost, and write down what is meant to be asked; nothing has left.
 
         `room_of` decides what may be spent, from what has been.
+
+        Raises:
+            HeldError: nothing may be spent (store/instance.py).
         """
         return self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
 
     def sent(self, batch_id: int, *, now: datetime) -> bool:
-        """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run."""
-        return self._store.together(
-            lambda connection: connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1
-        )
+        """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run.
+
+        Raises:
+            HeldError: nothing may be spent since the call was planned.
+        """
+        return self._store.together(lambda connection: self._sent(connection, batch_id, now))
+
+    def _sent(self, connection: Connection, batch_id: int, now: datetime) -> bool:
+        values = {"b_id": batch_id, "b_at": now, "b_epoch": self.at_epoch}
+        if connection.execute(_SENT, values).rowcount == 1:
+            return True
+        self._refuse_hold(connection)
+        return False
+
+    def _refuse_hold(self, connection: Connection) -> None:
+        held, epoch = connection.execute(_HOLD).one_or_none() or ("", 0)
+        if held or epoch < self.at_epoch:
+            raise HeldError(held or GONE_BACK)
 
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
-        """The raw bytes, before anything reads them."""
+        """The raw bytes, before anything reads them. They are paid for: a database that does not take them now is asked
+        again for some minutes."""
         values = {
             "b_id": batch_id,
             "b_at": now,
@@ -242,7 +280,7 @@ class Journal:
             "b_request_id": raw.request_id,
             "b_body": self._vault.seal(raw.body, body_name(batch_id)),
         }
-        self._store.together(lambda connection: connection.execute(_RECEIVED, values))
+        self._store.patiently(lambda connection: connection.execute(_RECEIVED, values))
 
     def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
         """Index several answers and settle what they cost, in one commit.
@@ -276,6 +314,28 @@ class Journal:
             if expansions:
                 connection.execute(_DONE, [{"b_id": e.batch_id, "b_credits": e.credits_charged} for e in expansions])
                 _settle(connection, [e.batch_id for e in expansions])
+
+    def guard_stamped(self, stamped: Sequence[StampedAnswer]) -> int:
+        """After a restore: these were bought, and the answers are not here. Rows that know something newer stay;
+        returns how many were put."""
+        rows = [
+            {
+                "purpose": each.purpose.value,
+                "key": self._vault.digest(each.key),
+                "verdict": each.verdict.value,
+                "source": STAMP,
+                "batch_id": 0,
+                "position": 0,
+                "obtained_at": each.obtained_at,
+                "b_not_before": each.not_before,
+            }
+            for each in stamped
+        ]
+        rows.sort(key=_by_key)
+        with self._store.write() as connection:
+            _lock_planning(connection)
+            statement = upsert(connection, answers, _ANSWER_COLUMNS, only=_OLDER_THAN_STAMP)
+            return sum(connection.execute(statement, row).rowcount for row in rows)
 
     def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
         """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""
@@ -357,6 +417,12 @@ class Journal:
         """Calls in doubt that were given up on by this person or policy."""
         return self._calls(and_(batches.c.state == "accepted", batches.c.resolved_by == by))
 
+    def newest_meter(self) -> MeterReading | None:
+        """What Apollo's meter said the last time it was read."""
+        with self._store.read() as connection:
+            row = connection.execute(select(balances).order_by(balances.c.at.desc()).limit(1)).one_or_none()
+        return MeterReading(at=row.at, used=row.used, left=row.left_over) if row is not None else None
+
     def note_meter(self, reading: MeterReading) -> None:
         with self._store.write() as connection:
             connection.execute(insert(balances).values(at=reading.at, used=reading.used, left_over=reading.left))
@@ -422,6 +488,7 @@ class Journal:
 
     def _plan(self, connection: Connection, intent: Intent, room_of: Callable[[Spent], Room], now: datetime) -> Plan:
         _lock_planning(connection)
+        self._refuse_hold(connection)
         day, spent = _look(connection, intent.run_id, intent.day)
         room = room_of(spent)
         asked, left = _fitting(intent.calls, None if room.credits is None else int(room.credits // intent.most))
@@ -535,6 +602,10 @@ class Journal:
         }
 
 
+_OLDER_THAN_STAMP = and_(
+    answers.c.obtained_at < bindparam("b_not_before", type_=answers.c.obtained_at.type),
+    answers.c.verdict.not_in(GUARDING),
+)
 #: What came with somebody else's answer, or is known by another name than the one asked by.
 _BESIDE = ("employer", "alias")
 _ANSWER_COLUMNS = ("verdict", "source", "batch_id", "position", "obtained_at")
