@@ -25,7 +25,15 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, P
 from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from crm_sync.errors import ConfigError, ContractError, RateLimitError, TransientError
+from crm_sync import crash
+from crm_sync.errors import (
+    ConfigError,
+    ContractError,
+    CredentialsError,
+    CrmSyncError,
+    RateLimitError,
+    TransientError,
+)
 from crm_sync.ports import Clock
 
 MIB = 1024 * 1024
@@ -47,6 +55,18 @@ class LostAnswerError(TransientError):
     """The request may have left, and no whole answer came back. `body` holds what did arrive, `status` too if known."""
 
     body: bytes = b""
+
+
+class UnprovenRefusalError(CredentialsError):
+    """401 or 403 in words that are not the provider's: something in between refuses, which proves nothing."""
+
+
+class InDoubtError(CrmSyncError):
+    """`cause` ended the tries of a write, and one of them may have done its work."""
+
+    def __init__(self, cause: CrmSyncError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class OversizedError(ContractError):
@@ -111,7 +131,7 @@ def ca_bundle() -> str | bool:
 # --- the connections ----------------------------------------------------------------------------------------------
 
 #: Of this thread's current request: `.traced` our own connections carry it (a test double's do not), `.left` a byte of
-#: it may have left.
+#: it may have left, `.operation` its name.
 _here = threading.local()
 
 
@@ -134,6 +154,10 @@ class _Traced(HTTPConnection):
         if not self._connecting:  # CONNECT to a proxy is not the request
             _here.left = True
         super().send(data)
+
+    def getresponse(self) -> Any:
+        crash.point("wire.asked", _here.operation)
+        return super().getresponse()
 
 
 class _TracedTls(_Traced, HTTPSConnection):
@@ -241,6 +265,8 @@ class BoundedSession(requests.Session):
         super().__init__()
         keep_queries_out_of_logs()
         self.provider = provider
+        #: What an admin changes when the address is wrong.
+        self.setting = setting or f"the address of {provider}"
         self.base_url = check_url(base_url, setting or f"The address of {provider}")
         self.trust_env = False
         self._certificates = ca_bundle()
@@ -298,6 +324,7 @@ class BoundedSession(requests.Session):
                 operation=operation,
             )
         _here.left = _here.traced = False
+        _here.operation = operation
         started = time.monotonic()
         timeout = kwargs.get("timeout") or self._timeout
         try:
@@ -316,12 +343,13 @@ class BoundedSession(requests.Session):
             response.raw.close()
             raise ContractError(
                 f"{self.provider} answered {operation} with a redirect (HTTP {status}), which is never followed: "
-                "check the configured address",
+                f"check {self.setting}",
                 provider=self.provider,
                 operation=operation,
                 status=status,
             )
         body = self._read(response, operation, timeout)
+        crash.point("wire.answered", operation)
         response._content = body  # noqa: SLF001  (requests has no public way to hand over a body that was read)
         response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001
         response.elapsed = timedelta(seconds=time.monotonic() - started)
@@ -364,7 +392,7 @@ class BoundedSession(requests.Session):
             if isinstance(error, requests.Timeout):
                 words = "no connection within the time-out"
             return UnsentError(
-                f"{self.provider} could not be reached for {operation} ({words}); check the address and the network",
+                f"{self.provider} could not be reached for {operation} ({words}); check {self.setting} and the network",
                 provider=self.provider,
                 operation=operation,
             )

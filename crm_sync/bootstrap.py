@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,15 +26,19 @@ if TYPE_CHECKING:
 
     from crm_sync.config.loader import Loaded
     from crm_sync.config.model import Config
-    from crm_sync.ports import Clock, Crm, Enricher
+    from crm_sync.ports import Clock, Crm, Enricher, Window
     from crm_sync.services import Services
     from crm_sync.store.answers import Answers
     from crm_sync.store.config_versions import ConfigVersions
     from crm_sync.store.engine import Store
     from crm_sync.store.instance import Instance
     from crm_sync.store.journal import Journal
+    from crm_sync.store.ledger import Ledger
     from crm_sync.store.pace import StorePace
+    from crm_sync.store.privacy import Privacy
+    from crm_sync.store.retention import Retention
     from crm_sync.store.runs import Runs
+    from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
 
 
@@ -64,11 +68,14 @@ class App:
         problems: list[str] = []
         addresses: list[tuple[str, str]] = []
         if apollo:
-            addresses.append((f"{PREFIX}APOLLO_URL", self.settings.apollo_url))
-            if not self.settings.apollo_api_key.get_secret_value():
-                problems.append(
-                    f"{PREFIX}APOLLO_API_KEY is not set: the key from Apollo's Settings > Integrations > API"
-                )
+            try:
+                addresses.append((f"{PREFIX}APOLLO_URL", self.settings.apollo_url))
+                if not self.settings.apollo_api_key.get_secret_value():
+                    problems.append(
+                        f"{PREFIX}APOLLO_API_KEY is not set: the key from Apollo's Settings > Integrations > API"
+                    )
+            except ConfigError as error:
+                problems += str(error).splitlines()
         for name, crm_type in crms:
             try:
                 group = self.crm_settings(name, crm_type)
@@ -83,7 +90,7 @@ class App:
                 check_url(url, setting)
             except ConfigError as error:
                 problems.append(str(error))
-        return problems
+        return list(dict.fromkeys(problems))
 
     def require_settings(self, crms: Iterable[tuple[str, str]], *, apollo: bool = True) -> None:
         """
@@ -158,6 +165,31 @@ class App:
         return database.with_name(database.name + ".instance") if database is not None else Path("crm_sync.instance")
 
     @cached_property
+    def ledger(self) -> Ledger:
+        from crm_sync.store.ledger import Ledger
+
+        return Ledger(self.store, self.vault)
+
+    @cached_property
+    def suppressions(self) -> Suppressions:
+        from crm_sync.store.suppressions import Suppressions
+
+        return Suppressions(self.store, self.vault)
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        from adapters.apollo.archive import ApolloArchive
+        from crm_sync.store.privacy import Privacy
+
+        return Privacy(self.store, self.vault, ApolloArchive(), self.suppressions)
+
+    @cached_property
+    def retention(self) -> Retention:
+        from crm_sync.store.retention import Retention
+
+        return Retention(self.store)
+
+    @cached_property
     def versions(self) -> ConfigVersions:
         from crm_sync.store.config_versions import ConfigVersions
 
@@ -175,6 +207,12 @@ class App:
 
         return load_path(self.config_file)
 
+    def how_to_configure(self) -> str:
+        """The next step where nothing has been applied."""
+        if self.config_file.exists():
+            return f"{self.config_file} is there; run crm-sync config check, then crm-sync config apply"
+        return f"write {self.config_file} (crm-sync init makes one to start from), then run crm-sync config apply"
+
     def applied(self) -> tuple[Config, int]:
         """The newest configuration version and its number.
 
@@ -185,10 +223,7 @@ class App:
 
         version = self.versions.latest()
         if version is None:
-            raise ConfigError(
-                "No configuration has been applied yet: write crm_sync.yaml (crm-sync init makes one to start from), "
-                "then run crm-sync config apply"
-            )
+            raise ConfigError(f"No configuration has been applied yet: {self.how_to_configure()}")
         loaded = load(version.text, file=f"configuration version {version.number}", read_file=kept(version.files))
         return loaded.require(), version.number
 
@@ -206,6 +241,11 @@ class App:
         from crm_sync.store.pace import StorePace
 
         return StorePace(self.store, clock=self.clock)
+
+    def go_unpaced(self) -> None:
+        """Ask without the pace that all processes share: for the few free calls of doctor, when the database that
+        holds it cannot be used."""
+        self.__dict__["pace"] = _Unpaced()
 
     @cached_property
     def enricher(self) -> Enricher:
@@ -235,6 +275,7 @@ class App:
             answers=self.answers,
             journal=self.journal,
             instance=self.instance,
+            suppressions=self.suppressions,
             clock=self.clock,
         )
 
@@ -256,6 +297,24 @@ class App:
             self.unchecked_store.close()
 
 
+class _Unpaced:
+    """ports.Pace where there is nothing to share it by: nobody waits, nothing is learned."""
+
+    def acquire(self, endpoint: str, *, waiting: Callable[[float], None] | None = None) -> _Unpaced:  # noqa: ARG002
+        return self
+
+    def answered(self) -> None: ...
+
+    def learn(self, endpoint: str, windows: Sequence[Window]) -> None: ...
+
+    def park(self, endpoint: str, seconds: float) -> None: ...
+
+    def parked_for(self, endpoint: str) -> float:  # noqa: ARG002
+        return 0.0
+
+    def close(self) -> None: ...
+
+
 def _make_crm(name: str, group: CrmSettings, clock: Clock) -> Crm:
     if isinstance(group, SalesforceSettings):
         from adapters.salesforce.client import SalesforceCrm
@@ -275,6 +334,7 @@ def _make_crm(name: str, group: CrmSettings, clock: Clock) -> Crm:
                 session_id=group.session_id.get_secret_value(),
             ),
             clock=clock,
+            prefix=crm_prefix(name),
         )
     assert isinstance(group, HubSpotSettings)
     from adapters.hubspot.client import HubSpotCredentials, HubSpotCrm
@@ -289,6 +349,7 @@ def _make_crm(name: str, group: CrmSettings, clock: Clock) -> Crm:
             refresh_token=group.refresh_token.get_secret_value(),
         ),
         clock=clock,
+        prefix=crm_prefix(name),
     )
 
 
@@ -306,5 +367,5 @@ def web_app() -> Flask:
     """The WSGI application of this installation, from the environment and .env; opens nothing until it is asked."""
     from crm_sync.web import create_app
 
-    app = App(env_file=Path(".env") if Path(".env").is_file() else None)
+    app = App(env_file=Path(".env") if Path(".env").exists() else None)
     return create_app(check_ready=app.check_ready)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from re import Pattern
 from typing import Any, Protocol
 
 from crm_sync.domain.changes import WriteOutcome
@@ -128,10 +129,11 @@ class Crm(Protocol):
         """Send the changes; one outcome per request, in the order given. Any number: chunked by `write_size`.
 
         A record the CRM refuses is a REJECTED outcome, never an exception: one bad record must not stop its
-        neighbours. A lost answer makes UNACCOUNTED outcomes. Two requests must not name the same record.
+        neighbours. What nobody could have had written (credentials, the day's calls) is NOT_WRITTEN, a lost answer
+        makes UNACCOUNTED outcomes. Two requests must not name the same record.
 
         Raises:
-            CredentialsError: nothing of this and later chunks was written.
+            ProviderError: nothing of it was written, and the same would become of the next call.
         """
         ...
 
@@ -163,12 +165,20 @@ class Enricher(Protocol):
         """The credits that one record of a call may cost at worst; what a budget reserves."""
         ...
 
-    def ask(self, purpose: Purpose, keys: Sequence[MatchKeys], *, leaving: Callable[[], None]) -> RawAnswer:
+    def ask(
+        self,
+        purpose: Purpose,
+        keys: Sequence[MatchKeys],
+        *,
+        leaving: Callable[[], None],
+        waiting: Callable[[float], None] | None = None,
+    ) -> RawAnswer:
         """One paid call for 1 to `per_call` MatchKeys. Waits for the pace; a 429 is waited out for all workers and
         sent again, since Apollo charged nothing.
 
         `leaving` is called after the last wait and before the first byte leaves, for each sending; what it raises is
-        raised, and nothing has left.
+        raised, and nothing has left. `waiting` is told, every two seconds at most, how many seconds the pace still
+        asks to wait; what it raises ends the wait, and nothing has left either.
 
         Raises:
             RefusedError: 400 or 422; nothing charged; one of the keys may be at fault.
@@ -179,7 +189,14 @@ class Enricher(Protocol):
         """
         ...
 
-    def ask_one(self, purpose: Purpose, keys: MatchKeys, *, leaving: Callable[[], None]) -> RawAnswer:
+    def ask_one(
+        self,
+        purpose: Purpose,
+        keys: MatchKeys,
+        *,
+        leaving: Callable[[], None],
+        waiting: Callable[[float], None] | None = None,
+    ) -> RawAnswer:
         """The single-record endpoint, for what a bulk answer left open. Same price, same errors."""
         ...
 
@@ -200,6 +217,33 @@ class Enricher(Protocol):
     def calls(self) -> dict[str, int]: ...
 
     def close(self) -> None: ...
+
+
+class Archive(Protocol):
+    """The enricher's answers as they are kept. Pure: nothing here talks or costs, and no key is needed.
+
+    `keys` are those a call asked for, `positions` those of them that are somebody's, and `names` finds that somebody
+    in folded JSON (their addresses, pages and the enricher's ids).
+    """
+
+    def read(self, purpose: Purpose, keys: Sequence[MatchKeys], body: bytes) -> Reading:
+        """As Enricher.read."""
+        ...
+
+    def mentions(self, body: bytes, names: Pattern[bytes]) -> bool: ...
+
+    def theirs(
+        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Pattern[bytes]
+    ) -> list[Any]:
+        """The entries about that somebody, as they came."""
+        ...
+
+    def without(
+        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Pattern[bytes]
+    ) -> bytes:
+        """`body` without those entries, everybody else's at their old places; b"" when it cannot be read and may hold
+        them."""
+        ...
 
 
 #: The limit of a window that the provider says is unlimited (Apollo sends an empty header).
@@ -230,8 +274,9 @@ class Pace(Protocol):
     permission whose process died counts until its call's time-out plus one window.
     """
 
-    def acquire(self, endpoint: str) -> Ticket:
-        """Wait until a call to `endpoint` may leave. Interrupted waits raise nothing by themselves.
+    def acquire(self, endpoint: str, *, waiting: Callable[[float], None] | None = None) -> Ticket:
+        """Wait until a call to `endpoint` may leave. `waiting` is told the seconds left, every two seconds at most;
+        what it raises ends the wait.
 
         Raises:
             QuotaError: the wait would be longer than the pace's bound (an exhausted daily window).
@@ -244,6 +289,10 @@ class Pace(Protocol):
 
     def park(self, endpoint: str, seconds: float) -> None:
         """Nobody calls `endpoint` for that long (a 429 with retry-after)."""
+        ...
+
+    def parked_for(self, endpoint: str) -> float:
+        """Seconds until somebody may call a parked `endpoint` again; 0 when it is not parked."""
         ...
 
 

@@ -11,6 +11,7 @@ from crm_sync.store.answers import Answers
 from crm_sync.store.instance import Instance
 from crm_sync.store.journal import Journal
 from crm_sync.store.runs import Runs
+from crm_sync.store.suppressions import Suppressions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,4 +26,5 @@ class Services:
     answers: Answers
     journal: Journal
     instance: Instance
+    suppressions: Suppressions
     clock: Clock

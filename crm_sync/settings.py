@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from typing import Literal, TypeVar, get_args
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from crm_sync import crash
 from crm_sync.errors import ConfigError
 
 PREFIX = "CRM_SYNC_"
@@ -21,7 +23,12 @@ T = TypeVar("T", bound="_Group")
 
 class _Group(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, env_file_encoding="utf-8"
+        # An editor on Windows may begin a file with a byte order mark.
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        env_file_encoding="utf-8-sig",
     )
 
 
@@ -100,7 +107,7 @@ def load_crm_settings(name: str, crm_type: str, env_file: Path | None) -> CrmSet
 
 
 def crm_prefix(name: str) -> str:
-    """salesforce-eu -> CRM_SYNC_SALESFORCE_EU_"""
+    """salesforce_eu -> CRM_SYNC_SALESFORCE_EU_"""
     return f"{PREFIX}{re.sub(r'[^A-Z0-9]', '_', name.upper())}_"
 
 
@@ -113,8 +120,9 @@ def setting_names(crms: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def unknown_settings(crms: Iterable[tuple[str, str]], env_file: Path | None) -> list[str]:
-    """Sentences about CRM_SYNC_ variables nobody reads: usually a typing error."""
-    known = setting_names(crms)
+    """Sentences about CRM_SYNC_ variables nobody reads: usually a typing error. Those of a CRM that the configuration
+    does not use have a name as well."""
+    known = setting_names([*crms, *((kind, kind) for kind in _GROUPS)]) | {crash.SETTING}
     sentences = []
     for name in sorted(_set_names(env_file) - known):
         near = get_close_matches(name, known, n=1)
@@ -122,16 +130,52 @@ def unknown_settings(crms: Iterable[tuple[str, str]], env_file: Path | None) -> 
     return sentences
 
 
-def _set_names(env_file: Path | None) -> set[str]:
-    from dotenv import dotenv_values
+def is_any_set(kind: str, env_file: Path | None) -> bool:
+    """Whether any setting of the CRM named like its type is there, be it in the environment or in `env_file`.
 
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    return bool(_set_names(env_file) & {crm_prefix(kind) + field.upper() for field in _GROUPS[kind].model_fields})
+
+
+def _set_names(env_file: Path | None) -> set[str]:
     names = set(os.environ)
     if env_file is not None:
-        names |= set(dotenv_values(env_file))
+        names |= _names_in(env_file)
     return {name.upper() for name in names if name.upper().startswith(PREFIX)}
 
 
+def _names_in(env_file: Path) -> set[str]:
+    """The names that the file sets.
+
+    Raises:
+        ConfigError: it cannot be read, or has lines that are no settings; one sentence for each.
+    """
+    from dotenv.parser import parse_stream
+
+    try:
+        text = env_file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{env_file} is not UTF-8 text; save it with that encoding") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{env_file} is a folder; the settings stand in a file of that name") from None
+    except OSError as error:
+        raise ConfigError(f"{env_file} cannot be read ({error.strerror}); check its owner and rights") from None
+    lines = list(parse_stream(io.StringIO(text)))
+    bad = [
+        f"{env_file}, line {line.original.line}: no NAME=value; mend it, or begin it with #"
+        for line in lines
+        if line.error
+    ]
+    if bad:
+        raise ConfigError("\n".join(bad))
+    return {line.key for line in lines if line.key}
+
+
 def _load(group: type[T], prefix: str, env_file: Path | None) -> T:
+    if env_file is not None:
+        _names_in(env_file)
     try:
         return group(_env_prefix=prefix, _env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:

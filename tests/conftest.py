@@ -8,6 +8,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,15 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database: a file, or a new database in the PostgreSQL of this test process."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/crm_sync.db"
+    with database_of(request.param, request, tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def database_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """An empty database of that kind, gone afterwards."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/crm_sync.db"
         return
     base = request.getfixturevalue("postgres_url")
     admin = create_engine(base.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 import orjson
@@ -25,6 +25,7 @@ from adapters.http import (
     retry,
     retry_after_s,
 )
+from crm_sync import crash
 from crm_sync.domain.enrichment import CreditBalance, MatchKeys, Purpose, RawAnswer, Reading
 from crm_sync.errors import (
     ContractError,
@@ -48,8 +49,11 @@ _USAGE = "/usage_stats/api_usage_stats"
 _CREDITS = "/usage_stats/credit_usage_stats"
 
 
-def _nothing() -> None:
-    """What precedes a call that costs nothing."""
+class Departure(NamedTuple):
+    """What the caller wants to know of a paid call before it leaves, see ports.Enricher.ask."""
+
+    leaving: Callable[[], None]
+    waiting: Callable[[float], None] | None
 
 
 class ApolloEnricher:
@@ -109,20 +113,34 @@ class ApolloEnricher:
         """One credit, for a person and for a company (contracts/apollo.md 5, 2026-10)."""
         return Decimal(1)
 
-    def ask(self, purpose: Purpose, keys: Sequence[MatchKeys], *, leaving: Callable[[], None]) -> RawAnswer:
+    def ask(
+        self,
+        purpose: Purpose,
+        keys: Sequence[MatchKeys],
+        *,
+        leaving: Callable[[], None],
+        waiting: Callable[[float], None] | None = None,
+    ) -> RawAnswer:
         if not 1 <= len(keys) <= self.per_call:
             raise ValueError(f"one call asks for 1 to {self.per_call}, not {len(keys)}")
         self._check_flood()
         question = wire.bulk_question(purpose, keys, key_in_body=self._key_in_body)
-        return self._pay(purpose, question, leaving, single=False)
+        return self._pay(purpose, question, Departure(leaving, waiting), single=False)
 
-    def ask_one(self, purpose: Purpose, keys: MatchKeys, *, leaving: Callable[[], None]) -> RawAnswer:
+    def ask_one(
+        self,
+        purpose: Purpose,
+        keys: MatchKeys,
+        *,
+        leaving: Callable[[], None],
+        waiting: Callable[[float], None] | None = None,
+    ) -> RawAnswer:
         self._check_flood()
         question = wire.single_question(purpose, keys, key_in_body=self._key_in_body)
-        return self._pay(purpose, question, leaving, single=True)
+        return self._pay(purpose, question, Departure(leaving, waiting), single=True)
 
-    def _pay(self, purpose: Purpose, question: Question, leaving: Callable[[], None], *, single: bool) -> RawAnswer:
-        response = self._send_paced(question, leaving)
+    def _pay(self, purpose: Purpose, question: Question, departure: Departure, *, single: bool) -> RawAnswer:
+        response = self._send_paced(question, departure)
         body, status = response.content, response.status_code
         if single and status == 404 and not body.lstrip().startswith(b"<"):
             # How the single endpoints may say "nobody" (contracts/apollo.md 2.2, 2026-10); kept in their other way
@@ -149,12 +167,12 @@ class ApolloEnricher:
         self._keep(body, tree)
         return answer
 
-    def _send_paced(self, question: Question, leaving: Callable[[], None] = _nothing) -> requests.Response:
+    def _send_paced(self, question: Question, departure: Departure) -> requests.Response:
         """One answer that is not a 429, or the error that says whether money may have moved."""
         endpoint = question.endpoint
         for waits in range(_MOST_WAITS + 1):
             response = retry(
-                lambda: self._send_once(question, leaving), harmless=False, clock=self._clock, tries=3, total_s=30.0
+                lambda: self._send_once(question, departure), harmless=False, clock=self._clock, tries=3, total_s=30.0
             )
             if response.status_code != 429:
                 return response
@@ -181,11 +199,14 @@ class ApolloEnricher:
             retry_after_s=wait,
         )
 
-    def _send_once(self, question: Question, leaving: Callable[[], None]) -> requests.Response:
+    def _send_once(self, question: Question, departure: Departure | None) -> requests.Response:
         endpoint = question.endpoint
-        ticket = self._pace.acquire(endpoint)
+        crash.point("pace.before")
+        ticket = self._pace.acquire(endpoint, waiting=departure.waiting if departure else None)
+        crash.point("pace.granted")
         try:
-            leaving()
+            if departure:
+                departure.leaving()
             response = self._session.request(question.method, question.target, data=question.body)
         except UnsentError as error:
             raise UnsentError(f"{error}. Nothing was charged", provider=PROVIDER, operation=endpoint) from error
@@ -299,8 +320,12 @@ class ApolloEnricher:
             else:
                 body = orjson.dumps({"api_key": self._key_in_body, **orjson.loads(body)})
         try:
-            question = Question(endpoint=endpoint, method=method, target=target, body=body)
-            response = self._send_paced(question)
+            parked = self._pace.parked_for(endpoint)
+            if parked > 1:
+                return AccessCheck(name=name, ok=True, detail=f"not tried: {self._parked_words(parked)}")
+            response = self._send_once(Question(endpoint=endpoint, method=method, target=target, body=body), None)
+            if response.status_code == 429:
+                return AccessCheck(name=name, ok=True, detail="not told: Apollo answered 429 (too many calls)")
             if response.status_code in (400, 422):
                 failure = _failure(response, endpoint)
                 if isinstance(failure, RefusedError):
@@ -329,11 +354,18 @@ class ApolloEnricher:
             return AccessCheck(name=name, ok=True, detail=untold)
         told = []
         for endpoint in (*wire.BULK.values(), *wire.SINGLE.values()):
+            parked = self._pace.parked_for(endpoint)
+            if parked > 1:
+                told.append(f"{endpoint}: {self._parked_words(parked)}")
             windows = limits.windows_of_usage(stats, endpoint)
             if windows:
                 self._pace.learn(endpoint, windows)
                 told.append(f"{endpoint} {', '.join(_window_words(w.seconds, w.limit) for w in windows)}")
         return AccessCheck(name=name, ok=True, detail="; ".join(told) or untold)
+
+    def _parked_words(self, seconds: float) -> str:
+        until = self._clock.now() + timedelta(seconds=seconds)
+        return f"Apollo asked us to wait until {until:%H:%M:%S} UTC (too many calls)"
 
     def _check_credits(self) -> AccessCheck:
         name = "Apollo credits"

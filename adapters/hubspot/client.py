@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from adapters.http import MIB, BoundedSession, LostAnswerError, parse_object, retry
+from adapters.http import (
+    MIB,
+    BoundedSession,
+    InDoubtError,
+    LostAnswerError,
+    UnprovenRefusalError,
+    UnsentError,
+    parse_object,
+    retry,
+)
 from adapters.hubspot import search, wire
 from adapters.hubspot.library import TIMEOUT_S, Answer, Library, RefusedAnswer
 from adapters.hubspot.limits import HeaderPace, SearchPace
@@ -37,6 +46,8 @@ _LIST_PAGE = 100
 _LONGEST_QUERY = 4_000
 _RENEW_EARLY_S = 300.0
 _RENEWABLE = "EXPIRED_AUTHENTICATION"
+#: "Not now", before anything was done: a locked record, too many calls.
+_NOT_TAKEN = frozenset({423, 429})
 #: The out-of-the-box property list is 400 kB; 200 records of long texts may reach some MiB.
 _LONGEST_ANSWER = 32 * MIB
 #: HubSpot does not always honour the sort order (contracts/hubspot.md 0.9): ask again, then say so.
@@ -58,19 +69,23 @@ class HubSpotCredentials:
     def is_oauth(self) -> bool:
         return not self.token
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, prefix: str = "") -> None:
         """
         Raises:
             ConfigError: neither a token nor all three of OAuth, both, or one that cannot stand in a header.
         """
-        oauth = (self.client_id, self.client_secret, self.refresh_token)
+        named = {each: getattr(self, each) for each in ("token", "client_id", "client_secret", "refresh_token")}
+        oauth = tuple(named.values())[1:]
         if bool(self.token) == any(oauth) or (not self.token and not all(oauth)):
             raise ConfigError(
-                f"{name} needs either a token (HubSpot > Settings > Integrations > Service keys) or, for an OAuth app, "
-                "client id, client secret and refresh token together"
+                f"{name} needs either {prefix}TOKEN (HubSpot > Settings > Integrations > Service keys) or, for an "
+                f"OAuth app, {prefix}CLIENT_ID, {prefix}CLIENT_SECRET and {prefix}REFRESH_TOKEN together"
             )
-        if any(not text.isascii() or any(c.isspace() for c in text) for text in (self.token, *oauth)):
-            raise ConfigError(f"{name}: a credential holds a blank or a character no key has; copy it again")
+        for each, text in named.items():
+            if not text.isascii() or any(c.isspace() for c in text):
+                raise ConfigError(
+                    f"{name}: {prefix}{each.upper()} holds a blank or a character no key has; copy it again"
+                )
 
 
 class HubSpotCrm:
@@ -94,18 +109,21 @@ class HubSpotCrm:
         clock: Clock,
         url: str = DEFAULT_URL,
         searches_per_s: int = 5,
+        prefix: str = "",
     ) -> None:
-        """
+        """`prefix`: what its settings begin with (CRM_SYNC_HUBSPOT_), for sentences that name one.
+
         Raises:
             ConfigError: `url` is not https (or loopback), or the credentials are incomplete.
         """
-        credentials.check(name)
+        credentials.check(name, prefix)
         self.name = name
+        self._prefix = prefix
         self._clock = clock
         self._session = BoundedSession(
             provider=name,
             base_url=url,
-            setting=f"The address of {name}",
+            setting=f"{prefix}URL" if prefix else "",
             connect_s=TIMEOUT_S[0],
             read_s=TIMEOUT_S[1],
             max_body=_LONGEST_ANSWER,
@@ -406,11 +424,10 @@ class HubSpotCrm:
         schema = self.describe(object_type)
         inputs = inputs_of(requests)
         outcomes: dict[str, WriteOutcome] = {}
-        failed: ProviderError | None = None
+        failed: CrmSyncError | None = None
         for chunk in _without_duplicates(inputs):
             if failed is not None:
-                reason = f"not sent: {failed}"
-                outcomes.update((one.trace_id, _unaccounted(one, reason)) for one in chunk)
+                outcomes.update((one.trace_id, _not_written(one, failed)) for one in chunk)
                 continue
             update = BatchUpdate(
                 send=lambda group: self._send_batch(object_type, group),
@@ -424,13 +441,26 @@ class HubSpotCrm:
                     self._schemas.pop(object_type, None)
             failed = update.error
             outcomes.update(update.outcomes)
-            if isinstance(failed, CredentialsError | QuotaError) and not _is_any_known(outcomes.values()):
-                raise failed  # nothing was written: the caller learns why at once
+            if failed is not None and all(o.written is Written.NOT_WRITTEN for o in outcomes.values()):
+                raise failed  # the caller learns why at once
         return [outcomes[one.trace_id] for one in inputs]
 
     def _send_batch(self, object_type: str, group: Sequence[Input]) -> wire.BatchAnswer:
+        """
+        Raises:
+            InDoubtError: a try of it may have done its work.
+            ProviderError: it certainly wrote nothing.
+        """
         body = {"inputs": [one.as_json() for one in group]}
-        answer = wire.batch_answer(self._call(self._held().update, object_type, body))
+        tries: list[TransientError] = []
+        try:
+            answer = wire.batch_answer(self._call(self._held().update, object_type, body, failed=tries.append))
+        except RefusedCallError:
+            raise
+        except ProviderError as error:
+            if all(map(_did_nothing, (*tries, error))):
+                raise
+            raise InDoubtError(error) from error
         self._learn_portal(answer.records)
         return answer
 
@@ -445,7 +475,7 @@ class HubSpotCrm:
             self._portal = wire.portal_of(raws[0])
 
     def check_access(self) -> list[AccessCheck]:
-        checks = [self._tried("log in", self._check_account)]
+        checks = [self._tried("log-in", self._check_account)]
         if not checks[0].ok:
             return checks
         for object_type in wire.OBJECT_TYPES:
@@ -454,14 +484,16 @@ class HubSpotCrm:
         checks.append(self._tried("limits", self._check_limits))
         return checks
 
-    def _tried(self, name: str, check: Callable[[], str]) -> AccessCheck:
+    def _tried(self, what: str, check: Callable[[], str]) -> AccessCheck:
+        name = f"{self.name} {what}"
         try:
             return AccessCheck(name=name, ok=True, detail=check())
         except CredentialsError as error:
-            cure = "Renew the key, or grant its scopes, in HubSpot; then correct the settings."
+            key = f"{self._prefix}REFRESH_TOKEN" if self._tokens.is_oauth else f"{self._prefix}TOKEN"
+            cure = f"Renew the key, or grant its scopes, in HubSpot; {key} holds it."
             return AccessCheck(name=name, ok=False, detail=str(error), cure=cure)
         except TransientError as error:
-            cure = "Check the address, the network and HubSpot's status page, then try again."
+            cure = f"Check {self._session.setting}, the network and status.hubspot.com, then try again."
             return AccessCheck(name=name, ok=False, detail=str(error), cure=cure)
         except CrmSyncError as error:
             return AccessCheck(name=name, ok=False, detail=str(error), cure="See the sentence before.")
@@ -515,9 +547,16 @@ class HubSpotCrm:
                 library = self._library = self._library or Library(self._session)
         return library
 
-    def _call(self, method: Callable[..., Any], *args: Any, paced: bool = False, **kwargs: Any) -> Raw:
+    def _call(
+        self,
+        method: Callable[..., Any],
+        *args: Any,
+        paced: bool = False,
+        failed: Callable[[TransientError], None] = lambda _error: None,
+        **kwargs: Any,
+    ) -> Raw:
         """One call of the library with its retries: all of them are harmless to repeat (reads, and updates to fixed
-        values). `paced`: it is a search.
+        values). `paced`: it is a search. `failed` is told of each try that failed for the moment.
 
         Raises:
             RefusedCallError: a 4xx that is about the content.
@@ -536,7 +575,14 @@ class HubSpotCrm:
                 del error
             return self._sent(method, args, kwargs, self._tokens.bearer(), paced=paced)
 
-        return retry(attempt, harmless=True, clock=self._clock)
+        def watched() -> Raw:
+            try:
+                return attempt()
+            except TransientError as error:
+                failed(error)
+                raise
+
+        return retry(watched, harmless=True, clock=self._clock)
 
     def _sent(
         self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], token: str, *, paced: bool
@@ -575,6 +621,7 @@ class HubSpotCrm:
             provider=self.name,
             operation=answer.operation,
             now=self._clock.now(),
+            prefix=self._prefix,
         )
         if isinstance(error, CredentialsError) and problem.category == _RENEWABLE:
             return _ExpiredTokenError(str(error), provider=self.name, operation=answer.operation, status=answer.status)
@@ -623,6 +670,10 @@ class _Tokens:
         self._lock = threading.Lock()
         self._token = credentials.token
         self._renew_at: datetime | None = None
+
+    @property
+    def is_oauth(self) -> bool:
+        return self._credentials.is_oauth
 
     def bearer(self) -> str:
         if not self._credentials.is_oauth:
@@ -683,9 +734,13 @@ def _without_duplicates(inputs: Sequence[Input]) -> Iterator[list[Input]]:
         left = later
 
 
-def _is_any_known(outcomes: Iterable[WriteOutcome]) -> bool:
-    return any(outcome.written is not Written.UNACCOUNTED for outcome in outcomes)
+def _did_nothing(error: ProviderError) -> bool:
+    """Whether a write that failed so certainly wrote nothing; a RefusedCallError tells that by itself."""
+    if error.operation == "token" or isinstance(error, UnsentError | QuotaError) or error.status in _NOT_TAKEN:
+        return True
+    return isinstance(error, CredentialsError) and not isinstance(error, UnprovenRefusalError)
 
 
-def _unaccounted(one: Input, reason: str) -> WriteOutcome:
-    return WriteOutcome(ref=one.ref, written=Written.UNACCOUNTED, reason=reason, dropped=tuple(one.dropped.items()))
+def _not_written(one: Input, error: CrmSyncError) -> WriteOutcome:
+    dropped = tuple(one.dropped.items())
+    return WriteOutcome(ref=one.ref, written=Written.NOT_WRITTEN, reason=str(error), dropped=dropped)

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from adapters.http import retry_after_s
+from adapters.http import UnprovenRefusalError, retry_after_s
 from crm_sync.domain.records import Choice, FieldKind, FieldSchema, ObjectSchema, Value
 from crm_sync.errors import (
     ContractError,
@@ -449,29 +449,38 @@ _DEFAULT_WAIT_S = 3.0
 _LONGEST_WAIT_S = 30.0
 #: Cloudflare could not talk to HubSpot at all; HubSpot says to call support.
 _BROKEN_FRONT = frozenset({522, 525, 526})
+_LATER = "run again later (status.hubspot.com tells of outages)"
 
 
 def refusal(
-    *, status: int, headers: Mapping[str, str], problem: Problem, provider: str, operation: str, now: datetime
+    *,
+    status: int,
+    headers: Mapping[str, str],
+    problem: Problem,
+    provider: str,
+    operation: str,
+    now: datetime,
+    prefix: str = "",
 ) -> ProviderError:
-    """The error, sorted by remedy, for an answer outside 200 to 299."""
+    """The error, sorted by remedy, for an answer outside 200 to 299. `prefix`: what the CRM's settings begin with."""
     kw: dict[str, Any] = {"provider": provider, "operation": operation, "status": status}
     told = retry_after_s(headers, now)
     said = f"{provider} answered {operation} with HTTP {status}"
     if operation == "token" and status in (400, 401, 403):
         return CredentialsError(
             f"{provider} refused to renew the OAuth token ({problem.code or status}); install the app again in HubSpot "
-            "and put its new refresh token, client id and client secret into the settings",
+            f"and put what it gives into {prefix}REFRESH_TOKEN, {prefix}CLIENT_ID and {prefix}CLIENT_SECRET",
             **kw,
         )
+    refusing = CredentialsError if problem != Problem() else UnprovenRefusalError
     if status == 401:
-        return CredentialsError(
+        return refusing(
             f"{provider} does not accept the token ({problem.category or status}); make a new service key in HubSpot "
-            "(a private app's token or OAuth do as well) and put it into the settings",
+            f"(a private app's token or OAuth do as well) and put it into {prefix}TOKEN",
             **kw,
         )
     if status == 403:
-        return _forbidden(problem, provider, operation, kw)
+        return refusing(_forbidden(problem, provider, operation), **kw)
     if status == 423:
         return RateLimitError(f"{said}: the record is locked for a moment", retry_after_s=_LOCK_S, **kw)
     if status == 429:
@@ -483,23 +492,23 @@ def refusal(
     if status in _BROKEN_FRONT:
         return ContractError(f"{said}: HubSpot itself cannot be reached; ask HubSpot's support if it lasts", **kw)
     if status in (502, 504):  # "asking too much for too long", not only an accident
-        return RateLimitError(f"{said}: HubSpot is overloaded", retry_after_s=min(told or _BUSY_S, 30.0), **kw)
+        return RateLimitError(
+            f"{said}: HubSpot is overloaded; {_LATER}", retry_after_s=min(told or _BUSY_S, 30.0), **kw
+        )
     if status == 408:  # something in between gave up waiting; what became of the call is not known
-        return TransientError(f"{said}; it may work later", **kw)
+        return TransientError(f"{said}; {_LATER}", **kw)
     if status >= 500:
         if told is not None:
-            return RateLimitError(f"{said}: HubSpot is away", retry_after_s=min(told, _LONGEST_WAIT_S), **kw)
-        return TransientError(f"{said}; it may work later", **kw)
+            return RateLimitError(f"{said}: HubSpot is away; {_LATER}", retry_after_s=min(told, _LONGEST_WAIT_S), **kw)
+        return TransientError(f"{said}; {_LATER}", **kw)
     return RefusedError(f"{said}: {problem.sentence()}", **kw)
 
 
-def _forbidden(problem: Problem, provider: str, operation: str, kw: dict[str, Any]) -> ProviderError:
+def _forbidden(problem: Problem, provider: str, operation: str) -> str:
     if problem.scopes:
         scopes = " or ".join(problem.scopes)
-        text = f"{provider}: the token lacks the scope {scopes}, which {operation} needs; grant it in HubSpot"
-    else:
-        text = f"{provider} forbids {operation} ({problem.category or 403}); check the token's scopes in HubSpot"
-    return CredentialsError(text, **kw)
+        return f"{provider}: the token lacks the scope {scopes}, which {operation} needs; grant it in HubSpot"
+    return f"{provider} forbids {operation} ({problem.category or 403}); check the token's scopes in HubSpot"
 
 
 def _too_many(problem: Problem, told: float | None, provider: str, operation: str, kw: dict[str, Any]) -> ProviderError:

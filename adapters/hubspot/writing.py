@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from adapters.http import InDoubtError
 from adapters.hubspot.wire import BatchAnswer, Problem, kept, pair_merged, to_text
 from crm_sync.domain.changes import WriteOutcome, Written
 from crm_sync.domain.records import ObjectSchema, RecordRef
-from crm_sync.errors import ProviderError, RefusedError
+from crm_sync.errors import CrmSyncError, ProviderError, RefusedError
 from crm_sync.ports import WriteRequest
 
 BATCH = 100
@@ -79,8 +80,9 @@ def inputs_of(requests: Sequence[WriteRequest]) -> list[Input]:
 class BatchUpdate:
     """Settles up to BATCH inputs. `outcomes` maps each trace id to its end; complete after `run`.
 
-    `send` sends inputs in one call. `switched_off` maps fields that HubSpot does not have or does not let be written
-    to the reason; it is added to here and lives as long as the client.
+    `send` sends inputs in one call; what it raises certainly wrote nothing, unless it is an InDoubtError.
+    `switched_off` maps fields that HubSpot does not have or does not let be written to the reason; it is added to here
+    and lives as long as the client.
     """
 
     def __init__(
@@ -97,11 +99,11 @@ class BatchUpdate:
         #: Rid of what HubSpot blamed; sent again together once nothing else waits.
         self._salvaged: list[Input] = []
         self.outcomes: dict[str, WriteOutcome] = {}
-        self.error: ProviderError | None = None
+        self.error: CrmSyncError | None = None
 
     def run(self, inputs: Sequence[Input]) -> None:
-        """Never raises a ProviderError: the one that ended it early is kept in `error`, and what it left open is
-        UNACCOUNTED."""
+        """Never raises a ProviderError: the one that ended it early is kept in `error`. Records of a call that may have
+        done its work all the same are UNACCOUNTED, the others NOT_WRITTEN."""
         groups = deque([list(inputs)])
         while groups or self._salvaged:
             if not groups:
@@ -123,13 +125,22 @@ class BatchUpdate:
                     group += [one for rest in groups for one in rest]
                     groups.clear()
                 groups.extend(self._after_refusal(group, refused.problem))
+            except InDoubtError as doubt:
+                for one in group:
+                    self._settle(one, Written.UNACCOUNTED, reason=str(doubt))
+                self._leave([*(each for rest in groups for each in rest), *self._salvaged], doubt.cause)
+                return
             except ProviderError as error:
-                self.error = error
-                for one in (*group, *(each for rest in groups for each in rest), *self._salvaged):
-                    self._settle(one, Written.UNACCOUNTED, reason=str(error))
+                self._leave([*group, *(each for rest in groups for each in rest), *self._salvaged], error)
                 return
             else:
                 self._account(group, answer)
+
+    def _leave(self, inputs: Sequence[Input], error: CrmSyncError) -> None:
+        """Certainly not written: not sent, or refused in each try."""
+        self.error = error
+        for one in inputs:
+            self._settle(one, Written.NOT_WRITTEN, reason=str(error))
 
     # --- a whole batch refused ---
 

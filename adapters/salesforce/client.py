@@ -9,16 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from adapters.http import OversizedError, UnsentError, retry
+from adapters.http import InDoubtError, OversizedError, UnprovenRefusalError, UnsentError, retry
 from adapters.salesforce import wire
 from adapters.salesforce.selection import PAGE, Names, Plan, folded, lacks, plan, problems
 from adapters.salesforce.session import API_VERSION, READ_S, SalesforceCredentials, SalesforceSession
 from adapters.salesforce.where import WhereError
 from adapters.salesforce.wire import RefusedRequestError, SaveResult
-from adapters.salesforce.writing import PORTION, CollectionUpdate, InDoubtError, Row, rows_of
+from adapters.salesforce.writing import PORTION, CollectionUpdate, Row, rows_of
 from crm_sync.domain.changes import WriteOutcome
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
-from crm_sync.errors import ConfigError, CredentialsError, CrmSyncError, QuotaError, RateLimitError, TransientError
+from crm_sync.errors import (
+    ConfigError,
+    CredentialsError,
+    CrmSyncError,
+    ProviderError,
+    QuotaError,
+    RateLimitError,
+    TransientError,
+)
 from crm_sync.ports import AccessCheck, Clock, Page, Selection, WriteRequest
 
 if TYPE_CHECKING:
@@ -52,15 +60,23 @@ class SalesforceCrm:
         clock: Clock,
         api_version: str = API_VERSION,
         read_s: float = READ_S,
+        prefix: str = "",
     ) -> None:
-        """`read_s`: how long an answer may stay silent.
+        """`read_s`: how long an answer may stay silent. `prefix`: what its settings begin with (CRM_SYNC_SALESFORCE_),
+        for sentences that name one.
 
         Raises:
             ConfigError: `url` is not https (or loopback), or the credentials are incomplete.
         """
         self.name = name
         self._session = SalesforceSession(
-            name=name, url=url, setting=f"The address of {name}", credentials=credentials, clock=clock, read_s=read_s
+            name=name,
+            url=url,
+            setting=f"{prefix}URL" if prefix else "",
+            credentials=credentials,
+            clock=clock,
+            read_s=read_s,
+            prefix=prefix,
         )
         self._clock = clock
         self._version = api_version
@@ -250,8 +266,8 @@ class SalesforceCrm:
         """As ports.Crm.write.
 
         Raises:
-            CredentialsError, QuotaError: with the first call; nothing was written. Later ones, and one that follows a
-                lost answer, are told by outcome.
+            ProviderError: with the first call; nothing was written. Later ones, and one that follows a lost answer, are
+                told by outcome.
         """
         rows = rows_of(requests, self.describe(object_type))
         for at in range(0, len(rows), PORTION):
@@ -279,15 +295,16 @@ class SalesforceCrm:
                 if results is None:
                     raise self._odd("write", f"an update of {len(ids)} records")
             except TransientError as error:
-                not_done = isinstance(error, UnsentError | RateLimitError) or error.operation == "login"
-                in_doubt = in_doubt or not not_done
+                in_doubt = in_doubt or not _did_nothing(error)
                 raise
             return results
 
         try:
             return self._call(checked)
-        except (CredentialsError, QuotaError) as error:
-            if in_doubt:
+        except RefusedRequestError:
+            raise
+        except ProviderError as error:
+            if in_doubt or not _did_nothing(error):
                 raise InDoubtError(error) from error
             raise
 
@@ -307,7 +324,7 @@ class SalesforceCrm:
                 return False
             return True
 
-        if tried("log-in", self._check_login, "check the address and credentials in this CRM's settings"):
+        if tried("log-in", self._check_login, f"check {self._session.setting} and the credentials beside it"):
             for each in _OBJECT_TYPES:
                 tried(
                     each,
@@ -371,3 +388,10 @@ class SalesforceCrm:
         return TransientError(
             f"{self.name} answered {what} in a form that is not Salesforce's", provider=self.name, operation=operation
         )
+
+
+def _did_nothing(error: ProviderError) -> bool:
+    """Whether a write that failed so certainly wrote nothing; a RefusedRequestError tells that by itself."""
+    if error.operation == "login" or isinstance(error, UnsentError | RateLimitError | QuotaError):
+        return True
+    return isinstance(error, CredentialsError) and not isinstance(error, UnprovenRefusalError)

@@ -18,7 +18,7 @@ import orjson
 import requests
 
 from adapters.http import MIB, BoundedSession, is_loopback
-from adapters.salesforce.wire import BUSY, TIMED_OUT, is_expired, refusal, request_fault, scrubbed
+from adapters.salesforce.wire import BUSY, LATER, TIMED_OUT, is_expired, refusal, request_fault, scrubbed
 from crm_sync.errors import ConfigError, CredentialsError, ProviderError, TransientError
 from crm_sync.ports import Clock
 
@@ -40,6 +40,13 @@ _NEEDED = {
     "jwt": ("consumer_key", "private_key", "username"),
     "password": ("username", "password"),
     "session": ("session_id",),
+}
+#: What a refused log-in may be the fault of.
+_SETTINGS = {
+    "client_credentials": ("CONSUMER_KEY", "CONSUMER_SECRET"),
+    "jwt": ("CONSUMER_KEY", "PRIVATE_KEY_FILE", "USERNAME"),
+    "password": ("USERNAME", "PASSWORD", "SECURITY_TOKEN"),
+    "session": ("SESSION_ID",),
 }
 
 
@@ -95,8 +102,10 @@ class SalesforceSession(BoundedSession):
         credentials: SalesforceCredentials,
         clock: Clock,
         read_s: float = READ_S,
+        prefix: str = "",
     ) -> None:
-        """
+        """`prefix`: what the CRM's settings begin with (CRM_SYNC_SALESFORCE_), for sentences that name one.
+
         Raises:
             ConfigError: `url` is not https (or loopback), or `credentials` lack something.
         """
@@ -112,6 +121,7 @@ class SalesforceSession(BoundedSession):
         )
         credentials.check(name, self.base_url)
         self._credentials = credentials
+        self._prefix = prefix
         self._clock = clock
         #: Where the org is, once a log-in has said so.
         self.target = self.base_url
@@ -196,7 +206,7 @@ class SalesforceSession(BoundedSession):
             if self._credentials.auth == "session":
                 raise self._no_token(
                     f"{self.provider} does not accept the session id (any more), and one without its log-in cannot be "
-                    "renewed; set a new one, or use client_credentials or jwt",
+                    f"renewed; put a new one into {self._prefix}SESSION_ID, or use client_credentials or jwt",
                     status=401,
                 )
             if self._fruitless >= _MOST_FRUITLESS:
@@ -289,21 +299,25 @@ class SalesforceSession(BoundedSession):
 
     def _refuses(self, code: str, said: str, status: int = 401) -> CredentialsError:
         words = f"{code}: {said}" if said else code
+        names = " and ".join(self._prefix + each for each in _SETTINGS[self._credentials.auth])
         return self._no_token(
-            f"{self.provider} refuses the log-in by {self._credentials.auth} ({words}); check its settings, and that "
-            "the app may be used by this user",
+            f"{self.provider} refuses the log-in by {self._credentials.auth} ({words}); check {names}, and that the "
+            "app may be used by this user",
             status=status,
         )
 
     def _not_now(self, why: str, status: int | None = None) -> TransientError:
         return TransientError(
-            f"{self.provider} cannot log in now ({why})", provider=self.provider, operation="login", status=status
+            f"{self.provider} cannot log in now ({why}); {LATER}",
+            provider=self.provider,
+            operation="login",
+            status=status,
         )
 
     def _unreadable(self) -> TransientError:
         return TransientError(
-            f"{self.provider} answered the log-in with something that is no token; check its address and what stands "
-            "between, such as a proxy",
+            f"{self.provider} answered the log-in with something that is no token; check {self.setting} and what "
+            "stands between, such as a proxy",
             provider=self.provider,
             operation="login",
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from adapters.http import retry_after_s
+from adapters.http import UnprovenRefusalError, retry_after_s
 from crm_sync.domain.records import Choice, FieldKind, FieldSchema, ObjectSchema, Record, RecordRef, Value
 from crm_sync.errors import (
     ContractError,
@@ -114,6 +114,7 @@ def _field(described: Mapping[str, Any], parts: Sequence[str]) -> FieldSchema:
         writable=not why_not,
         why_not=why_not,
         filterable=described.get("filterable") is not False and native not in COMPOUND,
+        readable=native not in COMPOUND,
         length=None if kind in _UNMEASURED else described.get("length") or None,
         digits=digits,
         scale=scale,
@@ -411,6 +412,7 @@ _NO_FAULT = "HTTP "
 _NO_COLUMN = re.compile(r"No such column '([^']+)'")
 #: The edge's own ways of saying "too much at once" (contracts/salesforce.md 2.4, 2026-11).
 BUSY = frozenset({406, 420, 429})
+LATER = "run again later (status.salesforce.com tells of outages)"
 #: Something in between gave up waiting; what became of the request is not known.
 TIMED_OUT = 408
 #: What crowds an org are calls of 20 s and more (2.2); it does not say when they end.
@@ -467,9 +469,9 @@ def refusal(
             f"{provider} wants fewer calls ({words})", retry_after_s=retry_after_s(headers, now), **facts
         )
     if status >= 500 or status == TIMED_OUT or code == "SERVER_UNAVAILABLE":
-        return TransientError(f"{provider} failed at {operation} with HTTP {status} ({words})", **facts)
+        return TransientError(f"{provider} failed at {operation} with HTTP {status} ({words}); {LATER}", **facts)
     if status == 401 and fault is None:
-        return CredentialsError(
+        return UnprovenRefusalError(
             f"{provider} answered {operation} with HTTP 401 and no Salesforce error; a proxy may want "
             "a log-in of its own",
             **facts,
@@ -477,7 +479,7 @@ def refusal(
     if status == 401:
         return CredentialsError(f"{provider} refuses the session for {operation} ({words})", **facts)
     if status == 403:
-        return CredentialsError(
+        return (CredentialsError if fault is not None else UnprovenRefusalError)(
             f"{provider} forbids {operation} to the user that crm-sync logs in as ({words}); give it the permission",
             **facts,
         )

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from adapters.http import InDoubtError
 from adapters.salesforce import wire
 from adapters.salesforce.wire import Fault, RefusedRequestError, SaveResult
 from crm_sync.domain.changes import WriteOutcome, Written
 from crm_sync.domain.records import ObjectSchema, RecordRef
-from crm_sync.errors import ContractError, CrmSyncError, TransientError
+from crm_sync.errors import CredentialsError, CrmSyncError, QuotaError
 from crm_sync.ports import Clock, WriteRequest
 
 #: Records of one collections update (contracts/salesforce.md 2.2).
@@ -23,14 +24,6 @@ PORTION = 200
 _LOCK_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 #: Calls spent on halving one portion: one bad record among 200 takes 16.
 _MOST_SPLITS = 40
-
-
-class InDoubtError(CrmSyncError):
-    """`cause` (credentials, quota) ended the tries of a call, and an earlier one of them may have done its work."""
-
-    def __init__(self, cause: CrmSyncError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +53,7 @@ class Row:
     def leave(self, error: CrmSyncError) -> None:
         """It was not sent, or refused in each try before."""
         if self.outcome is None:
-            self.settle(Written.REJECTED, reason=f"not written: {error}", code="NOT_SENT")
+            self.settle(Written.NOT_WRITTEN, reason=str(error))
 
     def settled(self) -> WriteOutcome:
         assert self.outcome is not None
@@ -112,7 +105,7 @@ class CollectionUpdate:
         self._groups: deque[list[Row]] = deque()
         self._salvaged: list[Row] = []
         self._locked: list[Row] = []
-        #: What ended it early, when not only these rows are concerned (credentials, quota).
+        #: What ended it early, when not only these rows are concerned (credentials, quota, nobody there).
         self.error: CrmSyncError | None = None
         #: Whether any call was answered, be it by a refusal, or may have done its work unanswered.
         self.answered = False
@@ -129,12 +122,13 @@ class CollectionUpdate:
             except RefusedRequestError as refused:
                 self.answered = True
                 self._after_refusal(group, refused)
-            except (TransientError, ContractError) as error:
-                _settle(group, Written.UNACCOUNTED, reason=str(error))
+            except InDoubtError as doubt:
+                self.answered = True
+                _settle(group, Written.UNACCOUNTED, reason=str(doubt))
+                if isinstance(doubt.cause, CredentialsError | QuotaError):
+                    self.error = doubt.cause
             except CrmSyncError as error:
-                self.answered = self.answered or isinstance(error, InDoubtError)
-                self.error = error.cause if isinstance(error, InDoubtError) else error
-                _settle(group, Written.UNACCOUNTED, reason=str(error))
+                self.error = error  # certainly nothing was written, of these and of those that wait
             else:
                 self.answered = True
                 self._account(group, results)

@@ -25,6 +25,14 @@ VERBS = {
     "run": ("run", "Run syncs now, in the foreground."),
     "runs": ("history", "The runs so far."),
     "show": ("history", "One run: its funnel, its reasons, its records."),
+    "cancel": ("money", "Stop a run that is under way."),
+    "credits": ("money", "What was spent, against the budgets and beside Apollo's own meter."),
+    "doubt": ("money", "Calls that may have been charged without an answer."),
+    "secrets": ("secrets", "The keys that paid answers are sealed with."),
+    "suppress": ("privacy", "Whom to leave alone: add, remove, import, list, check."),
+    "erase": ("privacy", "Forget a person everywhere, and leave them alone from now on."),
+    "privacy": ("privacy", "Export all that is kept about a person."),
+    "purge": ("privacy", "Remove what has been kept for long enough."),
     "restore": ("restore", "A database restored from a backup, moved or copied: what may be bought twice."),
 }
 
@@ -92,7 +100,7 @@ def cli(ctx: click.Context, config_file: Path, env_file: Path | None) -> None:
     """
     from crm_sync.bootstrap import App
 
-    if env_file is None and Path(".env").is_file():
+    if env_file is None and Path(".env").exists():
         env_file = Path(".env")
     app = App(env_file=env_file, config_file=config_file)
     ctx.obj = app

@@ -6,7 +6,7 @@ import difflib
 import getpass
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 from rich import box
@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from crm_sync.bootstrap import App
-from crm_sync.cli import EXIT_USAGE, render
+from crm_sync.cli import EXIT_USAGE, lists, render
 from crm_sync.config.loader import Loaded, kept, load
 from crm_sync.config.problems import Problem, Severity
 from crm_sync.errors import ConfigError
@@ -38,7 +38,7 @@ def config_group() -> None:
 def check(app: App, offline: bool, as_json: bool) -> None:
     """Check the file against itself and against the live schema of every CRM it names. Costs no credit."""
     loaded = app.load_file()
-    findings = [*loaded.problems, *_against_crms(app, loaded, offline=offline)]
+    findings = [*loaded.problems, *_lists(app, loaded)[1], *_against_crms(app, loaded, offline=offline)]
     _report(findings, as_json=as_json)
     if not as_json and not _errors(findings):
         said = "" if offline else f" against {', '.join(loaded.require().crms)}"
@@ -54,20 +54,29 @@ def check(app: App, offline: bool, as_json: bool) -> None:
 def apply(app: App, note: str, offline: bool, dry_run: bool) -> None:
     """Check the file and make it the next configuration version."""
     loaded = app.load_file()
-    findings = [*loaded.problems, *_against_crms(app, loaded, offline=offline)]
+    listed, problems = _lists(app, loaded)
+    findings = [*loaded.problems, *problems, *_against_crms(app, loaded, offline=offline)]
     _report(findings, as_json=False)
     if _errors(findings):
         raise ConfigError(f"{app.config_file} was not applied: mend the errors above first")
     config = loaded.require()
     newest = app.versions.latest()
-    if newest is not None and newest.text == config.text and newest.files == config.files:
-        click.echo(f"{app.config_file} is configuration version {newest.number} already.")
-        return
+    is_new = newest is None or newest.text != config.text or newest.files != config.files
     if dry_run:
-        click.echo(f"{app.config_file} would become configuration version {newest.number + 1 if newest else 1}.")
+        for name, each in listed.items():
+            click.echo(f"{name}: {lists.counted(each)}.")
+        number = (newest.number if newest else 0) + is_new
+        click.echo(f"{app.config_file} {'would become' if is_new else 'is'} configuration version {number}.")
         return
-    version = app.versions.add(config.text, config.files, author=_author(), note=note, now=app.clock.now())
-    click.echo(f"{app.config_file} is configuration version {version.number} now: {', '.join(config.syncs)}.")
+    # Lists first: between the two commits nobody who is to be left alone may be looked up.
+    _echo(lists.import_lists(app, listed))
+    if is_new:
+        version = app.versions.add(config.text, config.files, author=_author(), note=note, now=app.clock.now())
+        click.echo(f"{app.config_file} is configuration version {version.number} now: {', '.join(config.syncs)}.")
+    elif newest is not None:
+        click.echo(f"{app.config_file} is configuration version {newest.number} already.")
+    _echo(lists.forget_others(app, config))
+    click.echo(f"Next: crm-sync plan {next(iter(config.syncs))}")
 
 
 @config_group.command()
@@ -145,10 +154,12 @@ def rollback(app: App, number: int, yes: bool, dry_run: bool) -> None:
     click.echo(f"Version {number} becomes version {newest.number + 1}; its syncs: {', '.join(config.syncs)}.")
     if dry_run or not (yes or click.confirm("Go on?")):
         return
+    _echo(lists.keep_or_import(app, config))
     made = app.versions.add(
         version.text, version.files, author=_author(), note=f"back to version {number}", now=app.clock.now()
     )
     click.echo(f"Configuration version {made.number} is in force.")
+    _echo(lists.forget_others(app, config))
 
 
 def _version(app: App, number: int | None) -> ConfigVersion:
@@ -160,6 +171,15 @@ def _version(app: App, number: int | None) -> ConfigVersion:
             else "No configuration has been applied yet: crm-sync config apply"
         )
     return version
+
+
+def _lists(app: App, loaded: Loaded) -> tuple[lists.Lists, list[Problem]]:
+    return lists.read_lists(app, loaded.config, loaded.document) if loaded.config is not None else ({}, [])
+
+
+def _echo(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        click.echo(sentence)
 
 
 def _against_crms(app: App, loaded: Loaded, *, offline: bool) -> Sequence[Problem]:

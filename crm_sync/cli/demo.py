@@ -73,7 +73,7 @@ def _story(app: App, crm: str, out: Console) -> tuple[dict[str, Any], list[SyncR
         out.print("\n[bold]1. A plan of ten records[/]: field by field, before anything is written\n")
         plan = run_sync(sync, services, kind=RunKind.PLAN, trigger="demo", limit=10)
         records = list(services.runs.records(plan.id))
-        render.print_records(out, records)
+        render.print_records(out, records, RunKind.PLAN)
         render.print_run(out, plan)
         out.print("\n[bold]2. The run[/]: what the plan has paid for is not paid for again\n")
         run = run_sync(sync, services, kind=RunKind.RUN, trigger="demo")
@@ -89,7 +89,7 @@ def _story(app: App, crm: str, out: Console) -> tuple[dict[str, Any], list[SyncR
             else "\n[red]The second run should have changed and spent nothing.[/]\n"
         )
         told = {
-            "plan": {**render.run_json(plan), "records": [render.record_json(record) for record in records]},
+            "plan": {**render.run_json(plan), "records": [render.record_json(r, RunKind.PLAN) for r in records]},
             "run": render.run_json(run),
             "second_run": render.run_json(second),
         }

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
-from crm_sync.cli.setup import crm_types
+from crm_sync.cli.setup import TYPES, crm_types
 from crm_sync.config.apollo_attributes import attributes
 from crm_sync.domain.records import FieldSchema, Value
-from crm_sync.errors import ConfigError
-from crm_sync.ports import Selection
+from crm_sync.errors import ConfigError, CrmSyncError
+from crm_sync.ports import Crm, Selection
 
 
 @click.command()
@@ -37,7 +37,7 @@ def fields(
     if crm == "apollo":
         _apollo(search, as_json=as_json)
         return
-    client = app.crm(crm, crm_types(app).get(crm, crm))
+    client = _client(app, crm)
     if object_type is None:
         raise click.UsageError(f"Name an object too: {', '.join(client.object_types())}.")
     schema = client.describe(object_type)
@@ -46,7 +46,7 @@ def fields(
         for field in sorted(schema.fields.values(), key=lambda field: field.name)
         if search.casefold() in f"{field.name} {field.label}".casefold() and (field.writable or not writable)
     ]
-    sample = {} if no_sample else _sample(app, crm, object_type, [field.name for field in found])
+    sample = {} if no_sample else _sample(client, object_type, [field.name for field in found if field.readable])
     if as_json:
         render.print_json(
             [
@@ -88,16 +88,30 @@ def _type(field: FieldSchema) -> str:
     return f"{field.kind.value} ({field.length})" if field.length else field.kind.value
 
 
-def _sample(app: App, crm: str, object_type: str, names: list[str]) -> dict[str, Value]:
-    """One record's values, from the first record there is."""
-    client = app.crm(crm, crm_types(app).get(crm, crm))
+def _client(app: App, name: str) -> Crm:
+    """
+    Raises:
+        ConfigError: neither the configuration nor crm-sync has a CRM of that name.
+    """
+    known = dict(zip(TYPES, TYPES, strict=True)) | crm_types(app)
+    if name not in known:
+        raise ConfigError(f"There is no CRM {name}; say {', '.join(known)}, or apollo for Apollo's attributes")
+    return app.crm(name, known[name])
+
+
+def _sample(client: Crm, object_type: str, names: list[str]) -> dict[str, Value]:
+    """One record's values, from the first record there is; where it cannot be read, the fields are shown without."""
     if not names:
         return {}
     selection = Selection(object_type=object_type, fields=tuple(names[:1]))
-    page = next(iter(client.select(selection, page_size=1)), None)
-    if page is None or not page.records:
+    try:
+        page = next(iter(client.select(selection, page_size=1)), None)
+        if page is None or not page.records:
+            return {}
+        record = client.read(object_type, [page.records[0].ref.id], names)[0]
+    except CrmSyncError as error:
+        click.echo(f"No sample values: {error}", err=True)
         return {}
-    record = client.read(object_type, [page.records[0].ref.id], names)[0]
     return dict(record.values) if record is not None else {}
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime
+
 import click
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
-from crm_sync.domain.runs import RecordOutcome
+from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 
 
@@ -20,36 +22,66 @@ from crm_sync.errors import ConfigError
 @click.pass_obj
 def runs(app: App, sync: str | None, limit: int, as_json: bool) -> None:
     """The runs so far, newest first."""
-    found = app.runs.latest(limit=limit, sync=sync)
+    found = [_as_it_stands(app, run) for run in app.runs.latest(limit=limit, sync=sync)]
     if as_json:
         render.print_json([render.run_json(run) for run in found])
         return
     out = render.console()
     if not found:
-        out.print("Nothing has run yet. `crm-sync plan SYNC` shows what a run would do.")
+        of = f" of the sync {escape(sync)}" if sync else ""
+        out.print(f"Nothing has run yet{of}. `crm-sync plan SYNC` shows what a run would do.")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("Run", "Sync", "", "Status"):
-        table.add_column(name, no_wrap=True)
-    for name in ("Took", "Selected", "Updated", "No match", "Rejected", "Credits"):
-        table.add_column(name, justify="right")
-    for run in found:
-        seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
-        table.add_row(
-            run.id,
-            escape(run.sync),
-            run.kind.value,
-            f"[{render.STATUS_STYLE.get(run.status, '')}]{run.status.value}[/]"
-            if run.status in render.STATUS_STYLE
-            else run.status.value,
-            render.duration(seconds) if seconds is not None else "",
-            f"{run.counts.selected:,}",
-            f"{run.counts.updated:,}",
-            f"{run.counts.no_match:,}",
-            f"{run.counts.rejected:,}",
-            f"{run.credits.normalize():,f}",
-        )
-    out.print(table)
+    render.print_table(out, _COLUMNS, [_row(run, now=app.clock.now()) for run in found])
+
+
+_MOST_NAMED = 4
+_COLUMNS = (
+    render.Column(title="Run"),
+    render.Column(title="Sync"),
+    render.Column(title=""),
+    render.Column(title="Status"),
+    render.Column(title="Took", right=True, keep=2),
+    render.Column(title="Selected", right=True, keep=3),
+    render.Column(title="Updated", right=True),
+    render.Column(title="No match", right=True, keep=1),
+    render.Column(title="Rejected", right=True, keep=4),
+    render.Column(title="Credits", right=True),
+)
+
+
+def _row(run: SyncRun, *, now: datetime) -> tuple[str, ...]:
+    status = render.status_words(run, now=now)
+    style = render.STATUS_STYLE.get(run.status)
+    return (
+        run.id,
+        escape(run.sync),
+        run.kind.value,
+        f"[{style}]{status}[/]" if style else status,
+        render.duration((run.finished_at - run.started_at).total_seconds()) if run.finished_at else "",
+        f"{run.counts.selected:,}",
+        f"{run.counts.updated:,}",
+        f"{run.counts.no_match:,}",
+        f"{run.counts.rejected:,}",
+        f"{run.credits.normalize():,f}",
+    )
+
+
+def _as_it_stands(app: App, run: SyncRun) -> SyncRun:
+    """A run that is under way saves its books now and then; its records are counted as they are."""
+    if run.status is not RunStatus.RUNNING:
+        return run
+    own: Counter[str] = Counter()
+    parents: Counter[str] = Counter()
+    for object_type, outcome, _, count in app.runs.reasons(run.id):
+        (own if object_type == run.object_type else parents)[outcome] += count
+    return replace(
+        run, counts=_counts(own, least=run.counts.selected), parents=_counts(parents, least=run.parents.selected)
+    )
+
+
+def _counts(tally: Counter[str], *, least: int) -> Counts:
+    named = {outcome.name.lower(): tally[outcome.value] for outcome in RecordOutcome}
+    return Counts(selected=max(least, tally.total()), **named)
 
 
 @click.command()
@@ -70,10 +102,8 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
             raise ConfigError("Nothing has run yet: start with `crm-sync plan SYNC`")
         run = newest[0]
     else:
-        found = app.runs.get(run_id)
-        if found is None:
-            raise ConfigError(f"No run, or more than one, begins with {run_id}; `crm-sync runs` lists them")
-        run = found
+        run = find_run(app, run_id)
+    run = _as_it_stands(app, run)
     reasons = app.runs.reasons(run.id)
     attention = ("Rejected", "Invalid", "In doubt", "Needs review")
     wanted = outcome or next((word for word in attention if any(row[1] == word for row in reasons)), "Updated")
@@ -81,19 +111,45 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
     if as_json:
         render.print_json(
             {
-                **render.run_json(run),
+                **render.run_json(run, at_worst=app.runs.at_worst(run.id)),
                 "reasons": [
-                    {"object": kind, "outcome": word, "reason": reason, "records": count}
-                    for kind, word, reason, count in reasons
+                    {
+                        "object": name,
+                        "outcome": render.outcome_word(word, run.kind),
+                        "reason": reason,
+                        "records": count,
+                    }
+                    for name, word, reason, count in reasons
                 ],
-                "records": [render.record_json(record) for record in records],
+                "records": [render.record_json(record, run.kind) for record in records],
             }
         )
         return
     out = render.console()
-    render.print_run(out, run)
-    render.print_reasons(out, reasons)
+    render.print_run(out, run, now=app.clock.now(), at_worst=app.runs.at_worst(run.id))
+    render.print_reasons(out, reasons, kind=run.kind)
+    word = render.outcome_word(wanted, run.kind)
     if records:
         more = "" if len(records) < limit else f" (the first {limit}; --limit shows more, --outcome others)"
-        out.print(f"\n[bold]{wanted}[/]{more}\n")
-        render.print_records(out, records)
+        out.print(f"\n[bold]{word}[/]{more}\n")
+        render.print_records(out, records, run.kind)
+    elif outcome is not None:
+        out.print(f"\nNo record of this run is {word}.")
+
+
+def find_run(app: App, beginning: str) -> SyncRun:
+    """The run with this id, or the only one whose id begins so.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    found = app.runs.beginning_with(beginning, limit=_MOST_NAMED + 1)
+    exact = [run for run in found if run.id == beginning]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    if not found:
+        raise ConfigError(f"No run begins with {beginning}; `crm-sync runs` lists them")
+    several = "More" if len(found) > _MOST_NAMED else str(len(found))
+    than = f" than {_MOST_NAMED}" if len(found) > _MOST_NAMED else ""
+    named = ", ".join(run.id for run in found[:_MOST_NAMED])
+    raise ConfigError(f"{several}{than} runs begin with {beginning}, the newest first: {named}. Write more of one")

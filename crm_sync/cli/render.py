@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -16,11 +17,12 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from crm_sync.cli import EXIT_AT_BUDGET, EXIT_FAILED, EXIT_WITH_ERRORS
 from crm_sync.domain.changes import FieldDecision, FieldOutcome
 from crm_sync.domain.records import Value
-from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
+from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.store.runs import RunRecord
 
 STATUS_STYLE = {
@@ -42,16 +44,20 @@ _EXIT = {
     RunStatus.COMPLETED_WITH_ERRORS: EXIT_WITH_ERRORS,
     RunStatus.STOPPED_AT_BUDGET: EXIT_AT_BUDGET,
 }
+WOULD_UPDATE = "Would update"
+#: Blanks between two columns of a table.
+_GAP = 2
 _FUNNEL = (
     "updated", "unchanged", "no_match", "skipped", "needs_review", "invalid", "rejected", "in_doubt",
 )  # fmt: skip
 
 
 def console() -> Console:
-    """Plain and 130 wide where nobody looks, so that a log or a pipe stays readable."""
+    """Plain and as wide as COLUMNS says, else 130, where nobody looks, so that a log or a pipe stays readable."""
     if sys.stdout.isatty():
         return Console(highlight=False)
-    return Console(highlight=False, width=130, no_color=True)
+    columns = os.environ.get("COLUMNS", "")
+    return Console(highlight=False, width=int(columns) if columns.isdecimal() else 130, no_color=True)
 
 
 def exit_code(runs: Iterable[SyncRun]) -> int:
@@ -77,8 +83,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def run_json(run: SyncRun) -> dict[str, Any]:
-    """One run, flat: the counts beside the rest. `calls` are all provider calls together, `calls_by` each kind."""
+def run_json(run: SyncRun, *, at_worst: Decimal = Decimal(0)) -> dict[str, Any]:
+    """One run, flat: the counts beside the rest. `calls` are all provider calls together, `calls_by` each kind;
+    `at_worst` is what its calls in doubt may have cost beside `credits`."""
     return {
         "id": run.id,
         "sync": run.sync,
@@ -93,6 +100,7 @@ def run_json(run: SyncRun) -> dict[str, Any]:
         "finished_at": run.finished_at,
         **asdict(run.counts),
         "credits": run.credits,
+        "credits_in_doubt": at_worst,
         "calls": sum(run.calls.values()),
         "calls_by": run.calls,
         "left_out": run.left_out,
@@ -100,11 +108,16 @@ def run_json(run: SyncRun) -> dict[str, Any]:
     }
 
 
-def record_json(record: RunRecord) -> dict[str, Any]:
+def outcome_word(outcome: str, kind: RunKind) -> str:
+    """An outcome as it is told; a plan updates nothing."""
+    return WOULD_UPDATE if kind is RunKind.PLAN and outcome == RecordOutcome.UPDATED else outcome
+
+
+def record_json(record: RunRecord, kind: RunKind) -> dict[str, Any]:
     return {
         "object": record.object_type,
         "id": record.record_id,
-        "outcome": record.outcome,
+        "outcome": outcome_word(record.outcome, kind),
         "reason": record.reason,
         "fields": [
             {
@@ -121,12 +134,62 @@ def record_json(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def print_run(out: Console, run: SyncRun, *, timezone: str = "UTC") -> None:
-    """The run's books as a funnel, then its calls."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """`keep`: the lower, the sooner it is left out where the table would be too wide; None: never."""
+
+    title: str
+    right: bool = False
+    keep: int | None = None
+
+
+def print_table(out: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """A table that fits: columns are left out, in their order, before a word is cut. Cells may hold markup."""
+    widths = [
+        max(len(column.title), *(Text.from_markup(row[at]).cell_len for row in rows))
+        for at, column in enumerate(columns)
+    ]
+    kept = set(range(len(columns)))
+    spare = sorted((c.keep, at) for at, c in enumerate(columns) if c.keep is not None)
+    while spare and sum(widths[at] + _GAP for at in kept) - _GAP > out.width:
+        kept.discard(spare.pop(0)[1])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for at in sorted(kept):
+        column = columns[at]
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=column.right or column.keep is not None,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(row[at] for at in sorted(kept)))
+    out.print(table)
+
+
+def status_words(run: SyncRun, *, now: datetime | None = None) -> str:
+    """The status; of a run under way with how long it has been so."""
+    if run.status is not RunStatus.RUNNING or now is None:
+        return run.status.value
+    return f"{run.status.value}, {duration((now - run.started_at).total_seconds())} so far"
+
+
+def print_run(
+    out: Console,
+    run: SyncRun,
+    *,
+    timezone: str = "UTC",
+    now: datetime | None = None,
+    at_worst: Decimal = Decimal(0),
+) -> None:
+    """The run's books as a funnel, then its calls. `now`: for a run that may be under way; `at_worst` is what its calls
+    in doubt may have cost."""
     style = STATUS_STYLE.get(run.status, "")
     word = "Plan" if run.kind is RunKind.PLAN else "Run"
-    out.print(f"[bold]{word} {run.id}[/] · {escape(run.sync)} · {run.object_type} in {escape(run.crm)}")
-    out.print(f"[bold {style}]{run.status.value}[/]" + (f": {escape(run.reason)}" if run.reason else ""))
+    sync = "" if run.sync == run.object_type else f"{escape(run.sync)} · "
+    out.print(f"[bold]{word} {run.id}[/] · {sync}{run.object_type} in {escape(run.crm)}")
+    reason = run.reason.removeprefix("cancelled ") if run.status is RunStatus.CANCELLED else run.reason
+    out.print(f"[bold {style}]{status_words(run, now=now)}[/]" + (f": {escape(reason)}" if reason else ""))
     out.print(
         f"started {local(run.started_at, timezone)}"
         + (f", took {duration((run.finished_at - run.started_at).total_seconds())}" if run.finished_at else "")
@@ -143,7 +206,7 @@ def print_run(out: Console, run: SyncRun, *, timezone: str = "UTC") -> None:
         count = getattr(run.counts, name)
         label = name.replace("_", " ").capitalize()
         if name == "updated" and run.kind is RunKind.PLAN:
-            label = "Would update"
+            label = WOULD_UPDATE
         if count or name in ("updated", "unchanged", "no_match", "rejected"):
             table.add_row(f"  {label}", f"{count:,}", _bar(count, widest))
     out.print(table)
@@ -156,15 +219,25 @@ def print_run(out: Console, run: SyncRun, *, timezone: str = "UTC") -> None:
             f"{p.rejected:,} rejected"
         )
     calls = ", ".join(f"{escape(name)} {count:,}" for name, count in run.calls.items())
-    out.print(f"{credit_words(run.credits)} · {sum(run.calls.values()):,} calls" + (f" ({calls})" if calls else ""))
+    if run.status is RunStatus.RUNNING:
+        out.print(f"{credit_words(run.credits)} so far; what is selected and not yet listed is under way")
+    else:
+        doubtful = f", and at worst {credit_words(at_worst)} in doubt (crm-sync doubt list)" if at_worst else ""
+        out.print(
+            f"{credit_words(run.credits)}{doubtful} · {counted(sum(run.calls.values()), 'call')}"
+            + (f" ({calls})" if calls else "")
+        )
 
 
-def print_records(out: Console, records: Iterable[RunRecord], labels: Mapping[str, str] | None = None) -> None:
-    """Field by field: before, after, and why."""
+def print_records(
+    out: Console, records: Iterable[RunRecord], kind: RunKind, labels: Mapping[str, str] | None = None
+) -> None:
+    """Field by field: before, after, and why. `labels`: record id -> what people know it by."""
     for record in records:
-        label = f" {escape(labels[record.record_id])}" if labels and labels.get(record.record_id) else ""
+        label = f" {escape(shown(labels[record.record_id]))}" if labels and labels.get(record.record_id) else ""
         reason = f": {escape(record.reason)}" if record.reason else ""
-        out.print(f"[bold]{record.object_type} {record.record_id}[/]{label} · {record.outcome}{reason}")
+        outcome = outcome_word(record.outcome, kind)
+        out.print(f"[bold]{record.object_type} {record.record_id}[/]{label} · {outcome}{reason}")
         if not record.decisions:
             continue
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -212,7 +285,9 @@ def shown(value: Value) -> str:
     return "".join(c if c.isprintable() else " " for c in str(value))
 
 
-def print_reasons(out: Console, reasons: Sequence[tuple[str, str, str, int]], *, most: int = 12) -> None:
+def print_reasons(
+    out: Console, reasons: Sequence[tuple[str, str, str, int]], *, kind: RunKind = RunKind.RUN, most: int = 12
+) -> None:
     """What needs attention first: rejected, invalid, in doubt, to review; then the rest."""
     order = ["Rejected", "Invalid", "In doubt", "Needs review", "Skipped", "No match", "Unchanged", "Updated"]
     rows = sorted((row for row in reasons if row[2]), key=lambda r: (order.index(r[1]) if r[1] in order else 99, -r[3]))
@@ -223,10 +298,15 @@ def print_reasons(out: Console, reasons: Sequence[tuple[str, str, str, int]], *,
     table.add_column("Records", justify="right")
     table.add_column("Reason", overflow="fold")
     for _, outcome, reason, count in rows[:most]:
-        table.add_row(outcome, f"{count:,}", escape(reason))
+        table.add_row(outcome_word(outcome, kind), f"{count:,}", escape(reason))
     out.print(table)
     if len(rows) > most:
-        out.print(f"… and {len(rows) - most} more reasons", style="dim")
+        out.print(f"… and {counted(len(rows) - most, 'more reason')}", style="dim")
+
+
+def counted(count: int, word: str) -> str:
+    """1 call, 2 calls."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def credit_words(credits_: Decimal) -> str:

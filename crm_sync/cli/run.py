@@ -4,33 +4,62 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
+from decimal import Decimal
 from types import FrameType
+from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
+from crm_sync.cli.privacy import purge_after_run
+from crm_sync.config.expressions import UnreadableError, amount
 from crm_sync.config.model import Sync
-from crm_sync.domain.runs import RunKind, SyncRun
+from crm_sync.domain.enrichment import MatchKeys
+from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import run as walk
-from crm_sync.pipeline.walk import Stop
+from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE
+from crm_sync.pipeline.walk import Due, Spending, Stop
 from crm_sync.services import Services
 
 _PLAIN_LINE_EVERY_S = 10.0
+_ABOUT_THE_SAME = timedelta(seconds=5)
+#: A plan that may spend more asks first.
+_ASK_ABOVE = 25
+
+
+class _Credits(click.ParamType[Decimal]):
+    """An amount of credits; Apollo charges decimals."""
+
+    name = "credits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        try:
+            return amount(str(value))
+        except UnreadableError as error:
+            self.fail(f"{value}: {error.message} {error.suggestion}", param, ctx)
+
+
+_CREDITS = _Credits()
 
 
 @click.command()
 @click.argument("sync")
 @click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="How many records.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: the run's books and every record.")
+@click.option("--free", is_flag=True, help="Stored answers only: Apollo is asked nothing.")
+@click.option("--yes", is_flag=True, help=f"Do not ask before spending more than {_ASK_ABOVE} credits.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: the cost, the run's books and every record.")
 @click.pass_obj
-def plan(app: App, sync: str, limit: int, as_json: bool) -> None:
+def plan(app: App, sync: str, limit: int, free: bool, yes: bool, as_json: bool) -> None:
     """Show, field by field, what a run of SYNC would write; nothing is written.
 
     Answers that are stored and fresh cost nothing; what Apollo is asked for is kept, so that the run after the plan
@@ -39,16 +68,38 @@ def plan(app: App, sync: str, limit: int, as_json: bool) -> None:
     services = app.services()
     chosen = _chosen(services, (sync,), every=False)[0]
     out = render.console()
+    cost = walk.estimate(chosen, services, limit=limit)
     if not as_json:
-        per = "company" if chosen.is_company else "person"
-        out.print(f"Planning at most {limit} records: at most {limit} credits, 1 a {per} that Apollo finds.\n")
-    result = _walk(chosen, services, kind=RunKind.PLAN, limit=limit, out=None if as_json else out)
+        out.print(_cost_words(cost, chosen, free=free), soft_wrap=True)
+        out.print()
+    if not free and cost.most > _ASK_ABOVE and not yes:
+        _ask_to_spend(cost.most)
+    spending = Spending(free=free)
+    labels: dict[str, str] = {}
+    result = _walk(
+        chosen,
+        services,
+        kind=RunKind.PLAN,
+        limit=limit,
+        spending=spending,
+        out=None if as_json else out,
+        met=lambda due: labels.update({due.record.ref.id: _label(due.keys)}),
+    )
     records = list(services.runs.records(result.id))
     if as_json:
-        render.print_json({**render.run_json(result), "records": [render.record_json(record) for record in records]})
+        told = {"calls": 0 if free else cost.calls, "least": 0, "most": 0 if free else cost.most, "stored": cost.served}
+        render.print_json(
+            {
+                **render.run_json(result, at_worst=services.runs.at_worst(result.id)),
+                "cost": told,
+                "records": [render.record_json(record, RunKind.PLAN) for record in records],
+            }
+        )
     else:
-        render.print_records(out, records)
-        render.print_run(out, result, timezone=services.config.timezone)
+        render.print_records(out, records, RunKind.PLAN, labels)
+        render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
+        if result.counts.updated:
+            out.print(f"\nNext: crm-sync run {escape(sync)} --limit {limit} writes these.")
     click.get_current_context().exit(render.exit_code([result]))
 
 
@@ -56,9 +107,19 @@ def plan(app: App, sync: str, limit: int, as_json: bool) -> None:
 @click.argument("syncs", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Every sync of the configuration, in its order.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many records of each sync.")
+@click.option("--max-credits", type=_CREDITS, help="Stop before this run may have spent more; beside `budget:`.")
+@click.option("--free", is_flag=True, help="Stored answers only: Apollo is asked nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, or a list of them for several syncs.")
 @click.pass_obj
-def run(app: App, syncs: tuple[str, ...], every: bool, limit: int | None, as_json: bool) -> None:
+def run(
+    app: App,
+    syncs: tuple[str, ...],
+    every: bool,
+    limit: int | None,
+    max_credits: Decimal | None,
+    free: bool,
+    as_json: bool,
+) -> None:
     """Run SYNCS now, in the foreground.
 
     Ctrl-C stops within one batch: calls that are paid for are finished and written.
@@ -67,16 +128,22 @@ def run(app: App, syncs: tuple[str, ...], every: bool, limit: int | None, as_jso
     chosen = _chosen(services, syncs, every=every)
     out = render.console()
     results: list[SyncRun] = []
+    spending = Spending(max_credits=max_credits, free=free)
     for sync in chosen:
-        result = _walk(sync, services, kind=RunKind.RUN, limit=limit, out=None if as_json else out)
+        result = _walk(sync, services, kind=RunKind.RUN, limit=limit, spending=spending, out=None if as_json else out)
         results.append(result)
         if not as_json:
-            render.print_run(out, result, timezone=services.config.timezone)
+            render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
             render.print_reasons(out, services.runs.reasons(result.id))
+            for sentence in _next_steps(result, sync, limit):
+                out.print(escape(sentence), soft_wrap=True)
             out.print()
+        if result.status is RunStatus.CANCELLED:
+            break
     if as_json:
-        found = [render.run_json(result) for result in results]
-        render.print_json(found[0] if len(syncs) == 1 and not every else found)
+        found = [render.run_json(result, at_worst=services.runs.at_worst(result.id)) for result in results]
+        render.print_json(found[0] if len(chosen) == 1 and not every else found)
+    purge_after_run(app, services.config)
     click.get_current_context().exit(render.exit_code(results))
 
 
@@ -91,13 +158,71 @@ def _chosen(services: Services, names: tuple[str, ...], *, every: bool) -> list[
         raise ConfigError(
             f"No sync is called {unknown[0]}; configuration version {services.config_version} has: {', '.join(syncs)}"
         )
-    return list(syncs.values()) if every else [syncs[name] for name in names]
+    return list(syncs.values()) if every else [syncs[name] for name in dict.fromkeys(names)]
 
 
-def _walk(sync: Sync, services: Services, *, kind: RunKind, limit: int | None, out: Console | None) -> SyncRun:
+def _label(keys: MatchKeys) -> str:
+    """What people know a record by, of what was read to ask Apollo."""
+    return keys.name or f"{keys.first_name} {keys.last_name}".strip() or keys.organization_name or keys.domain
+
+
+def _next_steps(run: SyncRun, sync: Sync, limit: int | None) -> Iterator[str]:
+    seen = run.left_out.get(LEFT_OUT_SEEN_MORE)
+    more = run.left_out.get(LEFT_OUT_MORE) or seen
+    if more:
+        most = sync.choose.at_most
+        bound = f"--limit {limit}" if most is None or (limit is not None and limit <= most) else f"at_most: {most}"
+        number = f"{'At least ' if seen else ''}{render.counted(more, 'more record')}"
+        yield f"{number} {'is' if more == 1 else 'are'} due, beyond {bound}; to go on: crm-sync run {sync.name}"
+    if run.counts.in_doubt:
+        yield "What is in doubt may have been charged: crm-sync doubt list"
+    if run.counts.rejected or run.counts.invalid or run.counts.needs_review:
+        yield f"The records that need a look: crm-sync show {run.id}"
+
+
+def _cost_words(cost: walk.Estimate, sync: Sync, *, free: bool) -> str:
+    """What a plan takes, before it is taken."""
+    kind = "company" if sync.is_company else "person"
+    parts = [f"{cost.due:,} due {'record' if cost.due == 1 else 'records'} looked at"]
+    if cost.served:
+        parts.append(f"{cost.served:,} with a stored answer, free of charge")
+    if cost.weak:
+        parts.append(f"{cost.weak:,} that nothing identifies")
+    if not cost.asked:
+        return f"{', '.join(parts)}. Apollo is asked nothing, so it costs nothing."
+    if free:
+        return f"{', '.join(parts)}. {cost.asked:,} are not asked for (--free)."
+    calls = f"{cost.calls:,} call{'' if cost.calls == 1 else 's'}"
+    return (
+        f"{', '.join(parts)}. The plan asks Apollo for {cost.asked:,} in {calls}: from 0 to "
+        f"{render.credit_words(cost.most)}, one a {kind} that it finds. The run after it does not pay for them again."
+    )
+
+
+def _ask_to_spend(most: Decimal) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"This plan may spend {render.credit_words(most)}, more than {_ASK_ABOVE}: say --yes, or --free for what "
+            "stored answers tell, or a smaller --limit."
+        )
+    click.confirm(f"Spend up to {render.credit_words(most)}?", abort=True)
+
+
+def _walk(
+    sync: Sync,
+    services: Services,
+    *,
+    kind: RunKind,
+    limit: int | None,
+    spending: Spending,
+    out: Console | None,
+    met: Callable[[Due], None] | None = None,
+) -> SyncRun:
     stop = Stop()
     with _cancel_on_signal(stop), _rare_collections(), _watching(out, sync.name) as watch:
-        return walk.run_sync(sync, services, kind=kind, trigger="cli", limit=limit, stop=stop, watch=watch)
+        return walk.run_sync(
+            sync, services, kind=kind, trigger="cli", limit=limit, spending=spending, stop=stop, watch=watch, met=met
+        )
 
 
 @contextmanager
@@ -119,7 +244,7 @@ def _cancel_on_signal(stop: Stop) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM stops gently; a second Ctrl-C is Python's own."""
 
     def cancel(number: int, _frame: FrameType | None) -> None:
-        stop.raise_("cancelled by " + signal.Signals(number).name)
+        stop.raise_("cancelled by " + ("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         click.echo("Stopping: finishing what is paid for …", err=True)
 
@@ -148,18 +273,19 @@ def _watching(out: Console | None, name: str) -> Iterator[Callable[[walk.Progres
             transient=True,
         ) as progress:
             task = progress.add_task(name, total=None, rate="", credits="")
-            yield _bar(progress, task)
+            yield _bar(progress, task, name)
     else:
         yield _lines(out, name)
 
 
-def _bar(progress: Progress, task: TaskID) -> Callable[[walk.Progress], None]:
+def _bar(progress: Progress, task: TaskID, name: str) -> Callable[[walk.Progress], None]:
     started = time.monotonic()
 
     def watch(now: walk.Progress) -> None:
         rate = now.done / max(time.monotonic() - started, 0.001)
         progress.update(
             task,
+            description=f"{name}: {_waits(now.waiting_until)}" if now.waiting_until else name,
             completed=now.done,
             total=max(now.expected, now.done) if now.expected is not None else None,
             rate=f"{rate:,.0f}/s",
@@ -169,12 +295,20 @@ def _bar(progress: Progress, task: TaskID) -> Callable[[walk.Progress], None]:
     return watch
 
 
+def _waits(until: datetime) -> str:
+    return f"waiting until {until:%H:%M:%S} UTC, as Apollo asks (too many calls)"
+
+
 def _lines(out: Console, name: str) -> Callable[[walk.Progress], None]:
     started = last = time.monotonic()
+    told: datetime | None = None
 
     def watch(now: walk.Progress) -> None:
-        nonlocal last
+        nonlocal last, told
         moment = time.monotonic()
+        if now.waiting_until is not None and (told is None or now.waiting_until > told + _ABOUT_THE_SAME):
+            told = now.waiting_until
+            out.print(f"{name}: {_waits(told)}")
         if moment - last < _PLAIN_LINE_EVERY_S:
             return
         last = moment

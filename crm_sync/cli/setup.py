@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,16 +13,18 @@ from rich.markup import escape
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import EXIT_FAILED, render
+from crm_sync.config.model import Suppress
 from crm_sync.errors import ConfigError, CrmSyncError
-from crm_sync.ports import AccessCheck
-from crm_sync.settings import crm_prefix, setting_names, unknown_settings
+from crm_sync.ports import AccessCheck, Crm, Enricher
+from crm_sync.settings import crm_prefix, is_any_set, setting_names, unknown_settings
+from crm_sync.store.vault import SETTING, key_path
 
-_TYPES = ("salesforce", "hubspot")
+TYPES = ("salesforce", "hubspot")
 
 
 @click.command()
 @click.option("--crm", "name", required=True, help="salesforce or hubspot; or a name of your own with --type.")
-@click.option("--type", "crm_type", type=click.Choice(_TYPES), help="What the CRM is, when its name does not say.")
+@click.option("--type", "crm_type", type=click.Choice(TYPES), help="What the CRM is, when its name does not say.")
 @click.option("--production", is_flag=True, help="This is the production org or portal, not a sandbox.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @click.option("--dry-run", is_flag=True, help="Print the configuration instead of writing it.")
@@ -32,9 +34,16 @@ def init(app: App, name: str, crm_type: str | None, production: bool, force: boo
 
     The CRM's settings must be there already (environment or .env); without them, .env is written for you to fill in.
     """
+    from crm_sync.config.expressions import UnreadableError
+    from crm_sync.config.loader import load
+    from crm_sync.config.schema import crm_name
     from crm_sync.config.starter import starter
 
-    kind = crm_type or (name if name in _TYPES else None)
+    try:
+        crm_name(name)
+    except UnreadableError as error:
+        raise click.UsageError(f"{name}: {error.message} {error.suggestion}") from None
+    kind = crm_type or (name if name in TYPES else None)
     if kind is None:
         raise click.UsageError(f"What is {name}? Say --type salesforce or --type hubspot.")
     env = Path(".env")
@@ -45,12 +54,11 @@ def init(app: App, name: str, crm_type: str | None, production: bool, force: boo
             raise ConfigError("\n".join([*missing, f"{env} was written with every setting: fill it in and try again"]))
         app.require_settings([(name, kind)], apollo=False)
     crm = app.crm(name, kind)
-    text = starter(
-        name,
-        kind,
-        {each: crm.describe(each) for each in crm.object_types()},
-        environment="production" if production else "sandbox",
-    )
+    schemas = {each: crm.describe(each) for each in crm.object_types()}
+    try:
+        text = starter(name, kind, schemas, environment="production" if production else "sandbox")
+    except ValueError as error:
+        raise ConfigError(f"{error}; give the user that crm-sync logs in as the right to edit some") from None
     if dry_run:
         click.echo(text, nl=False)
         return
@@ -61,7 +69,8 @@ def init(app: App, name: str, crm_type: str | None, production: bool, force: boo
     if not env.exists() and app.env_file is None:
         _write(env, _env_text(name, kind), private=True)
         click.echo(f"{env} is written: the settings, for those that are not in the environment.")
-    click.echo("Next: crm-sync doctor, crm-sync config check, crm-sync config apply, crm-sync plan …")
+    first = next(iter(load(text.encode()).require().syncs))
+    click.echo(f"Next: crm-sync doctor, crm-sync config check, crm-sync config apply, crm-sync plan {first}")
 
 
 def _write(path: Path, text: str, *, private: bool = False) -> None:
@@ -94,14 +103,14 @@ def _env_text(name: str, kind: str) -> str:
 def doctor(app: App, as_json: bool) -> None:
     """Check settings, database, configuration, every provider's access, credits and the clock; with the cure.
 
-    Costs no credit.
+    FAIL has to be mended, a note can wait. Costs no credit.
     """
     checks = []
     out = render.console()
     for check in _checks(app):
         checks.append(check)
         if not as_json:
-            mark = "[green]ok[/]  " if check.ok else "[red]FAIL[/]"
+            mark = "[red]FAIL[/]" if not check.ok else "[yellow]note[/]" if check.cure else "[green]ok[/]  "
             out.print(f"{mark} {escape(check.name)}: {escape(check.detail)}", soft_wrap=True)
             if check.cure:
                 out.print(f"     → {escape(check.cure)}", style="yellow" if not check.ok else "dim", soft_wrap=True)
@@ -111,25 +120,80 @@ def doctor(app: App, as_json: bool) -> None:
 
 
 def _checks(app: App) -> Iterator[AccessCheck]:
+    """Each check stands alone: what fails takes away only what cannot be known without it."""
     crms = list(crm_types(app).items())
-    problems = app.missing_settings(crms)
-    for problem in problems:
-        yield AccessCheck(name="settings", ok=False, detail=problem, cure="settings.example.env explains each setting")
-    for sentence in unknown_settings(crms, app.env_file):
-        yield AccessCheck(name="settings", ok=True, detail=sentence, cure="correct or remove it")
-    if not problems:
-        yield AccessCheck(name="settings", ok=True, detail="all that are needed are set")
+    yield from _settings(app, crms)
     database = _database(app)
     yield database
     if database.ok:
         yield _instance(app)
-    yield _configuration(app)
+        yield _secret_key(app)
+        yield _configuration(app)
+        yield from _doubt(app)
+    else:
+        yield AccessCheck(name="configuration", ok=False, detail="not known while the database cannot be used")
+        app.go_unpaced()
     yield _clock()
     for name, kind in crms:
         if not app.missing_settings([(name, kind)], apollo=False):
-            yield from app.crm(name, kind).check_access()
+            access = list(_access(name, lambda name=name, kind=kind: app.crm(name, kind)))  # type: ignore[misc]
+            yield from access
+            if all(check.ok for check in access):
+                yield from _opt_outs(app, name, kind)
     if not app.missing_settings([]):
-        yield from app.enricher.check_access()
+        yield from _access("Apollo", lambda: app.enricher)
+
+
+def _settings(app: App, crms: Sequence[tuple[str, str]]) -> Iterator[AccessCheck]:
+    problems, unknown = app.missing_settings(crms), []
+    try:
+        unknown = unknown_settings(crms, app.env_file)
+        if not crms:
+            problems.append("no CRM has settings yet; crm-sync init --crm salesforce (or hubspot) says what is needed")
+    except ConfigError:
+        pass  # the file cannot be read, which is among the problems
+    for problem in problems:
+        yield AccessCheck(name="settings", ok=False, detail=problem, cure="settings.example.env explains each setting")
+    for sentence in unknown:
+        yield AccessCheck(name="settings", ok=True, detail=sentence, cure="correct or remove it")
+    if not problems:
+        yield AccessCheck(name="settings", ok=True, detail="all that are needed are set")
+
+
+def _access(name: str, client: Callable[[], Crm | Enricher]) -> Iterator[AccessCheck]:
+    try:
+        checks = client().check_access()
+    except CrmSyncError as error:
+        checks = [AccessCheck(name=name, ok=False, detail=str(error))]
+    yield from checks
+
+
+def _opt_outs(app: App, name: str, kind: str) -> Iterator[AccessCheck]:
+    """Which opt-outs of the CRM's own are honoured, and which nobody can see: absent is not "no"."""
+    from crm_sync.mapping.opt_outs import honoured, readable, unseen
+
+    suppress = _suppress(app)
+    crm = app.crm(name, kind)
+    for object_type in crm.object_types():
+        can_read = readable(crm.describe(object_type), crm.check_selection)
+        seen = ", ".join(each.field for each in honoured(object_type, suppress, can_read))
+        hidden = ", ".join(each.field for each in unseen(object_type, suppress, can_read))
+        if seen or hidden:
+            yield AccessCheck(
+                name=f"{name} {object_type} opt-outs",
+                ok=True,
+                detail="; ".join(
+                    [f"honoured: {seen}"] * bool(seen) + [f"not seen, so not known: {hidden}"] * bool(hidden)
+                ),
+                cure="let the user read them, or name another field in suppress.when" if hidden else "",
+            )
+
+
+def _suppress(app: App) -> Suppress:
+    try:
+        return app.applied()[0].suppress
+    except CrmSyncError:
+        return Suppress()
 
 
 def _database(app: App) -> AccessCheck:
@@ -137,7 +201,7 @@ def _database(app: App) -> AccessCheck:
         version = app.store.schema_version()
         why_not_durable = app.store.why_not_durable()
     except CrmSyncError as error:
-        return AccessCheck(name="database", ok=False, detail=str(error), cure="CRM_SYNC_DATABASE_URL says where it is")
+        return AccessCheck(name="database", ok=False, detail=str(error))
     if why_not_durable:
         return AccessCheck(name="database", ok=False, detail=why_not_durable, cure="switch it on, then try again")
     return AccessCheck(name="database", ok=True, detail=f"{app.store.shown_url}, schema {version}")
@@ -147,7 +211,10 @@ def _instance(app: App) -> AccessCheck:
     """Whether the database may spend, as far as it can be told without asking a CRM."""
     from crm_sync.pipeline.restore import look
 
-    found = look(app.instance, now=app.clock.now())
+    try:
+        found = look(app.instance, now=app.clock.now())
+    except CrmSyncError as error:
+        return AccessCheck(name="restore", ok=False, detail=str(error))
     if found.hold is not None:
         return AccessCheck(
             name="restore", ok=False, detail=found.hold.sentence, cure="`crm-sync restore status` tells what to do"
@@ -162,11 +229,45 @@ def _instance(app: App) -> AccessCheck:
     )
 
 
+def _secret_key(app: App) -> AccessCheck:
+    try:
+        app.vault  # noqa: B018 - opening it is the check
+        ring = app.key_ring
+    except CrmSyncError as error:
+        return AccessCheck(name="secret key", ok=False, detail=str(error), cure="crm-sync secrets status")
+    if app.settings.secret_key.get_secret_value():
+        return AccessCheck(name="secret key", ok=True, detail=f"{SETTING} opens the stored answers ({len(ring)} in it)")
+    return AccessCheck(
+        name="secret key",
+        ok=True,
+        detail=f"made beside the database: {key_path(app.store)}",
+        cure=f"back it up apart from the database, or move it into {SETTING}: without it paid answers are lost",
+    )
+
+
+def _doubt(app: App) -> Iterator[AccessCheck]:
+    try:
+        calls, most = app.ledger.in_doubt()
+    except CrmSyncError:
+        return  # said by the checks before
+    if calls:
+        yield AccessCheck(
+            name="in doubt",
+            ok=True,
+            detail=f"{calls:,} paid calls without an answer, at worst {render.credit_words(most)}",
+            cure="crm-sync doubt list",
+        )
+
+
 def _configuration(app: App) -> AccessCheck:
+    if app.versions.latest() is None:
+        detail = "none has been applied yet"
+        return AccessCheck(name="configuration", ok=True, detail=detail, cure=app.how_to_configure())
     try:
         config, number = app.applied()
-    except CrmSyncError as error:
-        return AccessCheck(name="configuration", ok=True, detail=str(error))
+    except ConfigError as error:
+        cure = f"mend {app.config_file} and run crm-sync config apply, or go back: crm-sync config rollback NUMBER"
+        return AccessCheck(name="configuration", ok=False, detail=str(error), cure=cure)
     return AccessCheck(name="configuration", ok=True, detail=f"version {number}: {', '.join(config.syncs)}")
 
 
@@ -185,15 +286,22 @@ def _clock() -> AccessCheck:
 
 
 def crm_types(app: App) -> dict[str, str]:
-    """CRM name -> type: the applied configuration's, else the file's, else those whose settings are there."""
+    """CRM name -> type: the applied configuration's, else the file's, else those of which some setting is there."""
     try:
         config, _ = app.applied()
     except CrmSyncError:
-        loaded = app.load_file() if app.config_file.exists() else None
-        if loaded is None or loaded.config is None:
-            return {kind: kind for kind in _TYPES if not app.missing_settings([(kind, kind)], apollo=False)}
-        config = loaded.config
+        try:
+            config = app.load_file().require()
+        except ConfigError:
+            return _types_with_settings(app)
     return {crm.name: crm.type for crm in config.crms.values()}
+
+
+def _types_with_settings(app: App) -> dict[str, str]:
+    try:
+        return {kind: kind for kind in TYPES if is_any_set(kind, app.env_file)}
+    except ConfigError:
+        return {}  # the settings cannot be read, which whoever needs them says
 
 
 @click.command()

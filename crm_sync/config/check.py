@@ -13,6 +13,7 @@ from crm_sync.config.text import Document, ordered, parse
 from crm_sync.domain.changes import WriteRule
 from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema
 from crm_sync.errors import ConfigError
+from crm_sync.mapping.opt_outs import missing, readable, unseen
 from crm_sync.mapping.picklists import Choices, builtin_table
 from crm_sync.mapping.stamps import misfit
 from crm_sync.ports import Selection
@@ -78,6 +79,7 @@ class _Checker:
         self._document = document
         self._config = config
         self._unmapped = unmapped
+        self._objects: set[tuple[str, str]] = set()
         self.problems: list[Problem] = []
 
     def _say(
@@ -142,12 +144,38 @@ class _Checker:
         except ConfigError as error:
             self._say((*at, "object"), str(error))
             return
+        self._left_alone(sync, crm, schema)
         self._send(sync, crm, schema)
         self._selection(sync, crm, schema)
         for mapping in sync.fields:
             self._mapping((*at, "fields", mapping.field), mapping, schema, sync)
         if sync.parent is not None:
             self._parent((*at, "account"), sync.parent, crm, schema, sync)
+
+    def _left_alone(self, sync: Sync, crm: Describes, schema: ObjectSchema) -> None:
+        """What cannot be seen of those who said no, once for each object."""
+        if (sync.crm, sync.object_type) in self._objects:
+            return
+        self._objects.add((sync.crm, sync.object_type))
+        hidden = unseen(sync.object_type, self._config.suppress, readable(schema, crm.check_selection))
+        if hidden:
+            names = " and ".join(f"{each.field} ({each.said})" for each in hidden)
+            self._say(
+                ("syncs", sync.name, "object"),
+                f"this user sees no {names} on {sync.object_type}, so whoever opted out there is not known.",
+                "Let the user read it, or name another field in `suppress.when`.",
+                severity=Severity.NOTE,
+            )
+        for position, entry in enumerate(self._config.suppress.when):
+            for name in missing(entry, schema):
+                guess = nearest(name, schema.fields)
+                self._say(
+                    ("suppress", "when", position),
+                    f"{sync.object_type} in {sync.crm} has no field {name}, or this user may not see it: this "
+                    "condition does not apply there.",
+                    f"Did you mean {guess}?" if guess else "",
+                    severity=Severity.WARNING,
+                )
 
     def _known(self, path: Path, name: str, schema: ObjectSchema, *, key: bool = False) -> FieldSchema | None:
         field = schema.fields.get(name)

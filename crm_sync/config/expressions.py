@@ -11,6 +11,9 @@ from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 
+#: Longer ones lead out of the calendar: a moment that long ago has no date.
+LONGEST = timedelta(days=36500)
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"([0-9]{1,6})\s*([smhdw])\Z")
 _PERCENTAGE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,4})?)\s*%\Z")
@@ -34,7 +37,19 @@ def duration(text: str) -> timedelta:
     match = _DURATION.match(text.strip())
     if match is None:
         raise UnreadableError("this is not a duration.", "Write a number and m, h, d or w: 30m, 4h, 120d, 2w.")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    span = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if span > LONGEST:
+        raise UnreadableError("this is more than a hundred years.", f"Write at most {written(LONGEST)}.")
+    return span
+
+
+def written(span: timedelta) -> str:
+    """How a duration is written in the file, in its largest whole unit up to days: 120d, 36h, 90m."""
+    seconds = int(span.total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % length == 0:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
 
 
 def percentage(text: str) -> Decimal:

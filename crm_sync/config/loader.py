@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
 
+from crm_sync.config import expressions
 from crm_sync.config.apollo_attributes import AttributeKind, find, vocabulary
 from crm_sync.config.model import (
     Band,
@@ -74,15 +75,16 @@ class Loaded:
         return self.config
 
 
-def folder(base: FilePath) -> FileReader:
-    """Reads files that lie in `base` or below it, links out of it included in the refusal."""
+def folder(base: FilePath, *, at_most: int = MAX_BYTES) -> FileReader:
+    """Reads files that lie in `base` or below it, links out of it included in the refusal; of a longer one the first
+    `at_most` bytes and one."""
 
     def read(name: str) -> bytes:
         path = (base / name).resolve()
         if not path.is_relative_to(base.resolve()):
             raise PermissionError(name)
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(at_most + 1)
 
     return read
 
@@ -207,12 +209,16 @@ class _Reader:
         windows = {sync.name: sync.choose.or_older_than for sync in syncs if sync.choose.or_older_than is not None}
         longest = max(windows, key=lambda name: windows[name], default="")
         if longest and windows[longest] > keep.answers:
-            self._error(
-                (*at, "answers") if "answers" in values else at,
-                f"answers would be thrown away before the refresh window of {shown(longest)} "
-                f"({windows[longest].days}d) ends, and bought again.",
-                f"Write at least {windows[longest].days}d.",
-            )
+            window = expressions.written(windows[longest])
+            message = f"answers would be thrown away before the refresh window of {shown(longest)} ({window}) ends"
+            if "answers" in values:
+                self._error((*at, "answers"), f"{message}, and bought again.", f"Write at least {window}.")
+            else:
+                self._error(
+                    ("syncs", longest, "choose", "or_older_than"),
+                    f"{message}, and bought again: they are kept for {expressions.written(keep.answers)}.",
+                    f"Write keep: {{answers: {window}}}, or a shorter window.",
+                )
         return keep
 
     # --- syncs ---

@@ -130,11 +130,13 @@ class Suppress:
     """Whom to leave alone. `lists` are file names; their content is kept only as keyed digests, never here.
 
     `when`: a record for which all conditions of one entry hold is left alone; their paths are CRM fields.
+    `email_opt_out`: "leave_alone" | "enrich" those who opted out of e-mail in Salesforce (mapping/opt_outs.py).
     """
 
     lists: tuple[str, ...] = ()
     when: tuple[tuple[Condition, ...], ...] = ()
     email_domains: tuple[str, ...] = ()
+    email_opt_out: str = "leave_alone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

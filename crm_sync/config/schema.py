@@ -368,11 +368,17 @@ _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,\-#L?]+\Z")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-def _crm_name(text: str) -> str:
+def crm_name(text: str) -> str:
+    """
+    Raises:
+        UnreadableError: a CRM cannot be called so.
+    """
     if _CRM_NAME.match(text) is None:
+        near = re.sub(r"[^a-z0-9_]", "_", text.lower())
+        hint = f"Write {near}. " if _CRM_NAME.match(near) else ""
         raise UnreadableError(
             "a CRM's name has lower-case letters, digits and underscores only.",
-            "It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL.",
+            f"{hint}It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL.",
         )
     if text in _RESERVED_CRM_NAMES:
         raise UnreadableError(f"this name is taken by the settings CRM_SYNC_{text.upper()}_….", "Choose another name.")
@@ -670,7 +676,7 @@ SCHEMA = Group(
             required=True,
             shape=Named(
                 what="CRM",
-                check=_crm_name,
+                check=crm_name,
                 least=1,
                 item=Group(
                     what="a CRM",
@@ -713,6 +719,7 @@ SCHEMA = Group(
                     "lists": Key(shape=ListOf(item=Text(wanted="file names", parse=_relative_file), or_one=True)),
                     "when": Key(shape=ListOf(item=OPT_OUT, or_one=True)),
                     "email_domains": Key(shape=ListOf(item=Text(wanted="domains", parse=_domain), or_one=True)),
+                    "email_opt_out": Key(shape=Word(options=("leave_alone", "enrich")), default="leave_alone"),
                 },
             )
         ),

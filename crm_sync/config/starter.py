@@ -341,7 +341,9 @@ def _lines(suggestion: _Suggestion, field: FieldSchema) -> list[str]:
         whole = attribute.kind is AttributeKind.NUMBER
         return [f"      {field.name}: {{from: {source}, round: 1}}" if whole else f"      {field.name}: {source}"]
     if attribute.kind is AttributeKind.LIST:
-        return [f'      {field.name}: {{from: {source}, join: ", "}}'] if field.kind in _TEXTS else []
+        # Apollo's words for a list are its own: product_management.
+        mapped = f'      {field.name}: {{from: {source}, transform: [words, title_case], join: ", "}}'
+        return [mapped] if field.kind in _TEXTS else []
     fits = field.kind in _TEXTS or (attribute.kind is AttributeKind.URL and field.kind is FieldKind.URL)
     if not fits or (attribute.kind is AttributeKind.NUMBER):
         return []

@@ -77,6 +77,8 @@ class Written(StrEnum):
     WRITTEN = "written"
     PLANNED = "planned"
     REJECTED = "rejected"
+    #: Certainly not, and for no fault of the record: everybody was refused, or it was never sent.
+    NOT_WRITTEN = "not written"
     #: The CRM's answer does not say. The walk reads the record again; nothing is assumed.
     UNACCOUNTED = "unaccounted"
 

@@ -67,8 +67,8 @@ class FieldSchema:
     """One field as the live CRM describes it.
 
     `length` counts characters (None: no limit told). `digits` is the most digits before the point, `scale`
-    after it (None: no limit told). `filterable` says whether a selection may name it. `why_not` is the sentence
-    to show when `writable` is False.
+    after it (None: no limit told). `filterable` says whether a selection may name it, `readable` whether a read may:
+    a compound field has no value of its own. `why_not` is the sentence to show when `writable` is False.
     """
 
     name: str
@@ -78,6 +78,7 @@ class FieldSchema:
     writable: bool
     why_not: str = ""
     filterable: bool = True
+    readable: bool = True
     length: int | None = None
     digits: int | None = None
     scale: int | None = None

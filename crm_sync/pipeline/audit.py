@@ -14,7 +14,7 @@ from crm_sync.store.runs import WRITING, RecordState, RunRecord
 
 if TYPE_CHECKING:
     from crm_sync.domain.enrichment import MatchKeys
-    from crm_sync.pipeline.write import Settled
+    from crm_sync.pipeline.write import Candidate, Settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,10 @@ class Audit:
     parent_outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
     refused_fields: int = 0
     unstamped: int = 0
+    #: Records that a write should have changed and did not, for no fault of theirs, by reason.
+    unwritten: Counter[str] = field(default_factory=Counter)
 
-    def intend(self, target: Target, changes: Mapping[str, ChangeSet], batches: Mapping[str, int | None]) -> None:
+    def intend(self, target: Target, changes: Mapping[str, ChangeSet], candidates: Mapping[str, Candidate]) -> None:
         """Commit what is about to be written."""
         walk = self.walk
         walk.runs.intend(
@@ -47,7 +49,8 @@ class Audit:
                     outcome=WRITING,
                     reason="",
                     decisions=change.decisions,
-                    batch_id=batches.get(record_id),
+                    batch_id=candidates[record_id].batch_id,
+                    identity=walk.answers.digest(candidates[record_id].key),
                 )
                 for record_id, change in changes.items()
             ],
@@ -65,6 +68,8 @@ class Audit:
         for one in settled:
             tally[one.outcome] += 1
             self.unstamped += one.unstamped
+            if one.intended and not one.reached:
+                self.unwritten[one.reason] += 1
             if not one.as_intended:
                 self.refused_fields += sum(d.outcome is FieldOutcome.REJECTED for d in one.decisions)
             attempt = attempts.get(one.record_id)
@@ -83,7 +88,9 @@ class Audit:
             sync=walk.sync.name,
             confirmed=[_run_record(target, one) for one in settled if one.as_intended],
             amended=[_run_record(target, one) for one in settled if one.intended and not one.as_intended],
-            others=[_run_record(target, one) for one in settled if not one.intended],
+            others=[
+                _run_record(target, one, identity=walk.answers.digest(one.key)) for one in settled if not one.intended
+            ],
             states=states,
             now=now,
         )
@@ -95,7 +102,7 @@ class Audit:
         return _counts(self.parent_outcomes, self.parent_outcomes.total())
 
 
-def _run_record(target: Target, settled: Settled) -> RunRecord:
+def _run_record(target: Target, settled: Settled, *, identity: bytes | None = None) -> RunRecord:
     return RunRecord(
         object_type=target.object_type,
         record_id=settled.record_id,
@@ -103,6 +110,7 @@ def _run_record(target: Target, settled: Settled) -> RunRecord:
         reason=settled.reason,
         decisions=settled.decisions,
         batch_id=settled.batch_id,
+        identity=identity,
     )
 
 

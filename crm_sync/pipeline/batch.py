@@ -11,9 +11,10 @@ from crm_sync.pipeline.walk import Due
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Distinct keys for one paid call, in order."""
+    """Distinct keys for one paid call, in order. `single`: one key, for the single endpoint."""
 
     keys: tuple[MatchKeys, ...]
+    single: bool = False
 
 
 class Desk:
@@ -29,8 +30,8 @@ class Desk:
         self._filling: list[MatchKeys] = []
         self._waiting: dict[str, list[Due]] = {}
 
-    def take(self, due: Due) -> Batch | None:
-        """Let a record wait; returns a batch when this one filled it."""
+    def take(self, due: Due, *, alone: bool = False) -> Batch | None:
+        """Let a record wait; returns a batch when this one filled it, or when it is to be asked for `alone`."""
         key = due.keys.key
         with self._lock:
             waiting = self._waiting.get(key)
@@ -38,6 +39,8 @@ class Desk:
                 waiting.append(due)
                 return None
             self._waiting[key] = [due]
+            if alone:
+                return Batch(keys=(due.keys,), single=True)
             self._filling.append(due.keys)
             return self._close() if len(self._filling) == self._per_call else None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from crm_sync import crash
 from crm_sync.config.model import Budget
 from crm_sync.errors import ProviderError
 from crm_sync.pipeline.budget import day_of
@@ -52,7 +53,7 @@ def weigh(
         return Evidence(unexplained=None, why="Apollo's meter was not read before the call")
     if after is None:
         return Evidence(unexplained=None, why="this key may not read Apollo's meter, or it does not answer")
-    settled_at = max(_left_at(call) for call in doubts) + SETTLE
+    settled_at = max(left_at(call) for call in doubts) + SETTLE
     if after.at < settled_at:
         return Evidence(
             unexplained=None, why=f"it is too early: Apollo may charge until {settled_at:%H:%M} UTC", before=before
@@ -94,9 +95,14 @@ def groups(journal: Journal) -> list[tuple[MeterReading | None, list[Call]]]:
     """The calls in doubt, by the last usable meter reading before each."""
     found: dict[datetime | None, tuple[MeterReading | None, list[Call]]] = {}
     for call in journal.doubts():
-        before = journal.meter_before(_left_at(call), settle=SETTLE)
+        before = journal.meter_before(left_at(call), settle=SETTLE)
         found.setdefault(before.at if before else None, (before, []))[1].append(call)
     return list(found.values())
+
+
+def explain(call: Call, meter: MeterReading | None, journal: Journal) -> Evidence:
+    """What the evidence says about one call in doubt, by a reading of just now."""
+    return evidence_of([call], journal.meter_before(left_at(call), settle=SETTLE), meter, journal)
 
 
 def evidence_of(
@@ -107,7 +113,7 @@ def evidence_of(
         settled = journal.told_between(before.at, after.at)
         open_ = journal.open_calls(before.at)
         # Calls in doubt after a later reading lie between these two readings as well: they weigh on the same scale.
-        calls = [call for call in journal.doubts() if _left_at(call) > before.at] or calls
+        calls = [call for call in journal.doubts() if left_at(call) > before.at] or calls
     return weigh(calls, before, after, settled, open_=open_)
 
 
@@ -115,16 +121,18 @@ def resolve(services: Services) -> list[Call]:
     """Before a run: clear what evidence clears, then do as `budget.in_doubt` says; returns what was resolved."""
     journal = services.journal
     resolved: list[Call] = []
-    if not any(services.clock.now() - _left_at(call) >= SETTLE for call in journal.doubts()):
+    if not any(services.clock.now() - left_at(call) >= SETTLE for call in journal.doubts()):
         return resolved
     meter = read_meter(services.enricher(), journal, services.clock)
     for before, calls in groups(journal):
         evidence = evidence_of(calls, before, meter, journal)
         if evidence.nothing_was_charged:
+            crash.point("doubt.weighed")
             for call in calls:
                 journal.clear(call.id, evidence.why, by="evidence", now=services.clock.now())
+                crash.point("doubt.cleared")
             resolved += calls
-    left = [call for call in journal.doubts() if services.clock.now() - _left_at(call) >= SETTLE]
+    left = [call for call in journal.doubts() if services.clock.now() - left_at(call) >= SETTLE]
     budget = services.config.budget
     for call in _by_policy(left, budget, _retried_today(services)):
         journal.accept(
@@ -133,6 +141,7 @@ def resolve(services: Services) -> list[Call]:
             by=f"budget.in_doubt: {'retry_up_to' if budget.in_doubt == 'retry' else 'abandon'}",
             now=services.clock.now(),
         )
+        crash.point("doubt.accepted")
         resolved.append(call)
     return resolved
 
@@ -162,5 +171,6 @@ def _retried_today(services: Services) -> Decimal:
     )
 
 
-def _left_at(call: Call) -> datetime:
+def left_at(call: Call) -> datetime:
+    """When it was sent, as far as is known: from then on Apollo may have charged for it."""
     return call.sent_at or call.planned_at

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, RawAnswer, Reading, Verdict
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.errors import (
@@ -30,6 +31,7 @@ from crm_sync.store.journal import (
     ASKED,
     GUARDING,
     IN_DOUBT,
+    LEFT_OPEN,
     STAMP,
     Expansion,
     Intent,
@@ -44,6 +46,8 @@ DOUBTS_IN_A_ROW = 3
 REFUSED_ALONE = 3
 #: Index so many answers in one commit.
 _EXPAND_AT = 16
+#: A wait that an admin should hear of.
+_WORTH_TELLING_S = 3.0
 
 #: Verdicts that answer a record without any value.
 _PLAIN = {
@@ -52,8 +56,8 @@ _PLAIN = {
 }
 
 
-class _CancelledError(CrmSyncError):
-    """Somebody cancelled the run before this call left."""
+class _StoppedError(CrmSyncError):
+    """The run stops, and this call had not left."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,10 +127,15 @@ class EnrichRoom:
         return served, open_
 
     def _fresh(self, answer: StoredAnswer) -> bool:
-        if answer.verdict in GUARDING:
+        if answer.verdict in (*GUARDING, LEFT_OPEN):
             return False
         since = self._walk.no_match_since if answer.verdict in _PLAIN else self._walk.fresh_since
         return answer.obtained_at >= since
+
+    def was_left_open(self, answer: StoredAnswer | None) -> bool:
+        """Whether a bulk answer said nothing about this key and nobody has asked singly since: an earlier run ended
+        between the two."""
+        return answer is not None and answer.verdict == LEFT_OPEN and answer.obtained_at >= self._walk.fresh_since
 
     def _read_again(self, batch: StoredBatch | None) -> Reading | None:
         if batch is None:
@@ -157,21 +166,29 @@ class EnrichRoom:
             StoreError: nothing can be journaled, so nothing may be spent.
         """
         walk = self._walk
-        calls = tuple(batch.keys for batch in batches)
-        if calls and not self._metered and not walk.free:
+        formed = tuple(batches)
+        if formed and not self._metered and not walk.free:
             self._metered = True
             read_meter(walk.enricher, walk.journal, walk.clock)  # evidence, should a call end in doubt
+        for single in (False, True):
+            calls = tuple(batch.keys for batch in formed if batch.single is single)
+            yield from self._plan_all(calls, single=single)
+
+    def _plan_all(
+        self, calls: tuple[tuple[MatchKeys, ...], ...], *, single: bool
+    ) -> Iterator[tuple[tuple[PlannedCall, ...], list[Answered]]]:
+        walk = self._walk
         while calls:
             keys = [key for call in calls for key in call]
             if walk.free or walk.stop:
                 yield (), self.give_up(keys, walk.stop.reason or "only stored answers are used")
                 return
             settlements = self._settlements
-            plan = self._plan(calls, single=False)
+            plan = self._plan(calls, single=single)
             yield plan.calls, self._held(plan.held)
             if plan.left and not plan.calls and not self._more_room(settlements):
                 self._stop_at_budget(plan)
-            per_call = walk.enricher.per_call
+            per_call = 1 if single else walk.enricher.per_call
             calls = tuple(plan.left[at : at + per_call] for at in range(0, len(plan.left), per_call))
 
     def _plan(self, calls: tuple[tuple[MatchKeys, ...], ...], *, single: bool) -> Plan:
@@ -204,6 +221,7 @@ class EnrichRoom:
         return self._settlements != settlements
 
     def _stop_at_budget(self, plan: Plan) -> None:
+        crash.point("budget.stop")
         message = (
             f"{plan.room.limit} is used up; a later run goes on from here. `crm-sync credits` shows what was spent"
         )
@@ -224,6 +242,7 @@ class EnrichRoom:
                 self._calls.notify_all()
         answered = bought.answered
         for keys, single in bought.again:
+            crash.point("enrich.again", "single" if single else "half")
             answered += self._ask_again(keys, single=single)
         return answered
 
@@ -246,12 +265,25 @@ class EnrichRoom:
 
     def let_go(self, call: PlannedCall) -> list[Answered]:
         """A planned call that will not leave, because the run stops."""
-        reason = self._walk.stop.reason
-        self._walk.journal.not_charged(call.id, "unsent", reason, now=self._walk.clock.now())
+        self._give_back(call, self._walk.stop.reason)
+        return self.give_up(call.keys, self._walk.stop.reason)
+
+    def ask_without(self, call: PlannedCall, refused: Mapping[str, str]) -> list[Answered]:
+        """A planned call, but for those who were suppressed since; `refused`: MatchKeys.key -> why. It is given back,
+        and the rest is planned anew."""
+        self._give_back(call, "somebody in it was suppressed")
+        rest = [key for key in call.keys if key.key not in refused]
+        answered = self._ask_again(rest, single=call.single) if rest else []
+        for key in call.keys:
+            if key.key in refused:
+                answered += self.give_up([key], refused[key.key])
+        return answered
+
+    def _give_back(self, call: PlannedCall, why: str) -> None:
+        self._walk.journal.not_charged(call.id, "unsent", why, now=self._walk.clock.now())
         with self._calls:
             self._out -= 1
             self._calls.notify_all()
-        return self.give_up(call.keys, reason)
 
     def _held(self, keys: Sequence[MatchKeys]) -> list[Answered]:
         """Keys that have been answered since their page was read, or that somebody else is asking for."""
@@ -276,8 +308,7 @@ class EnrichRoom:
         walk, keys = self._walk, call.keys
         try:
             raw = self._send(call)
-        except _CancelledError:
-            walk.stop.raise_("cancelled by crm-sync cancel")
+        except _StoppedError:
             walk.journal.not_charged(call.id, "unsent", walk.stop.reason, now=walk.clock.now())
             return _Bought(answered=self.give_up(keys, walk.stop.reason))
         except RefusedError as error:
@@ -298,13 +329,20 @@ class EnrichRoom:
     def _send(self, call: PlannedCall) -> RawAnswer:
         walk = self._walk
 
+        def waiting(seconds: float) -> None:
+            if walk.stop:
+                raise _StoppedError
+            walk.waiting_until = walk.clock.now() + timedelta(seconds=seconds) if seconds > _WORTH_TELLING_S else None
+
         def leaving() -> None:
+            walk.waiting_until = None
             if not walk.journal.sent(call.id, now=walk.clock.now()):
-                raise _CancelledError
+                walk.stop.raise_("cancelled by crm-sync cancel")
+                raise _StoppedError
 
         if call.single:
-            return walk.enricher.ask_one(walk.purpose, call.keys[0], leaving=leaving)
-        return walk.enricher.ask(walk.purpose, call.keys, leaving=leaving)
+            return walk.enricher.ask_one(walk.purpose, call.keys[0], leaving=leaving, waiting=waiting)
+        return walk.enricher.ask(walk.purpose, call.keys, leaving=leaving, waiting=waiting)
 
     def _bisect(self, call: PlannedCall, error: RefusedError) -> _Bought:
         """A refused call is halved until the bad record stands alone (contracts/apollo.md 4, 422)."""
@@ -321,7 +359,7 @@ class EnrichRoom:
             too_many = not is_its_own and self._refused_alone >= REFUSED_ALONE
         if too_many:
             self._walk.stop.raise_(f"Apollo refuses every call, whoever is asked for: {error}", error)
-        reason = f"Apollo refuses this record's match keys: {error}"
+        reason = f"Apollo refuses this record's match keys: {error}" if is_its_own else f"not asked: {error}"
         return self._close(keys, None, outcome=RecordOutcome.SKIPPED, reason=reason, reached=is_its_own)
 
     def _doubt(self, call: PlannedCall, body: bytes, error: str) -> _Bought:
@@ -349,6 +387,7 @@ class EnrichRoom:
         with self._lock:
             self._doubts_in_a_row = 0
             self._accepted = True
+        crash.point("enrich.read")
         expansion = expansion_of(
             call.id, walk.purpose, keys, reading, raw.credits, single=call.single, answered_at=answered_at
         )
@@ -468,6 +507,8 @@ def expansion_of(
         if enrichment is None:
             left_open.append(key)
             continue
+        if not key.key:
+            continue  # erased (store/privacy.py)
         rows.append(
             NewAnswer(purpose=purpose, key=key.key, verdict=enrichment.verdict, source=source, position=position)
         )

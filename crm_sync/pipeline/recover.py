@@ -8,8 +8,8 @@ import socket
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache
 
+from crm_sync import crash
 from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
 from crm_sync.errors import ContractError
 from crm_sync.pipeline.enrich import expansion_of
@@ -19,21 +19,10 @@ from crm_sync.store.runs import WRITING
 
 #: A run on another machine is dead after so long without a sign of life; longer than any call of ours may take.
 _SILENT_FOR = timedelta(minutes=10)
+#: Tells this process from an earlier one with its number: in a container that is started again it is the same one.
+_LIFE = secrets.token_hex(4)
 #: Runs of this process that failed so badly that even their end could not be written down (no disk, no database).
 _given_up: set[str] = set()
-
-
-def owner() -> str:
-    """This process, as the store names it: enough to tell whether it still lives, on this machine.
-
-    In a container a process that was killed and the one that follows it have one host name and one number.
-    """
-    return f"{socket.gethostname()}:{os.getpid()}:{_mark()}"
-
-
-@cache
-def _mark() -> str:
-    return secrets.token_hex(4)
 
 
 def give_up(run_id: str) -> None:
@@ -44,25 +33,32 @@ def give_up(run_id: str) -> None:
 def recover(services: Services) -> list[SyncRun]:
     """Close every run whose process is gone; returns them. Costs no call."""
     closed = []
-    for run, of, alive_at in services.runs.unfinished():
-        if run.id in _given_up or not _alive(of, alive_at, services.clock.now()):
+    for run, owner, alive_at in services.runs.unfinished():
+        if run.id in _given_up or not is_alive(owner, alive_at, services.clock.now()):
+            crash.point("recover.found")
             settle_calls(run, services)
             closed.append(_close(run, services))
     return closed
 
 
-def _alive(owner: str, alive_at: datetime, now: datetime) -> bool:
-    host, process, mark = [*owner.split(":"), ""][:3]
-    if host != socket.gethostname():
-        return now - alive_at < _SILENT_FOR
-    if int(process) == os.getpid():
-        return mark in ("", _mark())
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+def owner() -> str:
+    """This process, as the store names it: enough to tell whether it still lives, on this machine."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_LIFE}"
+
+
+def is_alive(owner: str, alive_at: datetime, now: datetime) -> bool:
+    """Whether the process that began a run may still be at it."""
+    host, _, rest = owner.partition(":")
+    process, _, life = rest.partition(":")
+    if host == socket.gethostname():
+        if int(process) == os.getpid():
+            return life == _LIFE
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # somebody else's process has the number
     return now - alive_at < _SILENT_FOR  # the number may have been given to another process since
 
 
@@ -75,9 +71,11 @@ def settle_calls(run: SyncRun, services: Services) -> None:
     for call in journal.unfinished(run.id):
         if call.state == "planned":
             journal.not_charged(call.id, "unsent", "the process ended before it was sent", now=now)
+            crash.point("recover.released")
             continue
         if call.state == "sent":
             journal.in_doubt(call.id, b"", "the process ended while Apollo was being asked", now=now)
+            crash.point("recover.doubted")
             continue
         try:
             reading = services.enricher().read(call.purpose, call.keys, call.body)
@@ -96,28 +94,34 @@ def settle_calls(run: SyncRun, services: Services) -> None:
             )
         )
     if expansions:
+        crash.point("recover.expanding")
         journal.expand(expansions, now=now)
+        crash.point("recover.expanded")
 
 
 def _close(run: SyncRun, services: Services) -> SyncRun:
     """Its books from the audit; a write that was intended and not confirmed is looked at by the next run."""
     now = services.clock.now()
-    tally: Counter[str] = Counter()
+    own: Counter[str] = Counter()
+    parents: Counter[str] = Counter()
     for object_type, outcome, _, count in services.runs.reasons(run.id):
-        if object_type == run.object_type:
-            tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
+        tally = own if object_type == run.object_type else parents
+        tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
     services.runs.close_intended(run.id, "not confirmed: the process ended; the next run reads it again", now=now)
-    counts = Counts(
-        selected=tally.total(),
-        **{outcome.name.lower(): tally[outcome.value] for outcome in RecordOutcome},
-    )
+    crash.point("recover.closing")
     closed = replace(
         run,
         status=RunStatus.FAILED,
         reason="its process ended before the run did; what was paid for is kept and the next run goes on",
         finished_at=now,
-        counts=counts,
+        counts=_counts(own),
+        parents=_counts(parents),
         credits=services.journal.spent(run.id),
     )
     services.runs.save(closed, now=now)
+    crash.point("recover.closed")
     return closed
+
+
+def _counts(tally: Counter[str]) -> Counts:
+    return Counts(selected=tally.total(), **{outcome.name.lower(): tally[outcome.value] for outcome in RecordOutcome})

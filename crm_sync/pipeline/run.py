@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from crm_sync import crash
 from crm_sync.config.model import Sync
+from crm_sync.domain.enrichment import MatchKeys, Purpose
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import (
     BudgetError,
@@ -21,28 +23,33 @@ from crm_sync.errors import (
     HeldError,
 )
 from crm_sync.mapping.blanks import lacking
-from crm_sync.mapping.match_keys import registrable_domain
+from crm_sync.mapping.match_keys import registrable_domain, weakness
 from crm_sync.pipeline import doubt, restore
 from crm_sync.pipeline.audit import Attempt, Audit
+from crm_sync.pipeline.batch import Desk
+from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.recover import give_up, owner, recover, settle_calls
+from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
-from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Spending, Stop, Walk, prepare
+from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Due, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.write import Candidate, Settled, write_candidates
 from crm_sync.services import Services
 
 #: How often a running run saves its books, and tells who watches.
-_SAVE_EVERY = timedelta(seconds=5)
+_SAVE_EVERY = timedelta(seconds=2)
 _WATCH_EVERY = timedelta(seconds=0.25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a run stands: `expected` is how many records it will take at most, None unknown."""
+    """Where a run stands: `expected` is how many records it will take at most, None unknown; `waiting_until` is set
+    while Apollo asks to wait."""
 
     done: int
     expected: int | None
     counts: Counts
     credits: Decimal
+    waiting_until: datetime | None = None
 
 
 def run_sync(
@@ -55,11 +62,12 @@ def run_sync(
     spending: Spending = AS_BUDGETED,
     stop: Stop | None = None,
     watch: Callable[[Progress], None] | None = None,
+    met: Callable[[Due], None] | None = None,
 ) -> SyncRun:
     """Walk one sync to its end and return its books; a plan is the same walk with nothing written.
 
     A neighbour's failure ends the run with a status and a reason, never with an exception. `stop`, raised from
-    outside, cancels: what was paid for is still written.
+    outside, cancels: what was paid for is still written. `met` is shown each selected record, once.
 
     Raises:
         ConfigError: the sync does not fit the CRM; nothing has run.
@@ -81,8 +89,9 @@ def run_sync(
         started_at=services.clock.now(),
     )
     services.runs.open(run, owner=owner())
+    crash.point("run.opened")
     try:
-        ended = _to_its_end(run, sync, services, limit=limit, spending=spending, stop=stop, watch=watch)
+        ended = _to_its_end(run, sync, services, limit=limit, spending=spending, stop=stop, watch=watch, met=met)
         calls = Counter(_calls(sync, services))
         calls.subtract(before)
         ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
@@ -90,6 +99,7 @@ def run_sync(
     except BaseException:
         give_up(run.id)
         raise
+    crash.point("run.closed")
     return ended
 
 
@@ -102,6 +112,7 @@ def _to_its_end(
     spending: Spending,
     stop: Stop | None,
     watch: Callable[[Progress], None] | None,
+    met: Callable[[Due], None] | None,
 ) -> SyncRun:
     try:
         walk = prepare(
@@ -119,14 +130,60 @@ def _to_its_end(
         if not walk.free:
             restore.begin(walk, services)
             doubt.resolve(services)
-        ended = _walk(walk, run, services, watch)
+        ended = _walk(walk, run, services, watch, met)
     except ConfigError as error:
         services.runs.save(_end(run, services, RunStatus.FAILED, str(error)), now=services.clock.now())
         raise
     except CrmSyncError as error:
         ended = _end(run, services, RunStatus.FAILED, str(error))
+    crash.point("run.closing")
     settle_calls(run, services)
     return replace(ended, credits=services.journal.spent(run.id))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a walk over its first due records would take: `served` have a stored answer, `weak` cannot be asked for.
+
+    At most `most` credits: Apollo charges for those it finds, so it may be none.
+    """
+
+    due: int
+    served: int
+    weak: int
+    asked: int
+    calls: int
+    most: Decimal
+
+
+def estimate(sync: Sync, services: Services, *, limit: int | None) -> Estimate:
+    """Read what is due and look at the stored answers; asks Apollo nothing and writes nothing.
+
+    Raises:
+        CrmSyncError: the CRM cannot be read.
+    """
+    crm, enricher = services.crm(sync.crm), services.enricher()
+    walk = prepare(
+        sync, services, run_id="", kind=RunKind.PLAN, limit=limit, spending=AS_BUDGETED, crm=crm, enricher=enricher
+    )
+    room = EnrichRoom(walk, Desk(enricher.per_call))
+    due = served = weak = 0
+    asked: set[int] = set()
+    for page in due_pages(walk, Counter()):
+        strong = [each for each in page.due if not weakness(each.keys, walk.match)]
+        answered, left = room.serve(strong, page.stored)
+        due += len(page.due)
+        weak += len(page.due) - len(strong)
+        served += len(answered)
+        asked |= {hash(each.keys.key) for each in left}
+    return Estimate(
+        due=due,
+        served=served,
+        weak=weak,
+        asked=len(asked),
+        calls=-(-len(asked) // enricher.per_call),
+        most=enricher.most(walk.purpose) * len(asked),
+    )
 
 
 def _refuse_overlap(sync: Sync, services: Services) -> None:
@@ -134,17 +191,26 @@ def _refuse_overlap(sync: Sync, services: Services) -> None:
         if other.sync == sync.name:
             raise BusyError(
                 f"{sync.name} is running already: {other.kind.value} {other.id} since {other.started_at:%H:%M:%S} UTC "
-                f"({owner_}). Wait for its end; `crm-sync runs` shows it"
+                f"({':'.join(owner_.split(':')[:2])}). Wait for its end; `crm-sync runs` shows it"
             )
 
 
-def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progress], None] | None) -> SyncRun:
+def _walk(
+    walk: Walk,
+    run: SyncRun,
+    services: Services,
+    watch: Callable[[Progress], None] | None,
+    met: Callable[[Due], None] | None,
+) -> SyncRun:
     desk = WritingDesk(walk)
     expected: list[int] = []
     stages = Stages(walk, on_expected=expected.append)
     saved_at = watched_at = services.clock.now()
     for group in stages.answered():
         desk.take(group)
+        if met is not None:
+            for answered in group:
+                met(answered.due)
         now = services.clock.now()
         if watch is not None and now - watched_at > _WATCH_EVERY:
             watched_at = now
@@ -152,14 +218,18 @@ def _walk(walk: Walk, run: SyncRun, services: Services, watch: Callable[[Progres
         if now - saved_at > _SAVE_EVERY:
             saved_at = now
             counts = desk.audit.counts(stages.selected)
-            services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out)), now=now)
+            spent = walk.journal.spent(run.id)
+            services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out), credits=spent), now=now)
             _advance(walk, services)
+            if services.runs.cancel_asked(run.id):
+                walk.stop.raise_("cancelled by crm-sync cancel")
     desk.finish()
     _advance(walk, services)
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
     counts = desk.audit.counts(stages.selected)
-    run = replace(run, counts=counts, parents=desk.audit.parent_counts(), left_out=dict(stages.left_out))
+    left_out = _with_more(walk, expected, counts, dict(stages.left_out))
+    run = replace(run, counts=counts, parents=desk.audit.parent_counts(), left_out=left_out)
     if watch is not None:
         watch(_progress(walk, desk, expected, counts))
     return _end(run, services, *_verdict(walk, run, desk.audit))
@@ -175,16 +245,36 @@ def _advance(walk: Walk, services: Services) -> None:
         walk.stop.raise_(str(error), error)
 
 
+def _with_more(walk: Walk, expected: list[int], counts: Counts, left_out: dict[str, int]) -> dict[str, int]:
+    """How many are due beyond what this run takes: by the CRM's count, else as many as were seen."""
+    if not expected or walk.at_most is None or counts.selected < walk.at_most:
+        return left_out
+    seen = left_out.pop(LEFT_OUT_SEEN_MORE, 0)
+    more = max(seen, expected[0] - counts.selected - sum(left_out.values()))
+    return {**left_out, LEFT_OUT_MORE: more} if more else left_out
+
+
 def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts) -> Progress:
     total = expected[0] if expected else None
     if walk.at_most is not None:
         total = walk.at_most if total is None else min(total, walk.at_most)
-    return Progress(done=desk.taken, expected=total, counts=counts, credits=walk.journal.spent(walk.run_id))
+    return Progress(
+        done=desk.taken,
+        expected=total,
+        counts=counts,
+        credits=walk.journal.spent(walk.run_id),
+        waiting_until=walk.waiting_until,
+    )
 
 
 def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
-    """The run's status and reason, worst first."""
+    """The run's status and reason, worst first.
+
+    A run that an error stopped, or kept from writing, has failed where nothing at all came of it in the CRM: people
+    whom Apollo does not know do not make it a success.
+    """
     counts, stop = run.counts, walk.stop
+    is_barren = not (counts.updated or counts.unchanged or run.parents.updated)
     if not counts.balanced or not run.parents.balanced:
         return RunStatus.FAILED, f"the books do not balance: {counts}"
     if stop:
@@ -193,11 +283,11 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
         if isinstance(stop.error, BudgetError):
             status = RunStatus.FAILED if walk.budget.at_limit == "fail" else RunStatus.STOPPED_AT_BUDGET
             return status, stop.reason
-        nothing_done = counts.selected == counts.skipped
-        if nothing_done or isinstance(stop.error, _ENDINGS) or not _expected(stop.error):
+        if is_barren or isinstance(stop.error, _ENDINGS) or not _expected(stop.error):
             return RunStatus.FAILED, stop.reason
         return RunStatus.COMPLETED_WITH_ERRORS, stop.reason
     troubles = [
+        (audit.unwritten.total(), "not written"),
         (counts.rejected, "rejected by the CRM"),
         (counts.invalid, "invalid"),
         (counts.in_doubt, "in doubt"),
@@ -205,6 +295,8 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
         (audit.refused_fields, "field values refused"),
         (audit.unstamped, "not stamped"),
     ]
+    if audit.unwritten and is_barren:
+        return RunStatus.FAILED, audit.unwritten.most_common(1)[0][0]
     said = [f"{count} {word}" for count, word in troubles if count]
     said += [
         f"nothing was stamped on {target.object_type}: {target.stamping.problem}"
@@ -280,6 +372,8 @@ class WritingDesk:
             record_id=record_id,
             wanted=mapped.wanted,
             batch_id=answered.batch_id,
+            keys=answered.due.keys,
+            enrichment=answered.enrichment,
             answered_at=answered.answered_at,
         )
         if walk.parent is not None:
@@ -306,6 +400,7 @@ class WritingDesk:
             record_id=parent_id,
             wanted=mapped.wanted,
             batch_id=answered.batch_id,
+            keys=MatchKeys(purpose=Purpose.COMPANY, domain=domain),
             answered_at=answered.answered_at,
         )
         if len(self._parents) >= walk.crm.read_size:
@@ -313,6 +408,8 @@ class WritingDesk:
 
     def _settle(self, chunk: list[tuple[Answered, Candidate]]) -> None:
         walk = self._walk
+        # Their companies first: once people lack nothing they are not selected again, and nobody else may bring them.
+        self._settle_parents()
         settled = write_candidates(walk, walk.target, [candidate for _, candidate in chunk], self.audit)
         attempts = {
             one.record_id: Attempt(keys=answered.due.keys, lacking=self._lacking(answered, one))
@@ -330,6 +427,7 @@ class WritingDesk:
         walk = self._walk
         if walk.parent is None or not self._parents:
             return
+        crash.point("write.parents")
         candidates, self._parents = list(self._parents.values()), {}
         self.audit.close(walk.parent, write_candidates(walk, walk.parent, candidates, self.audit), {})
 
@@ -344,6 +442,7 @@ class WritingDesk:
                     outcome=answered.outcome,
                     reason=answered.reason,
                     batch_id=answered.batch_id,
+                    key=answered.due.keys.key,
                 )
             )
             if answered.reached:
@@ -356,6 +455,7 @@ def _to_stamp(answered: Answered) -> Candidate:
         record_id=answered.due.record.ref.id,
         wanted=(),
         batch_id=answered.batch_id,
+        keys=answered.due.keys,
         answered_at=answered.answered_at,
         outcome=answered.outcome,
         reason=answered.reason,

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from crm_sync import crash
 from crm_sync.domain.records import Record
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.mapping.blanks import lacking
+from crm_sync.pipeline.suppress import Subject
 from crm_sync.pipeline.walk import Due, Walk, seen
 from crm_sync.ports import Selection
 from crm_sync.store.answers import StoredAnswer
@@ -20,6 +22,9 @@ _REFRESH_PAGE = 100
 
 LEFT_OUT_SEEN = "nothing new since the last attempt"
 LEFT_OUT_DOUBT = "in doubt"
+#: Due, and more than this run takes: by the CRM's count, or where it does not count what is due, as many as were seen.
+LEFT_OUT_MORE = "more than this run takes"
+LEFT_OUT_SEEN_MORE = "more than this run takes, as far as it looked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +40,14 @@ def due_pages(walk: Walk, left_out: Counter[str]) -> Iterator[DuePage]:
     """Pages of due records, at most `walk.at_most` in all; counts into `left_out` what is not selected and why."""
     room = walk.at_most
     for records, expected, refresh in _pages(walk):
+        crash.point("select.page")
         page = _sift(walk, records, expected, left_out, refresh=refresh)
         if room is not None:
+            if len(page.due) > room:
+                left_out[LEFT_OUT_SEEN_MORE] += len(page.due) - room
             page = DuePage(due=page.due[:room], stored=page.stored, expected=page.expected)
             room -= len(page.due)
+        crash.point("select.sifted")
         if page.due:
             yield page
         if walk.stop or room == 0:
@@ -81,11 +90,14 @@ def _refresh(walk: Walk, selection: Selection) -> Iterator[tuple[Sequence[Record
 
 
 def selected_fields(walk: Walk) -> tuple[str, ...]:
-    """What a selection reads: the match keys, the fields that may lack, and the way to the parent."""
+    """What a selection reads: the match keys, the fields that may lack, the way to the parent, and what may say that
+    somebody is to be left alone."""
     names = dict.fromkeys(name for key in walk.sync.match.send for name in key.fields)
     names.update(dict.fromkeys(walk.sync.choose.missing_any))
     if walk.sync.parent is not None:
         names[walk.sync.parent.via] = None
+    names.update(dict.fromkeys(walk.target.guard.fields(walk.screen.kinds)))
+    names.update(dict.fromkeys(walk.target.guard.distant_fields))
     return tuple(names)
 
 
@@ -96,7 +108,7 @@ def _lacking(walk: Walk, record: Record) -> tuple[str, ...]:
 def _sift(
     walk: Walk, records: Sequence[Record], expected: int | None, left_out: Counter[str], *, refresh: bool
 ) -> DuePage:
-    """Leave out what was attempted with the same result ahead, and what is in doubt."""
+    """Leave out what was attempted with the same result ahead, who is to be left alone, and what is in doubt."""
     states = walk.runs.states(walk.sync.name, walk.sync.object_type, [record.ref.id for record in records])
     candidates = []
     for record in records:
@@ -111,6 +123,7 @@ def _sift(
             left_out[LEFT_OUT_SEEN] += 1
         else:
             candidates.append(due)
+    candidates = _without_suppressed(walk, candidates, left_out)
     stored = walk.answers.look_up(walk.purpose, (due.keys.key for due in candidates))
     doubtful = {key for key, answer in stored.items() if answer.verdict == IN_DOUBT}
     if doubtful:
@@ -118,6 +131,20 @@ def _sift(
         left_out[LEFT_OUT_DOUBT] += len(candidates) - len(kept)
         candidates = kept
     return DuePage(due=tuple(candidates), stored=stored, expected=expected)
+
+
+def _without_suppressed(walk: Walk, candidates: list[Due], left_out: Counter[str]) -> list[Due]:
+    """They are not selected at all: no row, no attempt to remember, so that they are due at once when taken off the
+    list, and nothing is kept of somebody who was erased."""
+    guard = walk.target.guard
+    subjects = [Subject(record_id=d.record.ref.id, values=d.record.values, keys=d.keys) for d in candidates]
+    refused = walk.screen.refusals(guard, subjects, walk.screen.kinds_now())
+    if guard.distant:
+        for subject in subjects:
+            if subject.record_id not in refused and (reason := guard.distant_refusal(subject.values)):
+                refused[subject.record_id] = reason
+    left_out.update(refused.values())
+    return [due for due in candidates if due.record.ref.id not in refused] if refused else candidates
 
 
 def _settled(walk: Walk, state: RecordState) -> bool:

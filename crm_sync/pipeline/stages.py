@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from crm_sync import crash
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.errors import CrmSyncError
 from crm_sync.mapping.match_keys import weakness
@@ -24,6 +25,8 @@ from crm_sync.store.journal import PlannedCall
 
 T = TypeVar("T")
 
+#: While Apollo asks to wait, the run still shows that it is alive, and hears that it is to stop.
+_HEARTBEAT_S = 1.0
 #: Plan so many calls in one commit.
 _PLAN_AT = 16
 
@@ -44,7 +47,7 @@ class Stages:
         self.selected = 0
 
     def answered(self) -> Iterator[list[Answered]]:
-        """Every selected record exactly once, in no particular order."""
+        """Every selected record exactly once, in no particular order; an empty group every second nothing comes."""
         walk = self._walk
         threads = [threading.Thread(target=self._asking, name=f"asking-{n}", daemon=True) for n in range(walk.workers)]
         reader = threading.Thread(target=self._reading, name="reading", daemon=True)
@@ -53,7 +56,11 @@ class Stages:
         alive = len(threads) + 1
         try:
             while alive:
-                group = self._results.get()
+                try:
+                    group = self._results.get(timeout=_HEARTBEAT_S)
+                except queue.Empty:
+                    yield []
+                    continue
                 if group is None:
                     alive -= 1
                 else:
@@ -104,11 +111,13 @@ class Stages:
         if weak or served:
             self._put([*weak, *served])
         for due in open_:
-            self._form(self._desk.take(due))
+            alone = self._room.was_left_open(page.stored.get(due.keys.key))
+            self._form(self._desk.take(due, alone=alone))
 
     def _form(self, batch: Batch | None) -> None:
         if batch is not None:
             self._formed.append(batch)
+            crash.point("batch.formed")
         if len(self._formed) >= _PLAN_AT:
             self._plan()
 
@@ -146,7 +155,8 @@ class Stages:
         if walk.stop:
             return room.let_go(call)
         try:
-            return room.ask(call)
+            refused = walk.screen.suppressed_since(call.keys)
+            return room.ask_without(call, refused) if refused else room.ask(call)
         except CrmSyncError as error:
             walk.stop.raise_(str(error), error)
         except Exception as error:  # noqa: BLE001 - a bug in a thread must end the run, not hang it

@@ -96,7 +96,7 @@ def send(
 
 def _note_alone(sent: Sent, record_id: str, outcome: WriteOutcome, refused: Sequence[str]) -> None:
     """A stamp without data. One whose answer was lost is looked at again by the next run, and costs nothing then."""
-    if outcome.written is Written.UNACCOUNTED:
+    if outcome.written in (Written.UNACCOUNTED, Written.NOT_WRITTEN):
         sent.unstamped[record_id] = outcome.reason
         sent.later.add(record_id)
     elif outcome.written is Written.REJECTED or refused:
@@ -110,4 +110,4 @@ def _write(walk: Walk, target: Target, requests: Sequence[WriteRequest]) -> list
         return walk.crm.write(target.object_type, requests)
     except CrmSyncError as error:
         walk.stop.raise_(str(error), error)
-        return [WriteOutcome(ref=r.ref, written=Written.UNACCOUNTED, reason=str(error)) for r in requests]
+        return [WriteOutcome(ref=r.ref, written=Written.NOT_WRITTEN, reason=str(error)) for r in requests]

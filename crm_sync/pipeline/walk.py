@@ -17,6 +17,7 @@ from crm_sync.mapping.apply import Mapper, sources
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.mapping.match_keys import compile_keys
 from crm_sync.mapping.stamps import Stamping, compile_stamps
+from crm_sync.pipeline.suppress import Guard, Screen, guard
 from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.services import Services
 from crm_sync.store.answers import Answers
@@ -94,6 +95,7 @@ class Target:
     schema: ObjectSchema
     mapper: Mapper
     read_fields: tuple[str, ...]
+    guard: Guard
     stamping: Stamping = field(default_factory=Stamping)
 
 
@@ -110,6 +112,7 @@ class Walk:
     runs: Runs
     answers: Answers
     journal: Journal
+    screen: Screen
     budget: Budget
     timezone: str
     max_credits: Decimal | None
@@ -129,6 +132,8 @@ class Walk:
     fresh_since: datetime
     no_match_since: datetime
     stop: Stop = field(default_factory=Stop)
+    #: Until when Apollo asked us to wait, as far as the workers know; None while calls leave.
+    waiting_until: datetime | None = None
 
     def sources_of(self, fields: tuple[str, ...]) -> frozenset[str]:
         """The Apollo attributes that feed these fields; all mapped ones where none is named (a refresh)."""
@@ -159,8 +164,13 @@ def prepare(
     limits = [n for n in (limit, sync.choose.at_most) if n is not None]
     parent = None
     if sync.parent is not None:
+        of_parent = crm.describe(sync.parent.object_type)
         parent = _target(
-            sync.parent.object_type, sync.parent.fields, crm.describe(sync.parent.object_type), (), config.stamps
+            of_parent,
+            sync.parent.fields,
+            (),
+            guard(sync, sync.parent.object_type, of_parent, crm, config.suppress, is_parent=True),
+            config.stamps,
         )
     return Walk(
         run_id=run_id,
@@ -172,6 +182,7 @@ def prepare(
         runs=services.runs,
         answers=services.answers,
         journal=services.journal,
+        screen=Screen(services.suppressions),
         budget=config.budget,
         timezone=config.timezone,
         max_credits=spending.max_credits,
@@ -179,7 +190,13 @@ def prepare(
         clock=services.clock,
         keys_of=compile_keys(sync.match, purpose, placeholders=config.placeholders),
         match=sync.match,
-        target=_target(sync.object_type, sync.fields, schema, sync.choose.missing_any, config.stamps),
+        target=_target(
+            schema,
+            sync.fields,
+            sync.choose.missing_any,
+            guard(sync, sync.object_type, schema, crm, config.suppress),
+            config.stamps,
+        ),
         parent=parent,
         placeholders=config.placeholders,
         folded_placeholders=frozenset(placeholder_form(word) for word in config.placeholders),
@@ -201,16 +218,17 @@ def seen(walk: Walk, keys: MatchKeys, lacking: tuple[str, ...]) -> bytes:
 
 
 def _target(
-    object_type: str, fields: tuple[FieldMapping, ...], schema: ObjectSchema, also: tuple[str, ...], stamps: Stamps
+    schema: ObjectSchema, fields: tuple[FieldMapping, ...], also: tuple[str, ...], its_guard: Guard, stamps: Stamps
 ) -> Target:
     stamping = compile_stamps(stamps, schema)
     names = dict.fromkeys([mapping.field for mapping in fields])
     names.update(dict.fromkeys((*also, *stamping.fields)))
     return Target(
-        object_type=object_type,
+        object_type=its_guard.object_type,
         schema=schema,
         mapper=Mapper(fields, schema),
         read_fields=tuple(names),
+        guard=its_guard,
         stamping=stamping,
     )
 

@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from crm_sync import crash
 from crm_sync.domain.changes import ChangeSet, FieldDecision, FieldOutcome, WantedValue, WriteOutcome, Written
+from crm_sync.domain.enrichment import Enrichment, MatchKeys
 from crm_sync.domain.records import Record, RecordRef, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.errors import CrmSyncError
 from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.diff import decide
 from crm_sync.pipeline.stamped import Sent, Stamped, send, stamps_of
+from crm_sync.pipeline.suppress import Subject
 from crm_sync.pipeline.walk import Target, Walk
+from crm_sync.ports import Selection
 
 _GONE = "gone from the CRM since it was read"
 _NOTHING = "Apollo has no value for any mapped field"
@@ -21,15 +25,22 @@ _NOTHING = "Apollo has no value for any mapped field"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A record with what the mapping wants it to hold, and when Apollo told it. `outcome` is set where Apollo had
-    nothing for it: it is here to be stamped."""
+    """A record with what the mapping wants it to hold, and whom it is about: by the keys Apollo was asked by, and by
+    its answer, which came at `answered_at`. `outcome` is set where Apollo had nothing for it: it is here to be
+    stamped."""
 
     record_id: str
     wanted: tuple[WantedValue, ...]
     batch_id: int | None
+    keys: MatchKeys | None = None
+    enrichment: Enrichment | None = None
     answered_at: datetime | None = None
     outcome: RecordOutcome | None = None
     reason: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.keys.key if self.keys is not None else ""
 
     @property
     def has_wishes(self) -> bool:
@@ -40,7 +51,8 @@ class Candidate:
 class Settled:
     """One candidate's end.
 
-    `values` is what the record holds now, as far as it was read and written; None where it was not read. `intended`:
+    `key` is the MatchKeys.key that was asked by. `values` is what the record holds now, as far as it was read and
+    written; None where it was not read. `intended`:
     the audit holds a row for it from before the write, and `as_intended` that its decisions came out as that row has
     them. `reached` is False when the run ended before its turn. `unstamped`: its stamp was not written.
     """
@@ -50,6 +62,7 @@ class Settled:
     reason: str = ""
     decisions: tuple[FieldDecision, ...] = ()
     batch_id: int | None = None
+    key: str = ""
     values: Mapping[str, Value] | None = None
     intended: bool = False
     as_intended: bool = False
@@ -60,14 +73,17 @@ class Settled:
 def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate], audit: Audit) -> list[Settled]:
     """Settle each candidate, in order.
 
-    A CRM's failure never raises here: the stop sign goes up, and each record says what is known of it.
+    A CRM's failure never raises here: the stop sign goes up, and each record says what is known of it. Who was
+    suppressed or opted out since the selection is not written.
     """
     to_read = [c for c in candidates if c.has_wishes or _is_stamped(walk, target, c)]
     try:
-        current = _read(walk, target, to_read)
+        current, kinds = _read_for_writing(walk, target, to_read)
+        left_alone = _left_alone(walk, target, to_read, current, kinds)
     except CrmSyncError as error:
         walk.stop.raise_(str(error), error)
         return [_unreached(c, str(error)) for c in candidates]
+    crash.point("write.reread")
     changes: dict[str, ChangeSet] = {}
     settled: dict[str, Settled] = {}
     for candidate in candidates:
@@ -81,13 +97,18 @@ def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate]
         if record is None:
             settled[candidate.record_id] = _plain(candidate, RecordOutcome.SKIPPED, _GONE)
             continue
+        if candidate.record_id in left_alone:
+            # Not remembered as an attempt: taken off the list, the record is due again.
+            left = _plain(candidate, RecordOutcome.SKIPPED, left_alone[candidate.record_id])
+            settled[candidate.record_id] = replace(left, reached=False)
+            continue
         change = _decide(walk, target, candidate, record)
         if change.writes:
             changes[candidate.record_id] = change
         else:
             settled[candidate.record_id] = _kept(candidate, change, record)
     by_id = {c.record_id: c for c in candidates}
-    stamps = stamps_of(walk, target, _to_stamp(by_id, current, settled, changes))
+    stamps = stamps_of(walk, target, _to_stamp(by_id, current, settled, changes, left_alone))
     refs = {record_id: record.ref for record_id, record in current.items() if record is not None}
     written, sent = _write(walk, target, refs, changes, stamps, by_id, audit)
     for record_id, outcome, change in written:
@@ -106,11 +127,12 @@ def _to_stamp(
     current: Mapping[str, Record | None],
     settled: Mapping[str, Settled],
     changes: Mapping[str, ChangeSet],
+    left_alone: Mapping[str, str],
 ) -> list[Stamped]:
     found = []
     for record_id, candidate in candidates.items():
         record = current.get(record_id)
-        if record is not None and candidate.answered_at is not None:
+        if record is not None and candidate.answered_at is not None and record_id not in left_alone:
             is_written = record_id in changes
             word = RecordOutcome.UPDATED if is_written else settled[record_id].outcome
             found.append(
@@ -164,11 +186,54 @@ def _told(settled: Settled, sent: Sent) -> Settled:
     return replace(settled, reason=reason, reached=is_reached, unstamped=True)
 
 
-def _read(walk: Walk, target: Target, candidates: Sequence[Candidate]) -> dict[str, Record | None]:
+def _read(
+    walk: Walk, target: Target, candidates: Sequence[Candidate], *, also: tuple[str, ...] = ()
+) -> dict[str, Record | None]:
     if not candidates:
         return {}
     ids = [c.record_id for c in candidates]
-    return dict(zip(ids, walk.crm.read(target.object_type, ids, target.read_fields), strict=True))
+    fields = tuple(dict.fromkeys((*target.read_fields, *also))) if also else target.read_fields
+    return dict(zip(ids, walk.crm.read(target.object_type, ids, fields), strict=True))
+
+
+def _read_for_writing(
+    walk: Walk, target: Target, candidates: Sequence[Candidate]
+) -> tuple[dict[str, Record | None], frozenset[str]]:
+    """The records with all that may say they are to be left alone, and the kinds of suppressions that there are."""
+    kinds = walk.screen.kinds_now()
+    current = _read(walk, target, candidates, also=target.guard.fields(kinds))
+    since = walk.screen.kinds_now()
+    if candidates and since - kinds:  # the first of its kind came while we were reading
+        current = _read(walk, target, candidates, also=target.guard.fields(since))
+    return current, since
+
+
+def _left_alone(
+    walk: Walk,
+    target: Target,
+    candidates: Sequence[Candidate],
+    current: Mapping[str, Record | None],
+    kinds: frozenset[str],
+) -> dict[str, str]:
+    """Record id -> why it must not be written, by what it and the suppressions say now."""
+    subjects = [
+        Subject(record_id=c.record_id, values=record.values, keys=c.keys, enrichment=c.enrichment)
+        for c in candidates
+        if (record := current[c.record_id]) is not None
+    ]
+    refused = walk.screen.refusals(target.guard, subjects, kinds)
+    linked = [
+        subject.record_id
+        for subject in subjects
+        if subject.record_id not in refused and any(subject.values.get(link) for link in target.guard.links)
+    ]
+    if linked:
+        selection = Selection(object_type=target.object_type, fields=target.guard.distant_fields, ids=tuple(linked))
+        for page in walk.crm.select(selection):
+            for record in page.records:
+                if reason := target.guard.distant_refusal(record.values):
+                    refused[record.ref.id] = reason
+    return refused
 
 
 def _decide(walk: Walk, target: Target, candidate: Candidate, record: Record) -> ChangeSet:
@@ -197,9 +262,11 @@ def _write(
         ]
         return planned, Sent()
     if changes:
-        audit.intend(target, changes, {record_id: c.batch_id for record_id, c in candidates.items()})
+        audit.intend(target, changes, candidates)
     data = {record_id: change.writes for record_id, change in changes.items()}
     sent = send(walk, target, refs, data, stamps)
+    if changes:
+        crash.point("write.answered")
     results = [(record_id, sent.outcomes[record_id], change) for record_id, change in changes.items()]
     return _account(walk, target, results, candidates), sent
 
@@ -214,6 +281,7 @@ def _account(
     open_ = [record_id for record_id, outcome, _ in results if outcome.written is Written.UNACCOUNTED]
     if not open_:
         return results
+    crash.point("write.unaccounted")
     try:
         found = _read(walk, target, [candidates[record_id] for record_id in open_])
     except CrmSyncError as error:
@@ -232,19 +300,25 @@ def _judge(
 ) -> WriteOutcome:
     if candidate.record_id not in found:
         reason = f"not known whether it was written ({outcome.reason}); the next run reads it again"
-        return replace(outcome, written=Written.REJECTED, reason=reason)
+        return replace(outcome, reason=reason)
     record = found[candidate.record_id]
     if record is None:
         return replace(outcome, written=Written.REJECTED, reason=_GONE)
     left = _decide(walk, target, candidate, record).writes
     if not left:
         return replace(outcome, written=Written.WRITTEN, reason="")
-    reason = f"the CRM's answer was lost and the record does not hold the value ({outcome.reason})"
-    return replace(outcome, written=Written.REJECTED, reason=reason)
+    reason = f"{outcome.reason}; read again, the record does not hold the value"
+    return replace(outcome, written=Written.NOT_WRITTEN, reason=reason)
 
 
 def _plain(candidate: Candidate, outcome: RecordOutcome, reason: str) -> Settled:
-    return Settled(record_id=candidate.record_id, outcome=outcome, reason=reason, batch_id=candidate.batch_id)
+    return Settled(
+        record_id=candidate.record_id,
+        outcome=outcome,
+        reason=reason,
+        batch_id=candidate.batch_id,
+        key=candidate.key,
+    )
 
 
 def _unreached(candidate: Candidate, error: str) -> Settled:
@@ -261,12 +335,32 @@ def _kept(candidate: Candidate, change: ChangeSet, record: Record) -> Settled:
         reason=f"{invalid[0].field}: {invalid[0].reason}" if invalid else "",
         decisions=change.decisions,
         batch_id=candidate.batch_id,
+        key=candidate.key,
         values=record.values,
+    )
+
+
+def _unwritten(candidate: Candidate, change: ChangeSet, outcome: WriteOutcome) -> Settled:
+    """No fault of the record: the next run takes it again, and the values stand as what it would have got."""
+    is_certain = outcome.written is Written.NOT_WRITTEN
+    return Settled(
+        record_id=candidate.record_id,
+        outcome=RecordOutcome.SKIPPED,
+        reason=f"not written: {outcome.reason}" if is_certain else outcome.reason,
+        decisions=tuple(
+            d._replace(outcome=FieldOutcome.PLANNED, reason="not written") if d.outcome is FieldOutcome.WRITTEN else d
+            for d in change.decisions
+        ),
+        batch_id=candidate.batch_id,
+        intended=True,
+        reached=False,
     )
 
 
 def _written(candidate: Candidate, change: ChangeSet, record: Record | None, outcome: WriteOutcome) -> Settled:
     """The decisions as the CRM took them."""
+    if outcome.written in (Written.NOT_WRITTEN, Written.UNACCOUNTED):
+        return _unwritten(candidate, change, outcome)
     before = record.values if record is not None else {}
     if outcome.written is Written.WRITTEN and not outcome.dropped:
         return Settled(
@@ -275,6 +369,7 @@ def _written(candidate: Candidate, change: ChangeSet, record: Record | None, out
             reason=outcome.reason,
             decisions=change.decisions,
             batch_id=candidate.batch_id,
+            key=candidate.key,
             values={**before, **change.writes},
             intended=True,
             as_intended=True,
@@ -301,6 +396,7 @@ def _written(candidate: Candidate, change: ChangeSet, record: Record | None, out
         reason=reason,
         decisions=tuple(decisions),
         batch_id=candidate.batch_id,
+        key=candidate.key,
         values=values,
         intended=outcome.written is not Written.PLANNED,
     )

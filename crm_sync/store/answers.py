@@ -51,6 +51,10 @@ class Answers:
         """What the store writes where it means the person or company of a MatchKeys.key."""
         return self._vault.digest(key)
 
+    def digest(self, key: str) -> bytes | None:
+        """What stands for a MatchKeys.key in the tables; None for the key of nobody."""
+        return self._vault.digest(key) if key else None
+
     def look_up(self, purpose: Purpose, keys: Iterable[str]) -> dict[str, StoredAnswer]:
         """What is known about each of these MatchKeys.key; the caller judges whether it is fresh."""
         by_digest = {self._vault.digest(key): key for key in keys if key}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
+from crm_sync import crash
 from crm_sync.errors import ConfigError, StoreError
 
 T = TypeVar("T")
@@ -48,7 +50,8 @@ class _Job:
     def __init__(self, work: Callable[[Connection], Any]) -> None:
         self.work = work
         self.result: Any = None
-        self.error: Exception | None = None
+        #: Until the commit, what its caller is told should the thread that commits for it be interrupted.
+        self.error: Exception | None = StoreError("The program was interrupted before the database took the request")
         self.done = False
 
 
@@ -103,9 +106,11 @@ class Store:
     def _create_private(self, path: Path) -> None:
         """Make the file readable by its owner alone: it will hold people's data."""
         if not path.parent.is_dir():
-            raise StoreError(
+            raise ConfigError(
                 f"The database folder {path.parent} does not exist; create it or change CRM_SYNC_DATABASE_URL"
             )
+        if path.is_dir():
+            raise ConfigError(f"The database {path} is a folder; name a file in it in CRM_SYNC_DATABASE_URL")
         kind = network_file_system(path)
         if kind:
             raise ConfigError(
@@ -187,8 +192,9 @@ class Store:
     def _lead(self, jobs: list[_Job]) -> None:
         try:
             with self.write() as connection:
-                for job in jobs:
-                    job.result = job.work(connection)
+                results = [job.work(connection) for job in jobs]
+            for job, result in zip(jobs, results, strict=True):
+                job.result, job.error = result, None
         except Exception as error:  # noqa: BLE001 - each caller gets its own error
             if len(jobs) == 1:
                 jobs[0].error = error
@@ -251,9 +257,34 @@ class Store:
             if isinstance(error, IntegrityError | ProgrammingError | DataError):
                 raise  # a fault of ours, not of the database
             raise StoreError(
-                f"The database {self.shown_url} did not take the request: {_cause(error)}. "
-                "Check that it is running and has disk space; `crm-sync doctor` tries it"
+                f"The database {self.shown_url} did not take the request: {_cause(error)}. {_cure(error)}"
             ) from error
+
+    def compact(self) -> str:
+        """Let what was deleted be gone from the files too, not only from the tables; "" when it is, else why not.
+
+        SQLite leaves copies of rows in free pages and in the write-ahead log, PostgreSQL in dead rows.
+        """
+        if self.dialect == "postgresql":
+            with self._translated(), self.engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM")
+            return ""
+        assert self._lock_file is not None
+        with self._turn:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            raw = self.engine.raw_connection()
+            try:
+                cursor = raw.cursor()
+                cursor.execute("VACUUM")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                is_busy = bool(cursor.fetchall()[0][0])
+                cursor.close()
+            except sqlite3.OperationalError as error:
+                return str(error)
+            finally:
+                raw.close()
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        return "another process is reading the database" if is_busy else ""
 
     def schema_version(self) -> str:
         """The schema the database has: "" when it is empty."""
@@ -297,10 +328,13 @@ class Store:
             raise StoreError(
                 f"The database has schema {before}, which this crm-sync does not know; upgrade crm-sync first"
             )
+        crash.point("store.migrate.before")
         with self.write() as connection:
             config = _alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            crash.point("store.migrate.inside")
+        crash.point("store.migrate.after")
         return before, self.schema_version()
 
     def close(self) -> None:
@@ -345,6 +379,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA wal_autocheckpoint=4000")
+    cursor.execute("PRAGMA secure_delete=ON")  # the default of some builds, not of all: people's data is overwritten
     cursor.close()
 
 
@@ -356,6 +391,26 @@ def _begin_sqlite(connection: Connection) -> None:
 def _cause(error: DBAPIError) -> str:
     """The driver's first line; it names no values, only what is wrong with the file or the server."""
     return str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+
+
+#: By the name of SQLite's error, which begins with the kind.
+_CURES = {
+    "SQLITE_NOTADB": "The file is damaged, or no SQLite database: put a backup of it back, or name another file in "
+    "CRM_SYNC_DATABASE_URL",
+    "SQLITE_CORRUPT": "The file is damaged: put a backup of it back, or name another file in CRM_SYNC_DATABASE_URL",
+    "SQLITE_READONLY": "Give the user that runs crm-sync the right to write the file and its folder",
+    "SQLITE_PERM": "Give the user that runs crm-sync the right to write the file and its folder",
+    "SQLITE_CANTOPEN": "Give the user that runs crm-sync the right to write the file and its folder",
+    "SQLITE_FULL": "Make room on its disk",
+    "SQLITE_IOERR": "Check its disk: it may be full, gone or broken",
+    "SQLITE_BUSY": "Another program holds it; try again, and end that program if it lasts",
+}
+_IS_IT_THERE = "Check that it is running and takes connections, and what CRM_SYNC_DATABASE_URL says of it"
+
+
+def _cure(error: DBAPIError) -> str:
+    name = getattr(error.orig, "sqlite_errorname", "")
+    return next((cure for kind, cure in _CURES.items() if name.startswith(kind)), _IS_IT_THERE)
 
 
 def _alembic_config() -> Any:

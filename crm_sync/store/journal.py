@@ -13,34 +13,54 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
-from operator import itemgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
 from crm_sync.errors import HeldError, StoreError
 from crm_sync.store.engine import Store
 from crm_sync.store.instance import GONE_BACK
-from crm_sync.store.tables import Credits, answers, balances, batches, instance, runs, spending
-from crm_sync.store.upsert import upsert
+from crm_sync.store.tables import Credits, answers, balances, batches, instance, millis, runs, spending
+from crm_sync.store.upsert import run_many, upsert
 from crm_sync.store.vault import Vault
 
 #: Verdicts of the index beside those of domain.enrichment.Verdict.
 ASKED = "asked"  # a paid call for it is planned or under way
 IN_DOUBT = "in doubt"  # a paid call left without a readable answer
 ABANDONED = "abandoned"  # a person gave up on a call in doubt
+LEFT_OPEN = "left open"  # a bulk answer said nothing about it: asked for in bulk again, its company is paid for again
 GUARDING = (ASKED, IN_DOUBT)
 #: The `source` of a row that a stamp in the CRM stands for: bought, and the answer is not here.
 STAMP = "stamp"
 
+#: States that a call never leaves: its credits are counted for good, and its keys guarded no more.
+_ENDED = ("done", "refused", "unsent", "not charged", "accepted")
+
 LOOKUPS = "lookups"
+_RESEAL_AT_ONCE = 100
 
 #: Planning is one at a time for all processes: two that look at one budget together would both find room.
 _PLANNING_LOCK = 0x63726D73
@@ -117,8 +137,8 @@ class NewAnswer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
     """What one paid call's answer says, to be indexed. `credits_charged` None: as Apollo said; `open`: keys that the
-    answer says nothing about; `answered_at`: when it came, None for the time of indexing. Records are stamped with it,
-    so it must be the same whenever, and by whomever, the answer is read."""
+    answer says nothing about, to be asked for singly; `answered_at`: when it came, None for the time of indexing.
+    Records are stamped with it, so it must be the same whenever, and by whomever, the answer is read."""
 
     batch_id: int
     rows: tuple[NewAnswer, ...]
@@ -141,7 +161,7 @@ class StampedAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One row of the journal with what was asked."""
+    """One row of the journal with what was asked; no keys once the purge has been there."""
 
     id: int
     run_id: str
@@ -176,11 +196,13 @@ class MeterReading:
 _TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
 _LOOK = select(
     select(func.max(spending.c.day)).scalar_subquery(),
-    select(func.sum(_TOTAL))
+    select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
-    select(func.sum(_TOTAL)).where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS).scalar_subquery(),
-    select(func.sum(_TOTAL))
+    select(func.sum(_TOTAL, type_=Credits()))
+    .where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS)
+    .scalar_subquery(),
+    select(func.sum(_TOTAL, type_=Credits()))
     .where(spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS)
     .scalar_subquery(),
 )
@@ -190,6 +212,7 @@ _SENT = (
     update(batches)
     .where(
         batches.c.id == bindparam("b_id"),
+        batches.c.state.in_(("planned", "sent")),
         ~exists().where(runs.c.id == batches.c.run_id, runs.c.cancel_asked_at.is_not(None)),
         ~exists().where(or_(instance.c.held != "", instance.c.epoch < bindparam("b_epoch"))),
     )
@@ -200,7 +223,7 @@ _RECEIVED = (
     update(batches)
     .where(batches.c.id == bindparam("b_id"))
     .values(
-        state="received",
+        state=case((batches.c.state.in_(_ENDED), batches.c.state), else_="received"),
         answered_at=bindparam("b_at"),
         credits=bindparam("b_credits"),
         told=bindparam("b_credits"),
@@ -224,8 +247,11 @@ _SPEND = (
 )
 _KEY_NAMES = tuple(field.name for field in fields(MatchKeys))
 _ZERO = Decimal(0)
-#: Rows of one commit go in the order of their index: neighbours share pages, and two writers cannot deadlock.
-_by_key = itemgetter("key")
+#: The columns of an answers row. Rows of one commit go in the order of their key: neighbours share pages, and two
+#: writers cannot deadlock.
+_ANSWER = ("purpose", "key", "verdict", "source", "batch_id", "position", "obtained_at")
+_ANSWER_CHANGES = _ANSWER[2:]
+_AnswerRow = tuple[str, bytes, str, str, int, int, int]
 
 
 class Journal:
@@ -248,22 +274,37 @@ class Journal:
         Raises:
             HeldError: nothing may be spent (store/instance.py).
         """
-        return self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
+        crash.point("journal.plan.before")
+        plan = self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
+        crash.point("journal.plan.after")
+        return plan
 
     def sent(self, batch_id: int, *, now: datetime) -> bool:
         """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run.
 
         Raises:
             HeldError: nothing may be spent since the call was planned.
+            StoreError: another process took this one for dead and closed the call: its keys are not guarded any more.
         """
-        return self._store.together(lambda connection: self._sent(connection, batch_id, now))
 
-    def _sent(self, connection: Connection, batch_id: int, now: datetime) -> bool:
-        values = {"b_id": batch_id, "b_at": now, "b_epoch": self.at_epoch}
-        if connection.execute(_SENT, values).rowcount == 1:
-            return True
-        self._refuse_hold(connection)
-        return False
+        def work(connection: Connection) -> bool:
+            values = {"b_id": batch_id, "b_at": now, "b_epoch": self.at_epoch}
+            if connection.execute(_SENT, values).rowcount == 1:
+                crash.point("journal.sent.inside")
+                return True
+            self._refuse_hold(connection)
+            state = connection.execute(select(batches.c.state).where(batches.c.id == batch_id)).scalar()
+            if state not in ("planned", "sent"):
+                raise StoreError(
+                    f"Call {batch_id} is closed already ({state}): another process took this one for dead. It was not "
+                    "sent; run the sync again"
+                )
+            return False
+
+        crash.point("journal.sent.before")
+        noted = self._store.together(work)
+        crash.point("journal.sent.after")
+        return noted
 
     def _refuse_hold(self, connection: Connection) -> None:
         held, epoch = connection.execute(_HOLD).one_or_none() or ("", 0)
@@ -273,6 +314,7 @@ class Journal:
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
         """The raw bytes, before anything reads them. They are paid for: a database that does not take them now is asked
         again for some minutes."""
+        crash.point("journal.received.before")
         values = {
             "b_id": batch_id,
             "b_at": now,
@@ -280,40 +322,55 @@ class Journal:
             "b_request_id": raw.request_id,
             "b_body": self._vault.seal(raw.body, body_name(batch_id)),
         }
-        self._store.patiently(lambda connection: connection.execute(_RECEIVED, values))
+        self._store.patiently(lambda connection: self._received(connection, values))
+        crash.point("journal.received.after")
+
+    def _received(self, connection: Connection, values: dict[str, object]) -> None:
+        connection.execute(_RECEIVED, values)
+        crash.point("journal.received.inside")
 
     def expand(self, expansions: Sequence[Expansion], *, now: datetime) -> None:
-        """Index several answers and settle what they cost, in one commit.
+        """Index several answers and settle what they cost, in one commit; what another process has settled stays.
 
         An employer's row, and one by another name of the same person, never replaces an answer that was asked for.
         """
-        own = [
-            self._row(row, e.batch_id, e.answered_at or now)
-            for e in expansions
-            for row in e.rows
-            if row.source not in _BESIDE
-        ]
-        beside = {
-            (row.purpose, row.key): self._row(row, e.batch_id, e.answered_at or now)
-            for e in expansions
-            for row in e.rows
-            if row.source in _BESIDE
-        }
+        crash.point("journal.expand.before")
         with self._store.write() as connection:
             _lock_planning(connection)
-            if own:
-                own.sort(key=_by_key)
-                connection.execute(upsert(connection, answers, _ANSWER_COLUMNS), own)
-            if beside:
-                rows = sorted(beside.values(), key=_by_key)
-                connection.execute(upsert(connection, answers, ()), rows)
+            open_ = _not_ended(connection, [e.batch_id for e in expansions])
+            expansions = [e for e in expansions if e.batch_id in open_]
+            self._index(connection, expansions, now)
             for expansion in expansions:
                 for purpose in {key.purpose for key in expansion.open}:
                     digests = self._digests(expansion.open)
-                    connection.execute(delete(answers).where(_guarding(digests, purpose, expansion.batch_id)))
+                    connection.execute(
+                        update(answers)
+                        .where(_guarding(digests, purpose, expansion.batch_id))
+                        .values(verdict=LEFT_OPEN, obtained_at=now)
+                    )
+            crash.point("journal.expand.indexed")
             if expansions:
                 connection.execute(_DONE, [{"b_id": e.batch_id, "b_credits": e.credits_charged} for e in expansions])
                 _settle(connection, [e.batch_id for e in expansions])
+            crash.point("journal.expand.settled")
+        crash.point("journal.expand.after")
+
+    def _index(self, connection: Connection, expansions: Sequence[Expansion], now: datetime) -> None:
+        rows: dict[str, dict[tuple[Purpose, str], _AnswerRow]] = defaultdict(dict)
+        for expansion in expansions:
+            for row in expansion.rows:
+                kind = row.source if row.source in _BESIDE else "own"
+                rows[kind][row.purpose, row.key] = self._row(
+                    row, expansion.batch_id, millis(expansion.answered_at or now)
+                )
+        for kind, statement in (
+            ("own", upsert(connection, answers, _ANSWER_CHANGES)),
+            # Another name is as fresh as the newest answer that came with it, and better than a stamp without one.
+            ("alias", upsert(connection, answers, _ANSWER_CHANGES, where=_REPLACED_BY_ALIAS)),
+            ("employer", upsert(connection, answers, ())),
+        ):
+            if rows[kind]:
+                run_many(connection, statement, _ANSWER, sorted(rows[kind].values()))
 
     def guard_stamped(self, stamped: Sequence[StampedAnswer]) -> int:
         """After a restore: these were bought, and the answers are not here. Rows that know something newer stay;
@@ -331,50 +388,62 @@ class Journal:
             }
             for each in stamped
         ]
-        rows.sort(key=_by_key)
+        rows.sort(key=lambda row: (row["purpose"], row["key"]))
         with self._store.write() as connection:
             _lock_planning(connection)
-            statement = upsert(connection, answers, _ANSWER_COLUMNS, only=_OLDER_THAN_STAMP)
+            statement = upsert(connection, answers, _ANSWER_CHANGES, where=_OLDER_THAN_STAMP)
             return sum(connection.execute(statement, row).rowcount for row in rows)
 
     def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
         """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""
+        crash.point("journal.release.before")
         with self._store.write() as connection:
-            self._release(connection, self._call(connection, batch_id), state, why, now)
+            _lock_planning(connection)
+            call = self._call(connection, batch_id)
+            if call.state not in _ENDED:  # else another process was first
+                self._release(connection, call, state, why, now)
+        crash.point("journal.release.after")
 
     def clear(self, batch_id: int, evidence: str, *, by: str, now: datetime) -> None:
         """A call in doubt was not charged, by evidence: its keys may be asked for again."""
         with self._store.write() as connection:
+            _lock_planning(connection)
             call = self._call(connection, batch_id)
             _still_in_doubt(call)
             self._release(connection, call, "not charged", evidence, now)
             connection.execute(update(batches).where(batches.c.id == batch_id).values(resolved_at=now, resolved_by=by))
 
     def _release(self, connection: Connection, call: Call, state: str, why: str, now: datetime) -> None:
-        _lock_planning(connection)
         connection.execute(
             update(batches)
             .where(batches.c.id == call.id)
             .values(state=state, answered_at=now, credits=_ZERO, error=why)
         )
-        connection.execute(delete(answers).where(_guarding(self._digests(call.keys), call.purpose, call.id)))
+        crash.point("journal.release.inside")
+        self._reopen(connection, call, now)
         _spend(connection, call, reserved=-call.most)
 
     def in_doubt(self, batch_id: int, body: bytes, error: str, *, now: datetime) -> None:
         """It may have been charged: nobody asks for these keys again until evidence or a person settles it."""
-        sealed = self._vault.seal(body, body_name(batch_id)) if body else None
+        crash.point("journal.doubt.before")
+        kept = {"body": self._vault.seal(body, body_name(batch_id))} if body else {}
         with self._store.write() as connection:
+            _lock_planning(connection)
             call = self._call(connection, batch_id)
+            if call.state in _ENDED or (call.state == "received" and not body):
+                return  # its answer came meanwhile, to a process that was taken for dead
             connection.execute(
                 update(batches)
                 .where(batches.c.id == batch_id)
-                .values(state="in doubt", answered_at=now, error=error, body=sealed)
+                .values(state="in doubt", answered_at=now, error=error, **kept)
             )
+            crash.point("journal.doubt.inside")
             connection.execute(
                 update(answers)
                 .where(_guarding(self._digests(call.keys), call.purpose, batch_id))
                 .values(verdict=IN_DOUBT, obtained_at=now)
             )
+        crash.point("journal.doubt.after")
 
     def accept(self, batch_id: int, *, ask_again: bool, by: str, now: datetime) -> None:
         """Give up on knowing: it counts as charged at worst cost. `ask_again` lets its keys be bought anew; else they
@@ -388,12 +457,57 @@ class Journal:
                 .where(batches.c.id == batch_id)
                 .values(state="accepted", credits=call.most, resolved_at=now, resolved_by=by)
             )
-            rows = _guarding(self._digests(call.keys), call.purpose, batch_id)
             if ask_again:
-                connection.execute(delete(answers).where(rows))
+                self._reopen(connection, call, now)
             else:
+                rows = _guarding(self._digests(call.keys), call.purpose, batch_id)
                 connection.execute(update(answers).where(rows).values(verdict=ABANDONED, obtained_at=now))
             _spend(connection, call, reserved=-call.most, doubted=call.most)
+
+    # --- keys ---------------------------------------------------------------------------------------------------
+
+    def sealed_count(self) -> int:
+        """How many calls hold something sealed."""
+        with self._store.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(batches)).scalar() or 0)
+
+    def reseal(self, newest: Vault) -> Iterator[int]:
+        """Seal every call's request and answer anew by the newest key of `newest`; yields how many were looked at.
+
+        What is sealed so already is left alone, so it may be broken off and begun again.
+        """
+        after = 0
+        while True:
+            with self._store.write() as connection:
+                rows = connection.execute(
+                    select(batches.c.id, batches.c.fingerprint, batches.c.request, batches.c.body)
+                    .where(batches.c.id > after)
+                    .order_by(batches.c.id)
+                    .limit(_RESEAL_AT_ONCE)
+                ).all()
+                for row in rows:
+                    changed = {
+                        name: newest.seal(newest.unseal(sealed, place), place)
+                        for name, sealed, place in (
+                            ("request", row.request, request_name(row.fingerprint)),
+                            ("body", row.body, body_name(row.id)),
+                        )
+                        if sealed and not newest.is_newest(sealed)
+                    }
+                    if changed:
+                        connection.execute(update(batches).where(batches.c.id == row.id).values(changed))
+            yield len(rows)
+            if len(rows) < _RESEAL_AT_ONCE:
+                return
+            after = rows[-1].id
+
+    def _reopen(self, connection: Connection, call: Call, now: datetime) -> None:
+        """The call's keys may be asked for again: in the way it asked for them."""
+        rows = _guarding(self._digests(call.keys), call.purpose, call.id)
+        if call.single:
+            connection.execute(update(answers).where(rows).values(verdict=LEFT_OPEN, obtained_at=now))
+        else:
+            connection.execute(delete(answers).where(rows))
 
     # --- questions ----------------------------------------------------------------------------------------------
 
@@ -473,15 +587,9 @@ class Journal:
 
     def spent(self, run_id: str) -> Decimal:
         """Settled credits of one run; what is open or in doubt is not in it."""
-        return self._run_total(run_id, spending.c.settled)
-
-    def reserved(self, run_id: str) -> Decimal:
-        """What the run's open and doubtful calls may have cost at worst."""
-        return self._run_total(run_id, spending.c.reserved)
-
-    def _run_total(self, run_id: str, column: ColumnElement[Decimal]) -> Decimal:
+        query = select(func.sum(spending.c.settled)).where(spending.c.run_id == run_id)
         with self._store.read() as connection:
-            total = connection.execute(select(func.sum(column)).where(spending.c.run_id == run_id)).scalar()
+            total = connection.execute(query).scalar()
         return total if total is not None else _ZERO
 
     # --- inside -------------------------------------------------------------------------------------------------
@@ -491,32 +599,27 @@ class Journal:
         self._refuse_hold(connection)
         day, spent = _look(connection, intent.run_id, intent.day)
         room = room_of(spent)
-        asked, left = _fitting(intent.calls, None if room.credits is None else int(room.credits // intent.most))
-        digests = {key: self._vault.digest(key.key) for keys in asked for key in keys}
-        known = _held(connection, intent, list(digests.values()))
-        calls = [taken for keys in asked if (taken := tuple(key for key in keys if digests[key] not in known))]
+        digests = {key: self._vault.digest(key.key) for keys in intent.calls for key in keys}
+        known, past = _known(connection, intent, list(digests.values()))
+        wanted = [tuple(key for key in keys if digests[key] not in known) for keys in intent.calls]
+        calls, left = _fitting(wanted, None if room.credits is None else int(room.credits // intent.most))
         held = tuple(key for key, digest in digests.items() if digest in known)
         if not calls:
             return Plan(held=held, left=left, room=room)
+        _make_room(connection, intent, past & {digests[key] for keys in calls for key in keys})
         ids = connection.execute(_PLANNED, [self._planned(intent, keys, day, now) for keys in calls]).scalars().all()
         planned = tuple(
             PlannedCall(id=batch_id, keys=keys, single=intent.single) for batch_id, keys in zip(ids, calls, strict=True)
         )
-        guards = [
-            {
-                "purpose": intent.purpose.value,
-                "key": digests[key],
-                "verdict": ASKED,
-                "source": "single" if intent.single else "bulk",
-                "batch_id": call.id,
-                "position": position,
-                "obtained_at": now,
-            }
+        crash.point("journal.plan.row")
+        purpose, source, at = intent.purpose.value, "single" if intent.single else "bulk", millis(now)
+        guards = sorted(
+            (purpose, digests[key], ASKED, source, call.id, position, at)
             for call in planned
             for position, key in enumerate(call.keys)
-        ]
-        guards.sort(key=_by_key)
-        connection.execute(_GUARD, guards)
+        )
+        run_many(connection, _GUARD, _ANSWER, guards)
+        crash.point("journal.plan.guarded")
         connection.execute(
             upsert(connection, spending, (), add=("calls", "reserved")),
             {
@@ -533,7 +636,7 @@ class Journal:
         return Plan(calls=planned, held=held, left=left, room=room)
 
     def _planned(self, intent: Intent, keys: tuple[MatchKeys, ...], day: str, now: datetime) -> dict[str, object]:
-        request = orjson.dumps([{name: value for name in _KEY_NAMES if (value := getattr(key, name))} for key in keys])
+        request = request_of(keys)
         fingerprint = hashlib.sha256(request).hexdigest()
         return {
             "run_id": intent.run_id,
@@ -571,7 +674,7 @@ class Journal:
             run_id=row.run_id,
             sync=row.sync,
             purpose=Purpose(row.purpose),
-            keys=keys_of(self._vault.unseal(row.request, request_name(row.fingerprint))),
+            keys=keys_of(self._vault.unseal(row.request, request_name(row.fingerprint))) if row.request else (),
             single=bool(row.single),
             endpoint=row.endpoint,
             state=row.state,
@@ -590,25 +693,18 @@ class Journal:
     def _digests(self, keys: Iterable[MatchKeys]) -> list[bytes]:
         return [self._vault.digest(key.key) for key in keys]
 
-    def _row(self, row: NewAnswer, batch_id: int, obtained_at: datetime) -> dict[str, object]:
-        return {
-            "purpose": row.purpose.value,
-            "key": self._vault.digest(row.key),
-            "verdict": row.verdict.value,
-            "source": row.source,
-            "batch_id": batch_id,
-            "position": row.position,
-            "obtained_at": obtained_at,
-        }
+    def _row(self, row: NewAnswer, batch_id: int, at: int) -> _AnswerRow:
+        digest = self._vault.digest(row.key)
+        return row.purpose.value, digest, row.verdict.value, row.source, batch_id, row.position, at
 
 
+_REPLACED_BY_ALIAS = answers.c.source.in_([literal_column("'alias'"), literal_column(f"'{STAMP}'")])
 _OLDER_THAN_STAMP = and_(
     answers.c.obtained_at < bindparam("b_not_before", type_=answers.c.obtained_at.type),
     answers.c.verdict.not_in(GUARDING),
 )
 #: What came with somebody else's answer, or is known by another name than the one asked by.
 _BESIDE = ("employer", "alias")
-_ANSWER_COLUMNS = ("verdict", "source", "batch_id", "position", "obtained_at")
 _JOURNAL = select(batches)
 
 
@@ -633,7 +729,7 @@ def _look(connection: Connection, run_id: str, day: str) -> tuple[str, Spent]:
 
 
 def _fitting(
-    calls: tuple[tuple[MatchKeys, ...], ...], room: int | None
+    calls: Iterable[tuple[MatchKeys, ...]], room: int | None
 ) -> tuple[list[tuple[MatchKeys, ...]], tuple[MatchKeys, ...]]:
     """The first `room` keys, still call by call, and the rest."""
     fitting: list[tuple[MatchKeys, ...]] = []
@@ -648,27 +744,34 @@ def _fitting(
     return fitting, tuple(left)
 
 
-def _held(connection: Connection, intent: Intent, digests: list[bytes]) -> set[bytes]:
-    """Which keys must not be bought now. Rows that are past their time make room for the new guard."""
-    purpose = intent.purpose.value
+def _known(connection: Connection, intent: Intent, digests: list[bytes]) -> tuple[set[bytes], set[bytes]]:
+    """(which keys must not be bought now, which have a row that is past its time)."""
     rows = connection.execute(
         select(answers.c.key, answers.c.verdict, answers.c.source, answers.c.obtained_at).where(
-            answers.c.purpose == purpose, answers.c.key.in_(digests)
+            answers.c.purpose == intent.purpose.value, answers.c.key.in_(digests)
         )
     ).all()
-    past = [bytes(row.key) for row in rows if _may_be_bought_again(row, intent)]
+    past = {bytes(row.key) for row in rows if _may_be_bought_again(row, intent)}
+    return {bytes(row.key) for row in rows} - past, past
+
+
+def _make_room(connection: Connection, intent: Intent, past: set[bytes]) -> None:
+    """Rows that are past their time make room for the new guard."""
     if past:
         connection.execute(
             delete(answers).where(
-                answers.c.purpose == purpose, answers.c.key.in_(past), answers.c.verdict.not_in(GUARDING)
+                answers.c.purpose == intent.purpose.value,
+                answers.c.key.in_(sorted(past)),
+                answers.c.verdict.not_in(GUARDING),
             )
         )
-    return {bytes(row.key) for row in rows} - set(past)
 
 
 def _may_be_bought_again(row: Row[Any, Any, Any, Any], intent: Intent) -> bool:
     if row.verdict in GUARDING:
         return False
+    if row.verdict == LEFT_OPEN and intent.single:
+        return True
     if row.source == "employer":
         return True  # too thin for whoever asks, or it would have been used (pipeline/enrich.py)
     since = intent.no_match_since if row.verdict in (Verdict.NO_MATCH.value, ABANDONED) else intent.fresh_since
@@ -681,6 +784,14 @@ def _guarding(digests: list[bytes], purpose: Purpose, batch_id: int) -> ColumnEl
         answers.c.key.in_(digests),
         answers.c.batch_id == batch_id,
         answers.c.verdict.in_(GUARDING),
+    )
+
+
+def _not_ended(connection: Connection, batch_ids: Sequence[int]) -> set[int]:
+    return set(
+        connection.execute(
+            select(batches.c.id).where(batches.c.id.in_(batch_ids), batches.c.state.not_in(_ENDED))
+        ).scalars()
     )
 
 
@@ -725,8 +836,13 @@ def _still_in_doubt(call: Call) -> None:
         raise StoreError(f"Call {call.id} is not in doubt any more: {call.state}. `crm-sync doubt list` shows what is")
 
 
+def request_of(keys: Iterable[MatchKeys]) -> bytes:
+    """What a call asks for, to be sealed."""
+    return orjson.dumps([{name: value for name in _KEY_NAMES if (value := getattr(key, name))} for key in keys])
+
+
 def keys_of(request: bytes) -> tuple[MatchKeys, ...]:
-    """What a call asked for, from its unsealed request."""
+    """What a call asked for, from its unsealed request. Somebody who was erased has keys that name nobody."""
     return tuple(MatchKeys(**{**item, "purpose": Purpose(item["purpose"])}) for item in orjson.loads(request))
 
 

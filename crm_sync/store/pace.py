@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -85,15 +85,17 @@ class StorePace:
 
     # --- the port ---
 
-    def acquire(self, endpoint: str) -> PaceTicket:
+    def acquire(self, endpoint: str, *, waiting: Callable[[float], None] | None = None) -> PaceTicket:
         lane = self._lane(endpoint)
         while True:
             ticket, nap = self._try(lane)
             if ticket is None:
+                if waiting is not None:
+                    waiting(max(nap, self._parked_for(lane)))
                 self._clock.sleep(max(nap, _SHORTEST_NAP_S))
                 continue
             try:
-                if self._sleep_until(lane, ticket.opens_at):
+                if self._sleep_until(lane, ticket.opens_at, waiting):
                     return ticket
             except BaseException:
                 lane.give_back(ticket)
@@ -217,7 +219,7 @@ class StorePace:
                 operation=lane.endpoint,
             )
 
-    def _sleep_until(self, lane: _Lane, opens_at: float) -> bool:
+    def _sleep_until(self, lane: _Lane, opens_at: float, waiting: Callable[[float], None] | None) -> bool:
         """Sleep until a ticket opens; False when the endpoint was parked meanwhile."""
         slept = False
         while True:
@@ -228,12 +230,23 @@ class StorePace:
                 wait = opens_at - lane.base.earliest(local)
             if wait <= 0:
                 return True
+            if waiting is not None:
+                waiting(wait)
             self._clock.sleep(min(max(wait, _SHORTEST_NAP_S), _LONGEST_NAP_S))
             slept = True
 
-    def _parked_nap(self, lane: _Lane) -> float:
+    def parked_for(self, endpoint: str) -> float:
+        """Seconds for which nobody calls `endpoint`, because the provider asked to wait; 0 when everybody may."""
+        lane = self._lane(endpoint)
+        self._look(lane)
+        return self._parked_for(lane)
+
+    def _parked_for(self, lane: _Lane) -> float:
         with lane.lock:
-            wait = lane.parked_until - lane.base.earliest(self._now())
+            return max(lane.parked_until - lane.base.earliest(self._now()), 0.0)
+
+    def _parked_nap(self, lane: _Lane) -> float:
+        wait = self._parked_for(lane)
         if wait <= 0:
             return 0.0
         self._refuse_long(lane, lane.parked_until, wait)

@@ -11,10 +11,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Row, bindparam, func, insert, select, update
 
+from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
 from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import record_states, run_records, runs, unmapped_values
+from crm_sync.store.tables import record_states, run_records, runs, spending, unmapped_values
 from crm_sync.store.upsert import upsert
 
 #: A run record whose CRM write was intended and is not yet confirmed.
@@ -23,7 +24,8 @@ WRITING = "Writing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One record in one run, as `show` and the audit tell it. `decisions` is empty where nothing was mapped."""
+    """One record in one run, as `show` and the audit tell it. `decisions` is empty where nothing was mapped; `identity`
+    stands for whom Apollo was asked by (Answers.digest), None for nobody."""
 
     object_type: str
     record_id: str
@@ -31,6 +33,7 @@ class RunRecord:
     reason: str
     decisions: tuple[FieldDecision, ...] = ()
     batch_id: int | None = None
+    identity: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,29 @@ class Runs:
         with self._store.write() as connection:
             connection.execute(update(runs).where(runs.c.id == run.id).values(values))
 
+    def ask_to_cancel(self, run_id: str, *, now: datetime) -> bool:
+        """Note that somebody wants the run to stop; False when it is not running (any more)."""
+        with self._store.write() as connection:
+            return (
+                connection.execute(
+                    update(runs)
+                    .where(runs.c.id == run_id, runs.c.status == RunStatus.RUNNING.value)
+                    .values(cancel_asked_at=now)
+                ).rowcount
+                == 1
+            )
+
+    def cancel_asked(self, run_id: str) -> bool:
+        with self._store.read() as connection:
+            return connection.execute(select(runs.c.cancel_asked_at).where(runs.c.id == run_id)).scalar() is not None
+
+    def at_worst(self, run_id: str) -> Decimal:
+        """What the run's paid calls without an end, or in doubt, may have cost beside its credits."""
+        query = select(func.sum(spending.c.reserved)).where(spending.c.run_id == run_id)
+        with self._store.read() as connection:
+            total = connection.execute(query).scalar()
+        return total if total is not None else Decimal(0)
+
     def unfinished(self) -> list[tuple[SyncRun, str, datetime]]:
         """(run, owner, last sign of life) of every run that has not ended."""
         query = select(runs).where(runs.c.status == RunStatus.RUNNING.value).order_by(runs.c.started_at)
@@ -70,14 +96,14 @@ class Runs:
 
     def get(self, run_id: str) -> SyncRun | None:
         """By id, or by the only id that begins so."""
+        found = self.beginning_with(run_id, limit=2)
+        return found[0] if len(found) == 1 else next((run for run in found if run.id == run_id), None)
+
+    def beginning_with(self, beginning: str, *, limit: int) -> list[SyncRun]:
+        """The runs whose id begins so, newest first."""
+        query = select(runs).where(runs.c.id.startswith(beginning, autoescape=True)).order_by(runs.c.started_at.desc())
         with self._store.read() as connection:
-            rows = connection.execute(
-                select(runs)
-                .where(runs.c.id.startswith(run_id, autoescape=True))
-                .order_by(runs.c.started_at.desc())
-                .limit(2)
-            ).all()
-        return _run(rows[0]) if len(rows) == 1 else next((_run(row) for row in rows if row.id == run_id), None)
+            return [_run(row) for row in connection.execute(query.limit(limit))]
 
     def latest(self, *, limit: int = 20, sync: str | None = None) -> list[SyncRun]:
         """Newest first."""
@@ -91,8 +117,11 @@ class Runs:
 
     def intend(self, run_id: str, records: Sequence[RunRecord], *, now: datetime) -> None:
         """What is about to be written, committed before the CRM is asked."""
+        crash.point("runs.intend.before")
         with self._store.write() as connection:
             connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in records])
+            crash.point("runs.intend.inside")
+        crash.point("runs.intend.after")
 
     def settle(
         self,
@@ -107,6 +136,7 @@ class Runs:
     ) -> None:
         """In one commit: the intended records that came out as intended, those that came out otherwise, those that
         needed no write, and the last attempts."""
+        crash.point("runs.settle.before")
         with self._store.write() as connection:
             if confirmed:
                 connection.execute(_CONFIRM, [_settled_values(run_id, record, now) for record in confirmed])
@@ -120,6 +150,7 @@ class Runs:
                 )
             if others:
                 connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in others])
+            crash.point("runs.settle.inside")
             if states:
                 connection.execute(
                     upsert(connection, record_states, ("outcome", "seen", "attempted_at", "run_id")),
@@ -136,6 +167,7 @@ class Runs:
                         for state in states
                     ],
                 )
+        crash.point("runs.settle.after")
 
     def remember(self, sync: str, states: Sequence[RecordState], *, run_id: str) -> None:
         """Last attempts that another database made; what is known of later ones stays."""
@@ -143,7 +175,7 @@ class Runs:
             return
         with self._store.write() as connection:
             statement = upsert(
-                connection, record_states, ("outcome", "seen", "attempted_at", "run_id"), only=_OLDER_ATTEMPT
+                connection, record_states, ("outcome", "seen", "attempted_at", "run_id"), where=_OLDER_ATTEMPT
             )
             connection.execute(
                 statement,
@@ -183,7 +215,17 @@ class Runs:
             query = query.limit(limit)
         with self._store.read() as connection:
             for row in connection.execute(query):
-                yield _record(row)
+                yield record_of(row)
+
+    def of_call(self, run_id: str, batch_id: int) -> list[tuple[str, str]]:
+        """(object type, record id) of the records of a run that a paid call was about."""
+        query = (
+            select(run_records.c.object_type, run_records.c.record_id)
+            .where(run_records.c.run_id == run_id, run_records.c.batch_id == batch_id)
+            .order_by(run_records.c.object_type, run_records.c.record_id)
+        )
+        with self._store.read() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query)]
 
     def reasons(self, run_id: str) -> list[tuple[str, str, str, int]]:
         """(object type, outcome, reason, how many), most frequent first."""
@@ -354,6 +396,7 @@ def _record_values(run_id: str, record: RunRecord, now: datetime) -> dict[str, A
         "reason": record.reason,
         "decisions": _encode(record.decisions),
         "batch_id": record.batch_id,
+        "identity": record.identity,
         "at": now,
     }
 
@@ -373,7 +416,7 @@ def _plain(value: object) -> object:
     raise TypeError(type(value).__name__)
 
 
-def _record(row: Row[Any]) -> RunRecord:
+def record_of(row: Row[Any]) -> RunRecord:
     decisions = tuple(
         FieldDecision(
             field=field,
@@ -393,6 +436,7 @@ def _record(row: Row[Any]) -> RunRecord:
         reason=row.reason,
         decisions=decisions,
         batch_id=row.batch_id,
+        identity=bytes(row.identity) if row.identity is not None else None,
     )
 
 

@@ -39,6 +39,11 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else datetime.fromtimestamp(value / 1000, UTC)
 
 
+def millis(moment: datetime) -> int:
+    """A time as Moment keeps it, for statements that go straight to the driver."""
+    return int(moment.timestamp() * 1000)
+
+
 class Credits(TypeDecorator[Decimal]):
     """Credits as whole millionths: Apollo charges decimals (1.01), and sums must be exact on both databases."""
 
@@ -220,10 +225,19 @@ suppressions = Table(
     metadata,
     Column("kind", String(10), primary_key=True),  # email | domain | linkedin | record | phone
     Column("digest", LargeBinary(16), primary_key=True),
-    Column("source", String(200), primary_key=True),  # by hand | erased | list:FILE
+    Column("source", String(200), primary_key=True),  # by hand | erased | list:FILE | file:FILE
     Column("added_at", Moment, nullable=False),
     Index("suppressions_by_source", "source"),
     sqlite_with_rowid=False,
+)
+
+#: Small facts about this database: how often "suppressions" changed, when it was "purged".
+marks = Table(
+    "marks",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", Moment, nullable=False),
 )
 
 #: One row: this database's name for itself, and how far it has come; the same is noted outside it (store/instance.py).

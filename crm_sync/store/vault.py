@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,11 +26,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Row, select, update
 
+from crm_sync import crash
 from crm_sync.errors import ConfigError, StoreError
 from crm_sync.store.engine import Store
 from crm_sync.store.tables import data_keys
+from crm_sync.store.upsert import upsert
 
 SETTING = "CRM_SYNC_SECRET_KEY"
 #: Fewer characters are guessed too soon: they guard people's data in every copy of the database.
@@ -67,8 +69,9 @@ class Master:
 class Vault:
     """Seals and unseals, and makes the digests by which people are known. Thread-safe."""
 
-    def __init__(self, sealing: dict[int, bytes], index: bytes) -> None:
-        """`sealing`: data keys by number, the highest one seals."""
+    def __init__(self, sealing: Mapping[int, bytes], index: bytes, reload: Callable[[], Mapping[int, bytes]]) -> None:
+        """`sealing`: data keys by number, the highest one seals. `reload` reads them again, when somebody rotated."""
+        self._reload = reload
         self._ciphers = {number: AESGCM(key) for number, key in sealing.items()}
         self._newest = max(sealing)
         self._index = index
@@ -86,15 +89,20 @@ class Vault:
             StoreError: the bytes were changed or moved, or their data key is gone.
         """
         head, nonce = sealed[:_HEAD], sealed[_HEAD : _HEAD + _NONCE]
-        cipher = self._ciphers.get(int.from_bytes(head[1:], "big")) if head[:1] == _FORMAT else None
+        cipher = self._cipher(int.from_bytes(head[1:], "big")) if head[:1] == _FORMAT else None
         try:
-            if cipher is not None:
+            if cipher is not None and len(sealed) > _HEAD + _NONCE:
                 packed = cipher.decrypt(nonce, sealed[_HEAD + _NONCE :], head + what)
                 return bytes(self._zstd()[1].decompress(packed))
         except InvalidTag:
             pass
         place = what.decode(errors="replace")
         raise StoreError(f"What is stored at {place} cannot be opened: it was changed outside crm-sync; restore it")
+
+    def _cipher(self, number: int) -> AESGCM | None:
+        if number not in self._ciphers:
+            self._ciphers = {each: AESGCM(key) for each, key in self._reload().items()}
+        return self._ciphers.get(number)
 
     def _zstd(self) -> tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor]:
         made: tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor] | None = getattr(self._local, "zstd", None)
@@ -146,7 +154,7 @@ def _key_file(store: Store) -> str:
         )
     try:
         if not path.exists():
-            if _rows(store):
+            if _rows(store) and not path.exists():  # else another process has just made both
                 raise WrongKeyError(
                     f"The key file {path} is gone, and {store.shown_url} was sealed with it: put it back, or set "
                     f"{SETTING} to its content. Nothing was changed"
@@ -162,13 +170,14 @@ def _key_file(store: Store) -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all, also when two processes make it at the same time: the first one's stays."""
-    made = path.with_name(f"{path.name}.{os.getpid()}.new")
+    """Whole or not at all, also when two make it at the same time: the first one's stays."""
+    made = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     descriptor = os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
+    crash.point("vault.key_file")
     try:
         os.link(made, path)
     except FileExistsError:
@@ -186,18 +195,17 @@ def open_vault(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
     with store.write() as connection:
         rows = connection.execute(select(data_keys)).all()
         if not rows:
-            for number, purpose in ((1, "seal"), (2, "index")):
-                _insert(connection, ring[0], number, purpose, os.urandom(32), now)
+            new = [_new(ring[0], number, purpose, now) for number, purpose in ((1, "seal"), (2, "index"))]
+            connection.execute(upsert(connection, data_keys, ()), new)  # where two do this at once, the first counts
+            crash.point("vault.keys.inside")
             rows = connection.execute(select(data_keys)).all()
-    sealing: dict[int, bytes] = {}
-    index = b""
-    for row in rows:
-        key = _unwrap(row, ring, store)
-        if row.purpose == "index":
-            index = key
-        else:
-            sealing[row.id] = key
-    return Vault(sealing, index)
+    crash.point("vault.keys.after")
+    index = next(_unwrap(row, ring, store) for row in rows if row.purpose == "index")
+
+    def sealing() -> Mapping[int, bytes]:
+        return {row.id: _unwrap(row, ring, store) for row in _rows(store) if row.purpose == "seal"}
+
+    return Vault(sealing(), index, sealing)
 
 
 def masters_in_use(store: Store) -> set[str]:
@@ -206,11 +214,14 @@ def masters_in_use(store: Store) -> set[str]:
 
 
 def rewrap(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
-    """Wrap every data key by the newest key of the ring and begin a new sealing key; the old ones still open.
+    """Wrap every data key by the newest key of the ring and begin a new sealing key.
+
+    The old sealing keys stay, wrapped anew: a process that began before may still be sealing with them.
 
     Raises:
         WrongKeyError: no key of the ring opens one of them; nothing was changed.
     """
+    open_vault(store, ring, now=now)
     with store.write() as connection:
         rows = connection.execute(select(data_keys)).all()
         for row in rows:
@@ -218,15 +229,9 @@ def rewrap(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
             connection.execute(
                 update(data_keys).where(data_keys.c.id == row.id).values(wrapped=wrapped, master=ring[0].fingerprint)
             )
-        _insert(connection, ring[0], max(row.id for row in rows) + 1, "seal", os.urandom(32), now)
+        number = max(row.id for row in rows) + 1
+        connection.execute(upsert(connection, data_keys, ()), _new(ring[0], number, "seal", now))
     return open_vault(store, ring, now=now)
-
-
-def forget_old_seals(store: Store) -> None:
-    """Remove the sealing keys that nothing is sealed by any more: all but the newest."""
-    with store.write() as connection:
-        newest = max(row.id for row in connection.execute(select(data_keys)) if row.purpose == "seal")
-        connection.execute(data_keys.delete().where(data_keys.c.purpose == "seal", data_keys.c.id < newest))
 
 
 def _rows(store: Store) -> Sequence[Row[Any]]:
@@ -236,16 +241,14 @@ def _rows(store: Store) -> Sequence[Row[Any]]:
         return connection.execute(select(data_keys)).all()
 
 
-def _insert(connection: Connection, master: Master, number: int, purpose: str, key: bytes, now: datetime) -> None:
-    connection.execute(
-        insert(data_keys).values(
-            id=number,
-            purpose=purpose,
-            wrapped=master.wrap(key, _name(number, purpose)),
-            master=master.fingerprint,
-            created_at=now,
-        )
-    )
+def _new(master: Master, number: int, purpose: str, now: datetime) -> dict[str, Any]:
+    return {
+        "id": number,
+        "purpose": purpose,
+        "wrapped": master.wrap(os.urandom(32), _name(number, purpose)),
+        "master": master.fingerprint,
+        "created_at": now,
+    }
 
 
 def _unwrap(row: Row[Any], ring: Sequence[Master], store: Store) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from crm_sync.errors import (
 from crm_sync.ports import Window
 from tests.adapters.scripted_server import Reply, answer, hang_up, scripted_server
 from tests.clocks import FakeClock
+from tests.factories import unjournaled
 
 PAYLOADS = Path(__file__).parents[1] / "payloads" / "apollo"
 BASE = "https://api.apollo.io/api/v1"
@@ -52,9 +53,11 @@ class FakePace:
         self.windows: list[Sequence[Window]] = []
         self.parked: list[float] = []
 
-    def acquire(self, endpoint: str) -> FakePace:
+    def acquire(self, endpoint: str, *, waiting: Callable[[float], None] | None = None) -> FakePace:
         self.events.append(f"acquire {endpoint}")
         for seconds in self.parked:
+            if waiting is not None:
+                waiting(seconds)
             self.clock.sleep(seconds)
         return self
 
@@ -67,6 +70,9 @@ class FakePace:
     def park(self, endpoint: str, seconds: float) -> None:
         self.events.append(f"park {endpoint}")
         self.parked.append(seconds)
+
+    def parked_for(self, endpoint: str) -> float:
+        return sum(self.parked)
 
 
 class Bench:
@@ -106,7 +112,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 def test_a_bulk_question_sends_key_in_the_header_and_flags_in_the_query(bench: Bench, wire: Any) -> None:
     wire.post(f"{BASE}/people/bulk_match", content=NONE_MATCHED)
 
-    bench.apollo.ask(PERSON, [MARTA, MARTA])
+    bench.apollo.ask(PERSON, [MARTA, MARTA], leaving=unjournaled)
 
     sent = wire.last_request
     assert sent.headers["x-api-key"] == KEY
@@ -125,8 +131,8 @@ def test_the_older_contract_sends_the_key_in_the_body_and_no_header(wire: Any) -
     wire.post(f"{BASE}/people/bulk_match", content=NONE_MATCHED)
     wire.get(f"{BASE}/organizations/enrich", content=b"{}")
 
-    bench.apollo.ask(PERSON, [MARTA, MARTA])
-    bench.apollo.ask_one(COMPANY, ORCHARD)
+    bench.apollo.ask(PERSON, [MARTA, MARTA], leaving=unjournaled)
+    bench.apollo.ask_one(COMPANY, ORCHARD, leaving=unjournaled)
 
     bulk, single = wire.request_history
     assert bulk.json()["api_key"] == KEY
@@ -138,8 +144,8 @@ def test_the_single_endpoints_take_their_keys_in_the_query(bench: Bench, wire: A
     wire.post(f"{BASE}/people/match", content=(PAYLOADS / "people_match_response.json").read_bytes())
     wire.get(f"{BASE}/organizations/enrich", content=b"{}")
 
-    person = bench.apollo.ask_one(PERSON, MARTA)
-    bench.apollo.ask_one(COMPANY, ORCHARD)
+    person = bench.apollo.ask_one(PERSON, MARTA, leaving=unjournaled)
+    bench.apollo.ask_one(COMPANY, ORCHARD, leaving=unjournaled)
 
     first, second = wire.request_history
     assert first.qs["email"] == ["marta.oyelaran@orchardgrid.example"]
@@ -154,7 +160,7 @@ def test_an_answer_carries_bytes_credits_and_the_exact_request_id(bench: Bench, 
     body = (PAYLOADS / "bulk_match_response_mixed.json").read_bytes()
     wire.post(f"{BASE}/people/bulk_match", content=body)
 
-    given = bench.apollo.ask(PERSON, [MARTA] * 4)
+    given = bench.apollo.ask(PERSON, [MARTA] * 4, leaving=unjournaled)
 
     assert given.body == body
     assert given.credits == Decimal("2.01")
@@ -164,7 +170,7 @@ def test_an_answer_carries_bytes_credits_and_the_exact_request_id(bench: Bench, 
 def test_a_batch_is_one_to_ten(bench: Bench) -> None:
     for keys in ([], [MARTA] * 11):
         with pytest.raises(ValueError, match="1 to 10"):
-            bench.apollo.ask(PERSON, keys)
+            bench.apollo.ask(PERSON, keys, leaving=unjournaled)
 
 
 def test_an_address_without_tls_is_refused_by_the_settings_name() -> None:
@@ -175,7 +181,7 @@ def test_an_address_without_tls_is_refused_by_the_settings_name() -> None:
 def test_reading_the_bytes_again_gives_the_same(bench: Bench, wire: Any) -> None:
     wire.post(f"{BASE}/people/bulk_match", content=(PAYLOADS / "bulk_match_response_mixed.json").read_bytes())
     keys = [MARTA] * 4
-    given = bench.apollo.ask(PERSON, keys)
+    given = bench.apollo.ask(PERSON, keys, leaving=unjournaled)
 
     first = bench.apollo.read(PERSON, keys, given.body)
     again = bench.apollo.read(PERSON, keys, given.body)
@@ -192,13 +198,97 @@ def test_bytes_that_are_no_answer_are_a_broken_contract(bench: Bench) -> None:
             bench.apollo.read(PERSON, [MARTA, MARTA], body)
 
 
+# --- what is told before money can move
+
+
+def test_a_departure_is_told_after_the_last_wait_and_before_the_first_byte(bench: Bench, wire: Any) -> None:
+    wire.post(f"{BASE}/people/bulk_match", content=NONE_MATCHED)
+    wire.get(f"{BASE}/organizations/enrich", content=b"{}")
+    seen: list[tuple[int, str]] = []
+
+    def leaving() -> None:
+        seen.append((len(wire.request_history), bench.pace.events[-1]))
+
+    bench.apollo.ask(PERSON, [MARTA, MARTA], leaving=leaving)
+    bench.apollo.ask_one(COMPANY, ORCHARD, leaving=leaving)
+
+    assert seen == [(0, "acquire people/bulk_match"), (1, "acquire organizations/enrich")]
+    assert len(wire.request_history) == 2
+
+
+def test_a_call_that_is_sent_again_tells_each_departure(bench: Bench, wire: Any) -> None:
+    wire.post(
+        f"{BASE}/people/bulk_match",
+        [{"exc": requests.ConnectTimeout}, {"status_code": 429, "headers": {"retry-after": "2"}}, {"content": MATCHED}],
+    )
+    departures: list[int] = []
+
+    bench.apollo.ask(PERSON, [MARTA], leaving=lambda: departures.append(len(wire.request_history)))
+
+    assert departures == [0, 1, 2]
+
+
+def test_a_wait_is_told_before_it_is_waited_and_may_be_broken_off(bench: Bench, wire: Any) -> None:
+    wire.post(f"{BASE}/people/bulk_match", status_code=429, headers={"retry-after": "37"})
+    told: list[float] = []
+
+    def waiting(seconds: float) -> None:
+        told.append(seconds)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        bench.apollo.ask(PERSON, [MARTA], leaving=unjournaled, waiting=waiting)
+
+    assert told == [37.0]
+    assert bench.clock.slept == []
+    assert len(wire.request_history) == 1
+
+
+class NotJournaledError(Exception):
+    """What a journal that cannot be written to raises."""
+
+
+def test_a_departure_that_cannot_be_told_does_not_happen(bench: Bench, wire: Any) -> None:
+    wire.post(f"{BASE}/people/bulk_match", content=NONE_MATCHED)
+    wire.post(f"{BASE}/people/match", content=b"{}")
+
+    def leaving() -> None:
+        raise NotJournaledError
+
+    with pytest.raises(NotJournaledError):
+        bench.apollo.ask(PERSON, [MARTA], leaving=leaving)
+    with pytest.raises(NotJournaledError):
+        bench.apollo.ask_one(PERSON, MARTA, leaving=leaving)
+
+    assert wire.request_history == []
+    assert bench.apollo.calls() == {}
+    # Others may have their places.
+    assert bench.pace.events == [
+        "acquire people/bulk_match", "answered", "acquire people/match", "answered",
+    ]  # fmt: skip
+
+
+def test_a_call_is_named_by_the_endpoint_it_goes_to(bench: Bench, wire: Any) -> None:
+    wire.post(f"{BASE}/people/bulk_match", content=NONE_MATCHED)
+    wire.post(f"{BASE}/people/match", content=b"{}")
+    wire.post(f"{BASE}/organizations/bulk_enrich", content=b'{"organizations": []}')
+    wire.get(f"{BASE}/organizations/enrich", content=b"{}")
+    named: list[str] = []
+    for purpose, key in ((PERSON, MARTA), (COMPANY, ORCHARD)):
+        named += [bench.apollo.endpoint(purpose, single=single) for single in (False, True)]
+        bench.apollo.ask(purpose, [key], leaving=unjournaled)
+        bench.apollo.ask_one(purpose, key, leaving=unjournaled)
+
+    assert [request.path.removeprefix("/api/v1/") for request in wire.request_history] == named
+
+
 # --- what each answer means
 
 
 def ask(bench: Bench, wire: Any, **reply: Any) -> ProviderError:
     wire.post(f"{BASE}/people/bulk_match", **reply)
     with pytest.raises(ProviderError) as failed:
-        bench.apollo.ask(PERSON, [MARTA, MARTA])
+        bench.apollo.ask(PERSON, [MARTA, MARTA], leaving=unjournaled)
     assert KEY not in str(failed.value)
     assert "@" not in str(failed.value)
     assert bench.pace.events.count("answered") == len([e for e in bench.pace.events if e.startswith("acquire")])
@@ -311,7 +401,7 @@ def test_a_connection_that_cannot_be_made_is_transient_and_tried_again(bench: Be
 def test_a_single_404_is_a_miss_that_reads_as_one(bench: Bench, wire: Any, body: bytes) -> None:
     wire.post(f"{BASE}/people/match", status_code=404, content=body)
 
-    given = bench.apollo.ask_one(PERSON, MARTA)
+    given = bench.apollo.ask_one(PERSON, MARTA, leaving=unjournaled)
 
     read = bench.apollo.read(PERSON, [MARTA], given.body).enrichments
     assert read[0] is not None
@@ -322,7 +412,7 @@ def test_a_single_404_page_is_doubt(bench: Bench, wire: Any) -> None:
     wire.post(f"{BASE}/people/match", status_code=404, content=b"<!doctype html>")
 
     with pytest.raises(DoubtError):
-        bench.apollo.ask_one(PERSON, MARTA)
+        bench.apollo.ask_one(PERSON, MARTA, leaving=unjournaled)
 
 
 # --- 429
@@ -334,7 +424,7 @@ def test_a_429_parks_the_endpoint_for_everybody_and_is_sent_again(bench: Bench, 
         [{"status_code": 429, "headers": {"retry-after": "37"}}, {"content": NONE_MATCHED}],
     )
 
-    bench.apollo.ask(PERSON, [MARTA, MARTA])
+    bench.apollo.ask(PERSON, [MARTA, MARTA], leaving=unjournaled)
 
     assert bench.pace.parked == [37.0]
     assert bench.pace.events == [
@@ -346,7 +436,7 @@ def test_a_429_parks_the_endpoint_for_everybody_and_is_sent_again(bench: Bench, 
 def test_a_429_without_a_time_backs_off_further_each_time(bench: Bench, wire: Any) -> None:
     wire.post(f"{BASE}/people/bulk_match", [{"status_code": 429}, {"status_code": 429}, {"content": NONE_MATCHED}])
 
-    bench.apollo.ask(PERSON, [MARTA, MARTA])
+    bench.apollo.ask(PERSON, [MARTA, MARTA], leaving=unjournaled)
 
     first, second = bench.pace.parked
     assert 7.5 <= first <= 15.0 <= second <= 30.0
@@ -376,7 +466,7 @@ def test_every_answers_headers_are_learned(bench: Bench, wire: Any) -> None:
     headers = {"x-rate-limit-minute": "50", "x-minute-requests-left": "49"}
     wire.post(f"{BASE}/people/bulk_match", content=NONE_MATCHED, headers=headers)
 
-    bench.apollo.ask(PERSON, [MARTA, MARTA])
+    bench.apollo.ask(PERSON, [MARTA, MARTA], leaving=unjournaled)
 
     assert bench.pace.windows == [(Window(seconds=60, limit=50, left=49),)]
 
@@ -392,7 +482,7 @@ def ask_at(*replies: Reply, **settings: Any) -> tuple[ProviderError | None, int]
         for _ in replies:
             error = None
             try:
-                bench.apollo.ask(PERSON, [MARTA])
+                bench.apollo.ask(PERSON, [MARTA], leaving=unjournaled)
             except ProviderError as failed:
                 error = failed
         return error, len(server.requests)
@@ -434,14 +524,16 @@ def test_nobody_listening_is_transient() -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     with pytest.raises(TransientError, match="Nothing was charged"):
-        Bench(url=url).apollo.ask(PERSON, [MARTA])
+        Bench(url=url).apollo.ask(PERSON, [MARTA], leaving=unjournaled)
 
 
 def test_a_thousand_records_share_their_connections() -> None:
     with scripted_server(answer(MATCHED)) as server:
         bench = Bench(url=server.url)
         threads = [
-            threading.Thread(target=lambda: [bench.apollo.ask(PERSON, [MARTA]) for _ in range(25)], daemon=True)
+            threading.Thread(
+                target=lambda: [bench.apollo.ask(PERSON, [MARTA], leaving=unjournaled) for _ in range(25)], daemon=True
+            )
             for _ in range(4)
         ]
         for thread in threads:
@@ -463,10 +555,10 @@ def test_after_a_flood_of_locked_addresses_the_balance_is_looked_at_before_payin
     locked = [{"id": str(n), "title": "x", "email": "email_not_unlocked@domain.com"} for n in range(4)]
     wire.post(f"{BASE}/people/bulk_match", json={"matches": locked, "credits_consumed": 0})
     wire.post(f"{BASE}/usage_stats/credit_usage_stats", json={"credit_usage_stats": {"lead_credit": {"left_over": 0}}})
-    bench.apollo.ask(PERSON, [MARTA] * 4)
+    bench.apollo.ask(PERSON, [MARTA] * 4, leaving=unjournaled)
 
     with pytest.raises(QuotaError, match="credits are used up"):
-        bench.apollo.ask(PERSON, [MARTA] * 4)
+        bench.apollo.ask(PERSON, [MARTA] * 4, leaving=unjournaled)
 
     assert bench.apollo.calls() == {"people/bulk_match": 1, "usage_stats/credit_usage_stats": 1}
 
@@ -480,7 +572,7 @@ def test_a_flood_with_credits_left_goes_on(bench: Bench, wire: Any) -> None:
     )
 
     for _ in range(3):
-        bench.apollo.ask(PERSON, [MARTA] * 4)
+        bench.apollo.ask(PERSON, [MARTA] * 4, leaving=unjournaled)
 
     assert bench.apollo.calls() == {"people/bulk_match": 3, "usage_stats/credit_usage_stats": 1}
 
@@ -526,6 +618,16 @@ def test_access_is_checked_path_by_path_without_asking_for_anybody(bench: Bench,
     assert "20 a minute" in checks["Apollo limits"].detail
     assert (Window(seconds=60, limit=20, left=0) in windows for windows in bench.pace.windows)
     assert all(b"email" not in (r.body or b"") for r in wire.request_history)
+
+
+def test_a_parked_endpoint_is_not_tried_and_says_how_long(bench: Bench, wire: Any) -> None:
+    a_whole_apollo(wire)
+    bench.pace.park("people/bulk_match", 90.0)
+
+    checks = {check.name: check for check in bench.apollo.check_access()}
+
+    assert checks["Apollo people/bulk_match"].detail.startswith("not tried: ")
+    assert not any(request.path.endswith("/people/bulk_match") for request in wire.request_history)
 
 
 def test_a_path_the_key_lacks_is_named_with_its_cure(bench: Bench, wire: Any) -> None:

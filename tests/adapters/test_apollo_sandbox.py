@@ -21,6 +21,7 @@ from crm_sync.sandbox.world import World
 from crm_sync.store.engine import Store
 from crm_sync.store.pace import StorePace
 from tests.clocks import FakeClock
+from tests.factories import unjournaled
 
 PERSON, COMPANY = Purpose.PERSON, Purpose.COMPANY
 
@@ -45,14 +46,16 @@ class Simulated:
         found: list[Enrichment] = []
         for first in range(0, len(keys), 10):
             ten = keys[first : first + 10]
-            for key, read in zip(
-                ten, self.apollo.read(purpose, ten, self.apollo.ask(purpose, ten).body).enrichments, strict=True
-            ):
-                if read is None:
-                    read = self.apollo.read(purpose, [key], self.apollo.ask_one(purpose, key).body).enrichments[0]  # noqa: PLW2901
-                assert read is not None
-                found.append(read)
+            body = self.apollo.ask(purpose, ten, leaving=unjournaled).body
+            for key, read in zip(ten, self.apollo.read(purpose, ten, body).enrichments, strict=True):
+                found.append(read if read is not None else self.ask_singly(purpose, key))
         return found
+
+    def ask_singly(self, purpose: Purpose, key: MatchKeys) -> Enrichment:
+        body = self.apollo.ask_one(purpose, key, leaving=unjournaled).body
+        [read] = self.apollo.read(purpose, [key], body).enrichments
+        assert read is not None
+        return read
 
 
 @contextmanager
@@ -152,7 +155,7 @@ def test_what_a_bulk_answer_left_open_is_asked_singly(sqlite_store: Store) -> No
         unknown = next(i for i in range(200) if it.world.person(i).apollo == "unknown")
 
         answers = [
-            it.apollo.read(PERSON, [key], it.apollo.ask_one(PERSON, key).body).enrichments[0]
+            it.apollo.read(PERSON, [key], it.apollo.ask_one(PERSON, key, leaving=unjournaled).body).enrichments[0]
             for key in (keys_of(it.world, person), keys_of(it.world, unknown))
         ]
 
@@ -173,7 +176,7 @@ def test_each_broken_answer_is_doubt_and_is_never_sent_again(sqlite_store: Store
         it.fault(what, when=when, seconds=1.0)
 
         with pytest.raises(DoubtError) as doubt:
-            it.apollo.ask(PERSON, [keys_of(it.world, i) for i in range(10)])
+            it.apollo.ask(PERSON, [keys_of(it.world, i) for i in range(10)], leaving=unjournaled)
 
         assert it.apollo.calls() == {"people/bulk_match": 1}
         assert "@" not in str(doubt.value)
@@ -199,7 +202,7 @@ def test_a_refused_key_fails_the_run(sqlite_store: Store, what: str) -> None:
         it.fault(what)
 
         with pytest.raises(CredentialsError):
-            it.apollo.ask(PERSON, [keys_of(it.world, 1)])
+            it.apollo.ask(PERSON, [keys_of(it.world, 1)], leaving=unjournaled)
 
 
 def test_a_slow_answer_within_the_time_out_is_an_answer(sqlite_store: Store) -> None:
@@ -215,9 +218,9 @@ def test_one_poisoned_record_is_found_by_splitting(sqlite_store: Store) -> None:
         poison = MatchKeys(purpose=PERSON, first_name="A\x01", last_name="B", domain="x.example")
 
         with pytest.raises(RefusedError):
-            it.apollo.ask(PERSON, [*good, poison])
+            it.apollo.ask(PERSON, [*good, poison], leaving=unjournaled)
         with pytest.raises(RefusedError):
-            it.apollo.ask(PERSON, [poison])
+            it.apollo.ask(PERSON, [poison], leaving=unjournaled)
 
         assert len(it.ask_all(PERSON, good)) == 9
 
@@ -240,7 +243,7 @@ def test_companies_that_no_credit_buys_are_not_remembered_as_unknown(sqlite_stor
         keys = [MatchKeys(purpose=COMPANY, domain=it.world.company(c).domain) for c in range(10)]
 
         with pytest.raises(QuotaError):
-            it.apollo.ask(COMPANY, keys)
+            it.apollo.ask(COMPANY, keys, leaving=unjournaled)
 
 
 def test_the_limits_told_in_headers_are_kept_without_one_429(sqlite_store: Store) -> None:
@@ -248,17 +251,17 @@ def test_the_limits_told_in_headers_are_kept_without_one_429(sqlite_store: Store
         began = it.clock.now()
 
         for index in range(50):
-            it.apollo.ask(PERSON, [keys_of(it.world, index)])
+            it.apollo.ask(PERSON, [keys_of(it.world, index)], leaving=unjournaled)
         minutes = (it.clock.now() - began).total_seconds() / 60
         assert it.state()["refused_by_limit"] == 0
         assert 2.0 <= minutes <= 2.2
         with pytest.raises(QuotaError, match="UTC"):
-            it.apollo.ask(PERSON, [keys_of(it.world, 1)])
+            it.apollo.ask(PERSON, [keys_of(it.world, 1)], leaving=unjournaled)
 
 
 def test_somebody_else_using_the_key_is_noticed(sqlite_store: Store) -> None:
     with simulated(sqlite_store, per_minute=20) as it:
-        it.apollo.ask(PERSON, [keys_of(it.world, 1)])
+        it.apollo.ask(PERSON, [keys_of(it.world, 1)], leaving=unjournaled)
         for _ in range(10):
             requests.post(
                 f"{it.url}/api/v1/people/bulk_match",
@@ -268,7 +271,7 @@ def test_somebody_else_using_the_key_is_noticed(sqlite_store: Store) -> None:
             )
 
         for _ in range(15):
-            it.apollo.ask(PERSON, [keys_of(it.world, 2)])
+            it.apollo.ask(PERSON, [keys_of(it.world, 2)], leaving=unjournaled)
 
         assert it.state()["refused_by_limit"] == 0
 
@@ -298,7 +301,7 @@ def test_a_key_in_the_wrong_place_says_which_setting_to_change(sqlite_store: Sto
         wrong = ApolloEnricher(url=f"{it.url}/api/v1", api_key=sandbox.API_KEY, auth="body", pace=pace, clock=it.clock)
 
         with pytest.raises(CredentialsError, match="CRM_SYNC_APOLLO_AUTH=header"):
-            wrong.ask(PERSON, [keys_of(it.world, 1)])
+            wrong.ask(PERSON, [keys_of(it.world, 1)], leaving=unjournaled)
         checks = wrong.check_access()
         wrong.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from adapters.http import InDoubtError
 from adapters.hubspot import wire
 from adapters.hubspot.writing import BatchUpdate, Input, RefusedCallError, inputs_of
 from crm_sync.domain.changes import WriteOutcome, Written
@@ -268,7 +269,7 @@ def test_a_lost_answer_leaves_what_is_open_unaccounted_and_what_was_settled_as_i
 
     def send(group: Sequence[Input]) -> wire.BatchAnswer:
         if portal.sizes:
-            raise TransientError("hubspot did not answer", provider="hubspot")
+            raise InDoubtError(TransientError("hubspot did not answer", provider="hubspot"))
         return portal.send(group)
 
     requests = [a_request(1, jobtitle="CTO"), a_request(2, jobtitle="CTO", hs_seniority="boss")]

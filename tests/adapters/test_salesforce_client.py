@@ -14,7 +14,15 @@ from adapters.salesforce.client import SalesforceCrm
 from adapters.salesforce.session import SalesforceCredentials
 from crm_sync.domain.changes import Written
 from crm_sync.domain.records import FieldKind, Record, RecordRef
-from crm_sync.errors import ConfigError, ContractError, CredentialsError, QuotaError, RefusedError, TransientError
+from crm_sync.errors import (
+    ConfigError,
+    ContractError,
+    CredentialsError,
+    QuotaError,
+    RateLimitError,
+    RefusedError,
+    TransientError,
+)
 from crm_sync.ports import Selection, WriteRequest
 from crm_sync.sandbox.salesforce import ValidationRule
 from tests.adapters.salesforce_org import APP, CALLS, RunningOrg, retitle, running_org
@@ -488,7 +496,26 @@ def test_a_fault_that_passes_is_not_noticed(
     assert sum(faulty.clock.slept) < 60
 
 
-@pytest.mark.parametrize("what", [what for what in PASSING if what not in ("401",)])
+#: Salesforce's ways of not taking a call because there are too many.
+CROWDED = ("403", "406", "420", "429", "429_without_retry_after")
+
+
+@pytest.mark.parametrize("what", CROWDED)
+def test_a_write_that_is_never_taken_says_that_nothing_was_written(
+    faulty: RunningOrg, client: SalesforceCrm, what: str
+) -> None:
+    client.describe("Contact")
+    before = faulty.simulator.state()["written"]["Contact"]
+    faulty.spoil("write", what, times=99)
+
+    with pytest.raises(RateLimitError):
+        client.write("Contact", [retitle(0), retitle(1)])
+
+    assert faulty.calls("write") <= 5
+    assert faulty.simulator.state()["written"]["Contact"] == before
+
+
+@pytest.mark.parametrize("what", [what for what in PASSING if what not in ("401", *CROWDED)])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_write_whose_answer_never_comes_is_unaccounted(
     faulty: RunningOrg, client: SalesforceCrm, what: str, when: str
@@ -640,8 +667,8 @@ def test_the_days_last_call_leaves_the_rest_unwritten_and_says_so() -> None:
         crm.close()
 
         assert [o.written for o in outcomes[:200]] == [Written.WRITTEN] * 200
-        assert {o.written for o in outcomes[200:400]} == {Written.UNACCOUNTED}
-        assert {(o.written, o.code) for o in outcomes[400:]} == {(Written.REJECTED, "NOT_SENT")}
+        assert {o.written for o in outcomes[200:]} == {Written.NOT_WRITTEN}
+        assert all("24 hours are used up" in o.reason for o in outcomes[200:])
         assert org.simulator.state()["written"]["Contact"] == 200
 
 

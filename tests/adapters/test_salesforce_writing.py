@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapters.http import InDoubtError
 from adapters.salesforce.wire import SAVED, Fault, RefusedRequestError, SaveResult
 from adapters.salesforce.writing import CollectionUpdate, Row, rows_of
 from crm_sync.domain.changes import WriteOutcome, Written
@@ -358,7 +359,7 @@ def test_a_single_record_refused_for_a_named_field_keeps_the_rest() -> None:
 
 @pytest.mark.parametrize("kind", [TransientError, ContractError])
 def test_a_lost_answer_is_never_taken_for_a_refusal(kind: type[Exception]) -> None:
-    org = Org(refuse=lambda _rows: kind("gone", provider="salesforce"))  # type: ignore[call-arg]
+    org = Org(refuse=lambda _rows: InDoubtError(kind("gone", provider="salesforce")))  # type: ignore[call-arg]
 
     outcomes = written(org, request(0), request(1))
 
@@ -371,7 +372,7 @@ def test_what_was_dropped_before_is_told_with_a_lost_answer() -> None:
 
     def refuse(rows: Sequence[Row]) -> Exception | None:
         calls.append(len(rows))
-        return TransientError("gone", provider="salesforce") if len(calls) == 2 else None
+        return InDoubtError(TransientError("gone", provider="salesforce")) if len(calls) == 2 else None
 
     org = Org(lambda row: refused("STRING_TOO_LONG", "Title") if "Title" in row.values else SAVED, refuse)
 
@@ -402,5 +403,16 @@ def test_the_end_of_quota_or_session_keeps_what_is_known(kind: type[CredentialsE
 
     assert isinstance(update.error, kind)
     assert update.answered
-    assert kinds([row.settled() for row in rows]) == [Written.WRITTEN, Written.REJECTED, Written.UNACCOUNTED]
-    assert rows[1].settled().code == "NOT_SENT"
+    assert kinds([row.settled() for row in rows]) == [Written.WRITTEN, Written.NOT_WRITTEN, Written.NOT_WRITTEN]
+    assert rows[1].settled().reason == "over"
+
+
+def test_nothing_more_is_sent_once_a_call_could_not_be_made() -> None:
+    org = Org(refuse=lambda _rows: TransientError("nobody there", provider="salesforce"))
+    rows = rows_of([request(0), request(1)], schema())
+    update = CollectionUpdate(send=org, switched_off={}, clock=FakeClock())
+
+    update.run(rows)
+
+    assert not update.answered
+    assert kinds([row.settled() for row in rows]) == [Written.NOT_WRITTEN, Written.NOT_WRITTEN]

@@ -29,6 +29,7 @@ from crm_sync.sandbox.hubspot.portal import FIRST_ID
 from crm_sync.sandbox.run import Sandbox
 from crm_sync.sandbox.salesforce import ids as salesforce_ids
 from crm_sync.store.runs import RunRecord
+from tests.factories import SECRET_KEY
 
 #: Among the 20 contacts are a namesake, an echo, two Apollo does not know, a former employer and a duplicate; one of
 #: the 5 companies has another domain in the CRM, one Apollo does not know (see Office.twice_a_company).
@@ -193,8 +194,10 @@ class Stage:
             gc.collect()  # a Flask application is full of cycles, and there are two of them to each case
         with pytest.MonkeyPatch.context() as patch:
             file = self.folder / "crm_sync.db"
-            url = database_url or f"sqlite:///{file}"
-            for name, value in (self.sandbox.settings() | settings | {"CRM_SYNC_DATABASE_URL": url}).items():
+            database = {"CRM_SYNC_DATABASE_URL": database_url or f"sqlite:///{file}"}
+            if database_url:
+                database["CRM_SYNC_SECRET_KEY"] = SECRET_KEY
+            for name, value in (self.sandbox.settings() | settings | database).items():
                 patch.setenv(name, value)
             patch.chdir(self.folder)  # no .env of anybody's
             if not database_url:
@@ -226,6 +229,22 @@ def _configure(app: App, crm: str) -> None:
     config = load(_CONFIG[crm].encode()).require()
     app.versions.add(config.text, config.files, author="test", note="", now=app.clock.now())
     app.close()
+
+
+def twice_a_company(sandbox: Sandbox, crm: str) -> None:
+    """One company stands in the CRM under both its domains: Apollo's bulk answer gives it once and counts nobody as
+    missing, so that the walk has to ask for the other singly."""
+    world = sandbox.world
+    companies = [world.company(index) for index in range(world.accounts)]
+    other = next(c for c in companies if c.alias_domain)
+    unknown = next(c.index for c in companies if not c.known)
+    website = f"https://{other.domain}"
+    simulator = sandbox.apps[crm].extensions["simulator"]
+    if crm == "salesforce":
+        simulator.edit("Account", salesforce_ids.encode("001", unknown), {"Website": website})
+    else:
+        record_id = str(FIRST_ID["companies"] + unknown)
+        simulator.edit("companies", record_id, {"domain": "", "website": website})
 
 
 @dataclass(kw_only=True)
@@ -268,19 +287,7 @@ class Office:
         self.books = App()
 
     def twice_a_company(self) -> None:
-        """One company stands in the CRM under both its domains: Apollo's bulk answer gives it once and counts nobody as
-        missing, so that the walk has to ask for the other singly."""
-        world = self.stage.sandbox.world
-        companies = [world.company(index) for index in range(world.accounts)]
-        other = next(c for c in companies if c.alias_domain)
-        unknown = next(c.index for c in companies if not c.known)
-        website = f"https://{other.domain}"
-        simulator = self.stage.sandbox.apps[self.crm].extensions["simulator"]
-        if self.crm == "salesforce":
-            simulator.edit("Account", salesforce_ids.encode("001", unknown), {"Website": website})
-        else:
-            record_id = str(FIRST_ID["companies"] + unknown)
-            simulator.edit("companies", record_id, {"domain": "", "website": website})
+        twice_a_company(self.stage.sandbox, self.crm)
 
     # --- commands -------------------------------------------------------------------------------------------------
 
@@ -359,7 +366,7 @@ class Office:
 
     def secrets(self) -> list[str]:
         """What may stand nowhere: every credential of the settings, and the token of the moment."""
-        names = ("API_KEY", "SECRET", "TOKEN")
+        names = ("API_KEY", "SECRET", "SECRET_KEY", "TOKEN")
         return [
             value
             for name, value in os.environ.items()

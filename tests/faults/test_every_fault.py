@@ -280,12 +280,21 @@ def check_case(office: Office, case: Case) -> None:
     assert not held or case.is_paid
     assert mended.run is not None
     assert mended.run.status is RunStatus.COMPLETED
+    if held and unexplained(spoiled, between, case) == 0:
+        held = set()  # Apollo's meter proved that the lost calls cost nothing, so they were made again
     assert mended.run.left_out.get("in doubt", 0) == len(held)
     check_records(office, clean.world, world, held)
     check_money(case, world, clean.world, (spoiled, mended), fired)
     check_writes(office)
     if spoiled.code == 0 and not case.denies_existence:
         assert between.touched == clean.world.touched
+
+
+def unexplained(spoiled: Ended, between: World, case: Case) -> int:
+    """The credits on Apollo's meter that no answer of its own told: companies' answers tell none."""
+    assert spoiled.run is not None
+    told = int(spoiled.run.credits) if case.sync == PEOPLE[case.crm] else 0
+    return sum(between.charged.values()) - told
 
 
 def test_a_walk_without_a_fault_completes(stage: Stage) -> None:

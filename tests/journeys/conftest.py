@@ -15,6 +15,7 @@ from crm_sync.config.starter import starter
 from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.pipeline.run import run_sync
 from crm_sync.sandbox.run import Sandbox
+from tests.factories import SECRET_KEY
 
 
 class QuickClock(SystemClock):
@@ -30,7 +31,10 @@ class Office:
     def __init__(self, sandbox: Sandbox, crm: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sandbox = sandbox
         self.crm = crm
-        for name, value in (sandbox.settings() | {"CRM_SYNC_DATABASE_URL": database_url}).items():
+        settings = sandbox.settings() | {"CRM_SYNC_DATABASE_URL": database_url}
+        if not database_url.startswith("sqlite"):
+            settings["CRM_SYNC_SECRET_KEY"] = SECRET_KEY
+        for name, value in settings.items():
             monkeypatch.setenv(name, value)
         self.app = App()
         self.restart()

@@ -10,7 +10,7 @@ from crm_sync.bootstrap import App
 from crm_sync.domain.runs import RunStatus
 from crm_sync.errors import BusyError
 from crm_sync.pipeline.run import owner, run_sync
-from crm_sync.store.answers import Answers
+from crm_sync.store.journal import Journal
 from tests.factories import a_run
 from tests.journeys.conftest import Open
 
@@ -237,12 +237,12 @@ def test_a_run_that_died_is_closed_and_its_paid_answers_are_used(open_office: Op
         raise Killed
 
     # The process ends after the first answers are stored and before they are indexed.
-    expand, Answers.expand = Answers.expand, die  # type: ignore[method-assign]
+    expand, Journal.expand = Journal.expand, die  # type: ignore[method-assign]
     try:
         with pytest.raises(BaseException):  # noqa: B017, PT011
             run_sync(services.config.syncs["contacts"], services, kind=_run_kind(), trigger="test")
     finally:
-        Answers.expand = expand  # type: ignore[method-assign]
+        Journal.expand = expand  # type: ignore[method-assign]
     with office.app.store.write() as connection:
         connection.exec_driver_sql("update runs set owner = 'elsewhere:1', alive_at = 0 where status = 'Running'")
     office.restart()

@@ -7,12 +7,14 @@ import sqlite3
 import stat
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 
 from crm_sync.errors import ConfigError, StoreError
@@ -104,7 +106,7 @@ def test_a_database_url_that_cannot_be_is_refused_with_an_example(url: str, said
 
 
 def test_a_database_in_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="does not exist; create it"):
+    with pytest.raises(ConfigError, match="does not exist; create it"):
         Store(f"sqlite:///{tmp_path}/nowhere/x.db")
 
 
@@ -115,7 +117,8 @@ def test_an_unreachable_postgresql_is_a_store_error_without_its_password() -> No
         store.ready()
 
     assert "hunter2" not in str(caught.value)
-    assert "crm-sync doctor" in str(caught.value)
+    assert "Check that it is running" in str(caught.value)
+    assert "CRM_SYNC_DATABASE_URL" in str(caught.value)
 
 
 def test_the_sqlite_file_is_for_its_owner_alone_and_durable(tmp_path: Path) -> None:
@@ -135,8 +138,30 @@ def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"this is not a database at all, it only looks like one" * 40)
     store = Store(f"sqlite:///{tmp_path}/x.db")
 
-    with pytest.raises(StoreError, match="did not take the request"):
+    with pytest.raises(StoreError, match="put a backup of it back, or name another file in CRM_SYNC_DATABASE_URL"):
         store.ready()
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder; name a file in it in CRM_SYNC_DATABASE_URL"):
+        Store(f"sqlite:///{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("pragma", "cure"),
+    [("query_only = 1", "the right to write the file and its folder"), ("max_page_count = 1", "Make room on its disk")],
+)
+def test_what_sqlite_refuses_is_told_with_its_own_cure(tmp_path: Path, pragma: str, cure: str) -> None:
+    store = Store(f"sqlite:///{tmp_path}/x.db")
+
+    def write() -> None:
+        with store.write() as connection:
+            connection.exec_driver_sql(f"pragma {pragma}")
+            connection.exec_driver_sql("create table more (x)")
+
+    with pytest.raises(StoreError, match=cure):
+        write()
+    store.close()
 
 
 def _hold(path: str, seconds: float, ready: multiprocessing.synchronize.Event) -> None:
@@ -191,6 +216,251 @@ def test_threads_that_read_and_then_write_never_meet_a_locked_database(store: St
     with store.read() as connection:
         assert connection.execute(text("select count(*) from record_states")).scalar() == 120
     assert errors == []
+
+
+# --- together -----------------------------------------------------------------------------------------------------
+
+
+class Tally:
+    """A table that works write to, and how often the database committed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.commits = 0
+        with store.write() as connection:
+            connection.execute(text("create table tally (thread integer, turn integer, primary key (thread, turn))"))
+        event.listen(store.engine, "commit", self._count)
+
+    def _count(self, _: Connection) -> None:
+        self.commits += 1
+
+    def add(self, connection: Connection, thread: int, turn: int) -> tuple[int, int]:
+        connection.execute(text("insert into tally values (:thread, :turn)"), {"thread": thread, "turn": turn})
+        return thread, turn
+
+    def rows(self) -> list[tuple[int, int]]:
+        with self.store.read() as connection:
+            return [(row[0], row[1]) for row in connection.execute(text("select * from tally order by thread, turn"))]
+
+
+def in_threads(work: Callable[[int], None], count: int) -> None:
+    """Run work(0) … work(count - 1) at the same time; what one of them raises is raised."""
+    errors: list[BaseException] = []
+
+    def guarded(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@contextmanager
+def while_somebody_leads(store: Store) -> Iterator[None]:
+    """The works that are asked for meanwhile wait, and are then committed together."""
+    leading, go_on = threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> None:
+        leading.set()
+        assert go_on.wait(30)
+
+    leader = threading.Thread(target=store.together, args=(hold,))
+    leader.start()
+    assert leading.wait(30)
+    try:
+        yield
+    finally:
+        go_on.set()
+        leader.join()
+
+
+def waiting(store: Store, count: int) -> None:
+    """Return when so many works wait."""
+    for _ in range(3000):
+        if len(store._jobs) >= count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"only {len(store._jobs)} works came")
+
+
+def test_what_threads_do_together_is_all_committed_and_each_gets_its_own_result(store: Store) -> None:
+    tally = Tally(store)
+    results: dict[int, list[tuple[int, int]]] = {}
+
+    def work(thread: int) -> None:
+        results[thread] = [
+            store.together(lambda connection, turn=turn: tally.add(connection, thread, turn))  # type: ignore[misc]
+            for turn in range(50)
+        ]
+
+    in_threads(work, 8)
+
+    assert tally.rows() == [(thread, turn) for thread in range(8) for turn in range(50)]
+    assert results == {thread: [(thread, turn) for turn in range(50)] for thread in range(8)}
+
+
+def test_what_waits_for_a_commit_shares_the_next_one(store: Store) -> None:
+    tally = Tally(store)
+
+    def work(thread: int) -> None:
+        store.together(lambda connection: tally.add(connection, thread, 0))
+
+    before = tally.commits
+    with while_somebody_leads(store):
+        crowd = threading.Thread(target=in_threads, args=(work, 8))
+        crowd.start()
+        waiting(store, 8)
+    crowd.join()
+    commits = tally.commits - before
+
+    assert commits == 2  # the leader's own, and one for all eight
+    assert len(tally.rows()) == 8
+
+
+def test_under_contention_there_are_fewer_commits_than_works(store: Store) -> None:
+    tally = Tally(store)
+
+    def work(thread: int) -> None:
+        for turn in range(50):
+            store.together(lambda connection, turn=turn: tally.add(connection, thread, turn))  # type: ignore[misc]
+
+    before = tally.commits
+    in_threads(work, 8)
+    commits = tally.commits - before
+
+    assert commits < 400
+    assert len(tally.rows()) == 400
+
+
+def test_alone_a_work_is_committed_when_it_returns(store: Store, database_url: str) -> None:
+    tally = Tally(store)
+
+    result = store.together(lambda connection: tally.add(connection, 1, 2))
+
+    other = Store(database_url)
+    with other.read() as connection:
+        assert connection.execute(text("select count(*) from tally")).scalar() == 1
+    other.close()
+    assert result == (1, 2)
+
+
+class OwnError(Exception):
+    """One caller's fault."""
+
+
+@pytest.mark.parametrize("fault", ["its own error", "a row that is there already"])
+def test_an_error_reaches_its_caller_alone(store: Store, fault: str) -> None:
+    tally = Tally(store)
+    raised: dict[int, BaseException] = {}
+    results: dict[int, tuple[int, int]] = {}
+
+    def work(thread: int) -> None:
+        def do(connection: Connection) -> tuple[int, int]:
+            if thread == 3 and fault == "its own error":
+                tally.add(connection, 3, 77)
+                raise OwnError
+            return tally.add(connection, 3 if thread == 5 else thread, 0)
+
+        try:
+            results[thread] = store.together(do)
+        except (OwnError, IntegrityError) as error:
+            raised[thread] = error
+
+    if fault == "a row that is there already":
+        store.together(lambda connection: tally.add(connection, 3, 0))
+    with while_somebody_leads(store):
+        crowd = threading.Thread(target=in_threads, args=(work, 8))
+        crowd.start()
+        waiting(store, 8)
+    crowd.join()
+
+    if fault == "its own error":
+        assert {thread: type(error) for thread, error in raised.items()} == {3: OwnError}
+        assert tally.rows() == [(thread, 0) for thread in (0, 1, 2, 3, 4, 6, 7)]
+    else:
+        assert {thread: type(error) for thread, error in raised.items()} == {3: IntegrityError, 5: IntegrityError}
+        assert tally.rows() == [(thread, 0) for thread in (0, 1, 2, 3, 4, 6, 7)]
+    assert results == {thread: (3 if thread == 5 else thread, 0) for thread in range(8) if thread not in raised}
+
+
+def test_after_an_error_the_next_work_is_done_as_ever(store: Store) -> None:
+    tally = Tally(store)
+
+    def fail(connection: Connection) -> None:
+        tally.add(connection, 1, 1)
+        raise OwnError
+
+    for _ in range(3):
+        with pytest.raises(OwnError):
+            store.together(fail)
+    store.together(lambda connection: tally.add(connection, 1, 1))
+
+    assert tally.rows() == [(1, 1)]
+
+
+def test_a_disk_that_is_full_is_told_to_everybody_who_waits(sqlite_store: Store) -> None:
+    """Nobody may believe that a call is journaled when it is not."""
+    tally = Tally(sqlite_store)
+    limit = "pragma max_page_count = 1"  # as many as there are
+    event.listen(sqlite_store.engine, "checkout", lambda connection, *_: connection.execute(limit))
+    sqlite_store.together(lambda connection: connection.execute(text(limit)).scalar())
+    told: list[str] = []
+
+    def work(thread: int) -> None:
+        def fill(connection: Connection) -> None:
+            for turn in range(2000):
+                tally.add(connection, thread, turn)
+
+        try:
+            sqlite_store.together(fill)
+        except StoreError as error:
+            told.append(str(error))
+
+    with while_somebody_leads(sqlite_store):
+        crowd = threading.Thread(target=in_threads, args=(work, 4))
+        crowd.start()
+        waiting(sqlite_store, 4)
+    crowd.join()
+
+    assert len(told) == 4
+    assert all("database or disk is full" in line for line in told)
+    assert tally.rows() == []
+
+
+def test_a_leader_that_is_interrupted_lets_nobody_believe_in_a_commit(store: Store) -> None:
+    """Ctrl-C in the thread that commits for the others: their calls must not leave."""
+    tally = Tally(store)
+    raised: list[BaseException] = []
+    returned: list[int] = []
+
+    def work(thread: int) -> None:
+        def do(connection: Connection) -> tuple[int, int]:
+            if thread == 0:
+                raise KeyboardInterrupt
+            return tally.add(connection, thread, 0)
+
+        try:
+            store.together(do)
+            returned.append(thread)
+        except BaseException as error:
+            raised.append(error)
+
+    with while_somebody_leads(store):
+        crowd = threading.Thread(target=in_threads, args=(work, 4))
+        crowd.start()
+        waiting(store, 4)
+    crowd.join()
+
+    committed = [thread for thread, _ in tally.rows()]
+    assert sorted(returned) == committed
+    assert len(returned) + len(raised) == 4
 
 
 def test_another_programs_plain_sqlite_can_read_along(sqlite_store: Store) -> None:

@@ -8,11 +8,12 @@ from decimal import Decimal
 from crm_sync.domain.changes import FieldOutcome
 from crm_sync.domain.enrichment import Purpose, RawAnswer, Verdict
 from crm_sync.domain.runs import Counts, RunStatus
-from crm_sync.store.answers import IN_DOUBT, Answers, Expansion, NewAnswer
 from crm_sync.store.config_versions import ConfigVersions
 from crm_sync.store.engine import Store
+from crm_sync.store.journal import IN_DOUBT
 from crm_sync.store.runs import WRITING, RecordState, RunRecord, Runs
 from tests.factories import NOON, a_decision, a_run, company_keys, person_keys
+from tests.store.books import Books, a_row
 
 
 def a_state(record_id: str, **changes: object) -> RecordState:
@@ -145,85 +146,79 @@ def test_unmapped_values_are_tallied_over_runs(store: Store) -> None:
     assert runs.unmapped("accounts") == [("accounts", "Industry", "gaming", 6), ("accounts", "Industry", "internet", 2)]
 
 
-def ask(store: Store, *people: int) -> tuple[Answers, int]:
-    Runs(store).open(a_run(), owner="here:1")
-    answers = Answers(store)
-    keys = [person_keys(person) for person in people]
-    return answers, answers.sent(a_run().id, "contacts", Purpose.PERSON, keys, single=False, now=NOON)
-
-
 def test_a_paid_call_is_in_the_journal_before_it_leaves_and_its_bytes_before_they_are_read(store: Store) -> None:
-    answers, batch = ask(store, 1, 2)
+    books = Books.opened(store)
+    batch = books.sent(1, 2)
 
-    assert answers.unfinished(a_run().id) == [(batch, "sent")]
-    answers.received(batch, RawAnswer(body=b'{"matches": []}', credits=Decimal("1.01"), request_id="-5"), now=NOON)
+    assert [(call.id, call.state) for call in books.journal.unfinished(a_run().id)] == [(batch, "sent")]
+    raw = RawAnswer(body=b'{"matches": []}', credits=Decimal("1.01"), request_id="-5")
+    books.journal.received(batch, raw, now=NOON)
 
-    assert answers.unfinished(a_run().id) == [(batch, "received")]
-    assert answers.load([batch])[batch].body == b'{"matches": []}'
-    assert answers.load([batch])[batch].keys == (person_keys(1), person_keys(2))
-    assert answers.asked(batch) == (Purpose.PERSON, (person_keys(1), person_keys(2)), False)
-    assert answers.spent(a_run().id) == Decimal("1.01")
-
-
-def a_row(person: int, verdict: Verdict, **changes: object) -> NewAnswer:
-    values = {"purpose": Purpose.PERSON, "key": person_keys(person).key, "source": "bulk", "position": 0}
-    return NewAnswer(verdict=verdict, **{**values, **changes})  # type: ignore[arg-type]
+    [call] = books.journal.unfinished(a_run().id)
+    assert (call.id, call.state, call.body) == (batch, "received", b'{"matches": []}')
+    assert books.answers.load([batch])[batch].body == b'{"matches": []}'
+    assert books.answers.load([batch])[batch].keys == (person_keys(1), person_keys(2))
+    assert (call.purpose, call.keys, call.single) == (Purpose.PERSON, (person_keys(1), person_keys(2)), False)
+    assert call.credits == Decimal("1.01")
+    books.expand(batch)
+    assert books.journal.spent(a_run().id) == Decimal("1.01")
 
 
 def test_an_answer_is_found_by_the_identity_that_was_asked(store: Store) -> None:
-    answers, batch = ask(store, 1, 2)
-    rows = (a_row(1, Verdict.MATCHED), a_row(2, Verdict.NO_MATCH, position=1))
+    books = Books.opened(store)
+    batch = books.sent(1, 2)
 
-    answers.expand([Expansion(batch_id=batch, rows=rows)], now=NOON)
+    books.expand(batch, a_row(1, Verdict.MATCHED), a_row(2, Verdict.NO_MATCH, position=1))
 
-    found = answers.look_up(Purpose.PERSON, [person_keys(person).key for person in (1, 2, 3)])
+    found = books.answers.look_up(Purpose.PERSON, [person_keys(person).key for person in (1, 2, 3)])
     assert {key: answer.verdict for key, answer in found.items()} == {
         person_keys(1).key: "matched",
         person_keys(2).key: "no match",
     }
     assert found[person_keys(2).key].position == 1
-    assert answers.unfinished(a_run().id) == []
-    assert answers.look_up(Purpose.COMPANY, [person_keys(1).key]) == {}
+    assert books.journal.unfinished(a_run().id) == []
+    assert books.answers.look_up(Purpose.COMPANY, [person_keys(1).key]) == {}
 
 
 def test_an_employers_thin_answer_never_replaces_a_companys_own(store: Store) -> None:
-    answers, batch = ask(store, 1)
+    books = Books.opened(store)
     own = a_row(1, Verdict.MATCHED, purpose=Purpose.COMPANY, key=company_keys().key)
     thin = a_row(1, Verdict.MATCHED, purpose=Purpose.COMPANY, key=company_keys().key, source="employer")
 
-    answers.expand([Expansion(batch_id=batch, rows=(thin,))], now=NOON)
-    answers.expand([Expansion(batch_id=batch, rows=(own,))], now=NOON)
-    answers.expand([Expansion(batch_id=batch, rows=(thin,))], now=NOON)
+    for person, row in enumerate((thin, own, thin)):
+        books.expand(books.sent(person), row)
 
-    assert answers.look_up(Purpose.COMPANY, [company_keys().key])[company_keys().key].source == "bulk"
+    assert books.answers.look_up(Purpose.COMPANY, [company_keys().key])[company_keys().key].source == "bulk"
 
 
 def test_a_call_without_an_answer_puts_everybody_it_asked_for_in_doubt(store: Store) -> None:
-    answers, batch = ask(store, 1, 2)
+    books = Books.opened(store)
+    batch = books.sent(1, 2)
 
-    answers.in_doubt(batch, Purpose.PERSON, [person_keys(1), person_keys(2)], b"half", "no answer", now=NOON)
+    books.journal.in_doubt(batch, b"half", "no answer", now=NOON)
 
-    found = answers.look_up(Purpose.PERSON, [person_keys(1).key, person_keys(2).key])
+    found = books.answers.look_up(Purpose.PERSON, [person_keys(1).key, person_keys(2).key])
+    assert len(found) == 2
     assert {answer.verdict for answer in found.values()} == {IN_DOUBT}
-    assert answers.spent(a_run().id) == 0
+    assert books.journal.spent(a_run().id) == 0
 
 
 def test_credits_nobody_told_are_those_the_walk_counted(store: Store) -> None:
-    answers, batch = ask(store, 1)
-    answers.received(batch, RawAnswer(body=b"{}", credits=None, request_id=""), now=NOON)
+    books = Books.opened(store)
+    batch = books.received(1, credits_=None)
 
-    answers.expand([Expansion(batch_id=batch, rows=(), credits_charged=Decimal(1))], now=NOON)
+    books.expand(batch, credits_charged=Decimal(1))
 
-    assert answers.spent(a_run().id) == 1
+    assert books.journal.spent(a_run().id) == 1
 
 
 def test_no_address_stands_in_the_index_in_clear(sqlite_store: Store) -> None:
-    answers, batch = ask(sqlite_store, 1)
-    answers.expand([Expansion(batch_id=batch, rows=(a_row(1, Verdict.MATCHED),))], now=NOON)
+    Books.opened(sqlite_store).done(1)
 
     with sqlite_store.read() as connection:
         rows = connection.exec_driver_sql("select * from answers").all()
 
+    assert rows
     assert "lovelace" not in repr(rows)
 
 

@@ -59,6 +59,8 @@ CONTACT = an_object(
     a_field("MailingCity", length=40),
     a_field("MailingState", length=80),
     a_field("MailingCountry", length=80),
+    a_field("HasOptedOutOfEmail", FieldKind.BOOLEAN),
+    a_field("IndividualId", FieldKind.REFERENCE, refers_to=("Individual",), relationship="Individual"),
     a_field("AccountId", FieldKind.REFERENCE, refers_to=("Account",), relationship="Account"),
     a_field("ReportsToId", FieldKind.REFERENCE, refers_to=("Contact",), relationship="ReportsTo"),
 )
@@ -76,6 +78,8 @@ ACCOUNT = an_object(
 )
 LEAD = an_object(
     "Lead",
+    a_field("HasOptedOutOfEmail", FieldKind.BOOLEAN),
+    a_field("IndividualId", FieldKind.REFERENCE, refers_to=("Individual",), relationship="Individual"),
     a_field("Email", FieldKind.EMAIL, length=80),
     a_field("FirstName", length=40),
     a_field("LastName", length=80),
@@ -96,6 +100,7 @@ CONTACTS = an_object(
     a_field("firstname"),
     a_field("lastname"),
     a_field("website"),
+    a_field("hs_contact_enrichment_opt_out", FieldKind.BOOLEAN),
     a_field("jobtitle", label="Job Title"),
     a_field(
         "hs_seniority",

@@ -23,7 +23,10 @@ from crm_sync.config.expressions import (
     parse_when,
     percentage,
     time_of_day,
+    written,
 )
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,22 @@ def test_durations(text: str, expected: timedelta) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UnreadableError, match="not a duration"):
         duration(text)
+
+
+@given(st.integers(0, 36_500 * 24 * 3600))
+def test_a_duration_reads_back_as_it_is_written(seconds: int) -> None:
+    span = timedelta(seconds=seconds)
+
+    text = written(span)
+
+    assert timedelta(**{UNITS[text[-1]]: int(text[:-1])}) == span
+
+
+def test_a_duration_that_leads_out_of_the_calendar_is_refused() -> None:
+    assert duration("36500d") == timedelta(days=36500)
+    for text in ("36501d", "5215w", "999999w"):
+        with pytest.raises(UnreadableError, match="more than a hundred years"):
+            duration(text)
 
 
 def test_percentages_amounts_and_times() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from crm_sync.config.expressions import Condition, Operator
 from crm_sync.config.loader import Loaded, folder, kept, load, load_path
-from crm_sync.config.model import Band, SendKey
+from crm_sync.config.model import Band, Budget, Keep, SendKey
 from crm_sync.config.problems import InvalidConfigError, Severity
 from crm_sync.config.schema import NOT_YET
 from crm_sync.domain.changes import WriteRule
@@ -183,7 +185,7 @@ def test_everything_a_field_can_say_is_read() -> None:
             "  My CRM:",
             [
                 ("6:3: crms.My CRM: \"My CRM\": a CRM's name has lower-case letters, digits and underscores only. "
-                "It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL."),
+                "Write my_crm. It also names the CRM's settings: `salesforce` has CRM_SYNC_SALESFORCE_URL."),
             ],
         ),
         (
@@ -536,6 +538,172 @@ def test_a_built_in_table_needs_no_file() -> None:
     assert config.files == {}
 
 
+# --- money, silence and keeping -----------------------------------------------------------------------------------
+
+
+def with_section(text: str) -> Loaded:
+    return loaded("version: 1", f"version: 1\n{text}")
+
+
+def test_without_a_budget_there_is_no_limit_and_doubt_is_held() -> None:
+    assert loaded().require().budget == Budget(
+        per_run=None, per_day=None, per_month=None, at_limit="pause", in_doubt="hold", retry_up_to=Decimal(0)
+    )
+
+
+def test_a_budget_is_read_to_the_last_decimal() -> None:
+    budget = (
+        with_section(
+            "budget: {per_run: 12.5, per_day: 1.01, per_month: 20000, phones_per_month: 0, at_limit: fail, in_doubt: abandon}"
+        )
+        .require()
+        .budget
+    )
+
+    assert budget == Budget(
+        per_run=Decimal("12.5"),
+        per_day=Decimal("1.01"),
+        per_month=Decimal(20000),
+        phones_per_month=Decimal(0),
+        at_limit="fail",
+        in_doubt="abandon",
+    )
+
+
+@pytest.mark.parametrize(
+    "written", ["{retry_up_to: 5}", "{retry_up_to: 5.0}", '"retry_up_to: 5"', "\n    retry_up_to: 5"]
+)
+def test_retrying_what_is_in_doubt_carries_its_own_limit(written: str) -> None:
+    budget = with_section(f"budget:\n  in_doubt: {written}").require().budget
+
+    assert (budget.in_doubt, budget.retry_up_to) == ("retry", Decimal(5))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("{}", "2:20: budget.in_doubt: `retry_up_to` is missing. Write a number of credits."),
+        ("[hold]", "2:20: budget.in_doubt: expected hold or abandon, or {retry_up_to: …}, got a list."),
+        (
+            "{retry_up_to: -1}",
+            '2:34: budget.in_doubt.retry_up_to: "-1": this is not a number of credits. Write a number such as 500 or 12.5.',
+        ),
+        ("retry", '2:20: budget.in_doubt: unknown value "retry". Known here: hold, abandon.'),
+        ("holt", '2:20: budget.in_doubt: unknown value "holt". Did you mean hold?'),
+        (
+            "",
+            "2:10: budget.in_doubt: there is no value here. Write hold or abandon, or {retry_up_to: …}, or remove the key.",
+        ),
+    ],
+)
+def test_a_mistake_in_what_to_do_in_doubt_is_answered(written: str, expected: str) -> None:
+    assert found("version: 1", f"version: 1\nbudget: {{in_doubt: {written}}}") == [expected]
+
+
+def test_a_record_is_left_alone_by_conditions_on_its_own_fields() -> None:
+    suppress = (
+        with_section(
+            "suppress:\n"
+            "  lists: do_not_enrich.csv\n"
+            "  email_domains: [Gmail.com, web.de]\n"
+            "  when: [HasOptedOutOfEmail = true, \"Status__c in [Lost, 'Do not call'] and Owner__c is blank\"]"
+        )
+        .require()
+        .suppress
+    )
+
+    assert suppress.lists == ("do_not_enrich.csv",)
+    assert suppress.email_domains == ("gmail.com", "web.de")
+    assert suppress.when == (
+        (Condition(path="HasOptedOutOfEmail", operator=Operator.EQUALS, values=("true",)),),
+        (
+            Condition(path="Status__c", operator=Operator.IN, values=("Lost", "Do not call")),
+            Condition(path="Owner__c", operator=Operator.IS_BLANK),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("{when: HasOptedOutOfEmail}", "2:18: suppress.when: \"HasOptedOutOfEmail\": this condition cannot be read. "),
+        ("{when: [A = b, Account.Name = x]}", '2:26: suppress.when[1]: "Account.Name = x": this is not the API name of a field. '),
+        ("{when: [A == b]}", '2:19: suppress.when[0]: "A == b": "==" is not an operator here. Write a single =.'),
+        ("{lists: /etc/passwd}", '2:19: suppress.lists: "/etc/passwd": the file must lie beside the configuration or below it. '),
+        ("{email_domains: ['@gmail.com']}", '2:28: suppress.email_domains[0]: "@gmail.com": this is not a domain. '),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_whom_to_leave_alone_is_answered(section: str, expected: str) -> None:
+    [line] = found("version: 1", f"version: 1\nsuppress: {section}")
+
+    assert line.startswith(expected)
+
+
+def test_stamps_and_keeping_are_read_with_their_defaults() -> None:
+    config = with_section("stamps: {enriched_at: Enriched__c}\nkeep: {answers: 400d, undo: 12h}").require()
+
+    assert (config.stamps.enriched_at, config.stamps.status) == ("Enriched__c", "")
+    assert config.keep == Keep(
+        answers=timedelta(days=400),
+        run_details=timedelta(days=90),
+        undo=timedelta(hours=12),
+        deliveries=timedelta(days=30),
+    )
+
+
+def kept_for(answers: str, *windows: str) -> list[str]:
+    """The problems of a configuration with a sync for each refresh window, which stands at column 29."""
+    syncs = "".join(
+        f"  s{place}:\n    choose: {{or_older_than: {window}}}\n    crm: salesforce\n    object: Contact\n"
+        f"    match: {{send: {{email: Email}}}}\n    fields: {{Title: person.title}}\n"
+        for place, window in enumerate(windows)
+    )
+    keep = f"\nkeep: {{run_details: 1d, answers: {answers}}}" if answers else ""
+    return found(
+        BASE, f"version: 1{keep}\ncrms: {{salesforce: {{type: salesforce, environment: sandbox}}}}\nsyncs:\n{syncs}"
+    )
+
+
+@pytest.mark.parametrize("window", ["90d", "180d", "2160h"])
+def test_answers_may_be_kept_just_as_long_as_they_are_used(window: str) -> None:
+    assert kept_for(window, window) == kept_for("", window) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "windows", "expected"),
+    [
+        (
+            "89d",
+            ("30d", "90d", "60d"),
+            (
+                '2:34: keep.answers: answers would be thrown away before the refresh window of "s1" (90d) ends, and bought '
+                "again. Write at least 90d."
+            ),
+        ),
+        (
+            "35h",
+            ("36h",),
+            (
+                '2:34: keep.answers: answers would be thrown away before the refresh window of "s0" (36h) ends, and bought '
+                "again. Write at least 36h."
+            ),
+        ),
+        (
+            "",
+            ("26w",),
+            (
+                '5:29: syncs.s0.choose.or_older_than: answers would be thrown away before the refresh window of "s0" (182d) '
+                "ends, and bought again: they are kept for 180d. Write keep: {answers: 182d}, or a shorter window."
+            ),
+        ),
+    ],
+)
+def test_answers_kept_for_less_than_a_refresh_window_are_refused(
+    answers: str, windows: tuple[str, ...], expected: str
+) -> None:
+    assert kept_for(answers, *windows) == [expected]
+
+
 # --- not available yet ------------------------------------------------------------------------------------------------
 
 PRODUCT_EXAMPLE = (Path(__file__).parent / "product_example.yaml").read_bytes()
@@ -545,9 +713,6 @@ def test_the_example_of_the_product_page_lacks_nothing_but_later_features() -> N
     result = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"}))
 
     assert [(p.line, p.path) for p in result.problems] == [
-        (12, "budget"),
-        (20, "suppress"),
-        (25, "stamps"),
         (35, "syncs.contacts-nightly.schedule"),
         (50, "syncs.contacts-nightly.match.trust_when"),
         (51, "syncs.contacts-nightly.match.otherwise"),
@@ -563,7 +728,6 @@ def test_the_example_of_the_product_page_lacks_nothing_but_later_features() -> N
         (91, "syncs.accounts-weekly.fields.NumberOfEmployees.write"),
         (91, "syncs.accounts-weekly.fields.NumberOfEmployees.ignore_change_below"),
         (95, "alerts"),
-        (99, "keep"),
     ]
     assert all(p.message.startswith("not available yet: ") for p in result.problems)
 
@@ -601,19 +765,36 @@ def test_each_later_key_refuses_by_name_in_the_example_or_here(pattern: str) -> 
 
 @pytest.mark.parametrize(
     "harmless",
-    ["alerts: []", "budget: {}", "budget:", "keep:"],
+    ["alerts: []", "alerts:", "budget: {}", "budget:", "keep:"],
 )
-def test_an_empty_later_section_asks_for_nothing(harmless: str) -> None:
+def test_an_empty_section_asks_for_nothing_of_a_later_version(harmless: str) -> None:
     assert [line for line in found("version: 1", f"version: 1\n{harmless}") if "not available" in line] == []
 
 
 def test_a_mistake_inside_a_later_section_is_its_own_problem() -> None:
+    lines = found("version: 1", "version: 1\nalerts: [{when: run_faild, above: lots, abov: 5%, tell: ops@example.com}]")
+
+    assert lines == [
+        "2:1: alerts: not available yet: alerts. Remove it until a later version brings it.",
+        '2:17: alerts[0].when: unknown event "run_faild". Did you mean run_failed?',
+        (
+            '2:35: alerts[0].above: "lots": this is not a percentage. Write a number from 0 to 100 and a percent '
+            "sign: 5%."
+        ),
+        '2:41: alerts[0].abov: unknown key "abov". Did you mean above?',
+        (
+            '2:57: alerts[0].tell: "ops@example.com": this is not an address for notices. '
+            "Write slack:#channel or mailto://name@example.com."
+        ),
+    ]
+
+
+def test_each_mistake_in_a_budget_is_answered() -> None:
     lines = found(
         "version: 1", "version: 1\nbudget: {per_run: lots, per_weak: 5, at_limit: stop, in_doubt: {retry_up_to: x}}"
     )
 
     assert lines == [
-        "2:1: budget: not available yet: spending limits. Remove it until a later version brings it.",
         '2:19: budget.per_run: "lots": this is not a number of credits. Write a number such as 500 or 12.5.',
         '2:25: budget.per_weak: unknown key "per_weak". Did you mean per_day?',
         '2:48: budget.at_limit: unknown value "stop". Known here: pause, fail.',

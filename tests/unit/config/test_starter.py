@@ -45,6 +45,9 @@ def test_a_salesforce_org_gets_three_syncs_of_fields_it_has() -> None:
         "MailingState": "person.state",
         "MailingCountry": "person.country",
     }
+    # Apollo says product_management.
+    department = next(each for each in config.syncs["contacts"].fields if each.field == "Department")
+    assert department.transform == ("words", "title_case")
     # State and Country picklists are on for leads: free text would be refused.
     assert set(mapped(config, "leads")) == {"Title", "City", "Industry", "NumberOfEmployees"}
     assert set(mapped(config, "accounts")) == {

@@ -67,6 +67,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "marks",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "pace",
         sa.Column("endpoint", sa.String(length=100), nullable=False),
         sa.Column("parked_until", sa.Double(), nullable=False),

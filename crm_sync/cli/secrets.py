@@ -1,0 +1,60 @@
+"""secrets: the keys that paid answers are sealed with."""
+
+from __future__ import annotations
+
+import secrets as random_secrets
+
+import click
+from rich.progress import Progress
+
+from crm_sync.bootstrap import App
+from crm_sync.cli import render
+from crm_sync.store.vault import SETTING, key_path, masters_in_use, rewrap
+
+
+@click.group()
+def secrets() -> None:
+    """The keys that paid answers are sealed with: make one, see which are in use, rotate."""
+
+
+@secrets.command("new")
+def new() -> None:
+    """Print a new random key for CRM_SYNC_SECRET_KEY; nothing is stored."""
+    click.echo(random_secrets.token_urlsafe(32))
+
+
+@secrets.command("status")
+@click.pass_obj
+def status(app: App) -> None:
+    """Which keys this database needs, by fingerprint; no key is shown."""
+    ring, used = app.key_ring, masters_in_use(app.store)
+    path = key_path(app.store)
+    where = SETTING if app.settings.secret_key.get_secret_value() else str(path)
+    for position, master in enumerate(ring):
+        role = "newest, " if position == 0 else ""
+        state = "in use" if master.fingerprint in used else "not in use: it can be removed"
+        click.echo(f"{master.fingerprint}  {role}{state}  ({where})")
+    for fingerprint in used - {master.fingerprint for master in ring}:
+        click.echo(f"{fingerprint}  in use, and missing from {where}: put it back")
+
+
+@secrets.command("rotate")
+@click.option("--dry-run", is_flag=True, help="Say what it would do, and do nothing.")
+@click.pass_obj
+def rotate(app: App, dry_run: bool) -> None:
+    """Seal everything anew under the newest key of CRM_SYNC_SECRET_KEY. Afterwards the older ones can be removed.
+
+    Put the new key first: CRM_SYNC_SECRET_KEY=NEW,OLD. It can be broken off and run again; runs may go on meanwhile.
+    """
+    ring = app.key_ring
+    count = app.journal.sealed_count()
+    click.echo(f"Seal {count:,} stored calls anew; the newest key has the fingerprint {ring[0].fingerprint}.")
+    if dry_run:
+        click.echo("Nothing was done (--dry-run).")
+        return
+    vault = rewrap(app.store, ring, now=app.clock.now())
+    with Progress(console=render.console(), transient=True) as progress:
+        task = progress.add_task("sealing", total=count)
+        for done in app.journal.reseal(vault):
+            progress.update(task, advance=done)
+    click.echo("Done. Keys after the first one in CRM_SYNC_SECRET_KEY are not needed any more, except by old backups.")

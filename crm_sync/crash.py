@@ -1,0 +1,163 @@
+"""Where a test kills this process, and what the next one must make of what it finds (docs/decisions/0005).
+
+CRM_SYNC_CRASH="journal.sent.after:3" ends the process with SIGKILL at the third hit of that point; where a point has
+details, "wire.asked@write:1" counts only the hits that have that one. It is read once, at import, from the environment
+alone: a point that is not armed is a call of an empty function. It is no setting, and belongs into no installation.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+from crm_sync.errors import ConfigError
+
+SETTING = "CRM_SYNC_CRASH"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """`found`: what the next process finds. `must`: what has to come of it."""
+
+    found: str
+    must: str
+
+
+_AS_BEFORE = "the same as before it: the transaction was never committed"
+_IN_DOUBT = "in doubt: nobody in it is asked for again by itself"
+_READ_AGAIN = "read again and compared with what the record holds; no value is written twice"
+
+POINTS: dict[str, Point] = {
+    # --- choosing ---
+    "select.page": Point("a page was read from the CRM; nothing of it is stored", "selected again; nobody is skipped"),
+    "select.sifted": Point("what is due was decided; nothing of it is stored", "selected again; nobody is skipped"),
+    "batch.formed": Point("ten keys wait for a worker; nothing of it is stored", "asked for later"),
+    # --- planning a paid call ---
+    "journal.plan.before": Point("nothing of the call is stored", "asked for later"),
+    "journal.plan.row": Point("inside: the call has a row, its keys have no guard", _AS_BEFORE),
+    "journal.plan.guarded": Point("inside: the keys are guarded, no credit is reserved", _AS_BEFORE),
+    "journal.plan.after": Point("planned", "certainly unsent: guard and reservation are released, asked for again"),
+    "pace.before": Point("planned, waiting for the pace", "certainly unsent: released, asked for again"),
+    "pace.granted": Point("planned, with the pace's permission", "released; the permission lapses by itself"),
+    # --- on its way ---
+    "journal.sent.before": Point("planned", "certainly unsent: released, asked for again"),
+    "journal.sent.inside": Point("inside: sent, not committed", _AS_BEFORE),
+    "journal.sent.after": Point("sent; no byte has left, and nobody can know", _IN_DOUBT),
+    "wire.asked": Point(
+        "a request has left whole and no answer has come; detail: the operation",
+        "a paid one: in doubt, whatever the balance says now; another: made again",
+    ),
+    "wire.answered": Point(
+        "an answer is in memory, none of it stored; detail: the operation",
+        "a paid one: in doubt; a write: " + _READ_AGAIN,
+    ),
+    "journal.received.before": Point("sent; the answer was understood and is in memory only", _IN_DOUBT),
+    "journal.received.inside": Point("inside: the answer's bytes, not committed", _IN_DOUBT),
+    "journal.received.after": Point("received: the bytes are stored, nothing has read them", "read and indexed"),
+    # --- understanding it ---
+    "enrich.read": Point("received; read in memory, not indexed", "read again from the bytes and indexed"),
+    "journal.expand.before": Point("received, several of them", "read again from the bytes and indexed"),
+    "journal.expand.indexed": Point("inside: indexed, not settled", _AS_BEFORE),
+    "journal.expand.settled": Point("inside: settled, not committed", _AS_BEFORE),
+    "journal.expand.after": Point("done: indexed and settled", "served from the store; never bought again"),
+    "enrich.again": Point(
+        "a part of a call is to be asked for again; detail: half (of a refused call) or single",
+        "what was answered is kept, the rest is asked for later",
+    ),
+    # --- other ends of a call ---
+    "journal.doubt.before": Point("sent; its answer was lost in life", _IN_DOUBT),
+    "journal.doubt.inside": Point("inside: in doubt, its guard not yet", _IN_DOUBT),
+    "journal.doubt.after": Point("in doubt", "stays so"),
+    "journal.release.before": Point("sent; refused, or it never left, and only we know", _IN_DOUBT),
+    "journal.release.inside": Point("inside: refused or unsent, the guard still there", _IN_DOUBT),
+    "journal.release.after": Point("refused or unsent: guard and reservation are gone", "asked for later"),
+    "budget.stop": Point("a limit is used up; the run has not said so yet", "the next run's limit counts all of it"),
+    # --- writing ---
+    "write.reread": Point("records were read for writing; nothing is intended", _READ_AGAIN),
+    "runs.intend.before": Point("nothing is intended", _READ_AGAIN),
+    "runs.intend.inside": Point("inside: intended, not committed", _READ_AGAIN),
+    "runs.intend.after": Point("Writing; the CRM was not asked", "closed as not confirmed; " + _READ_AGAIN),
+    "write.answered": Point("Writing; the CRM has taken it", "closed as not confirmed; " + _READ_AGAIN),
+    "write.unaccounted": Point("Writing; the CRM's answer was lost in life", "closed as not confirmed; " + _READ_AGAIN),
+    "runs.settle.before": Point("Writing; the CRM has taken it", "closed as not confirmed; " + _READ_AGAIN),
+    "runs.settle.inside": Point("inside: confirmed, the attempts not remembered", _AS_BEFORE),
+    "runs.settle.after": Point("confirmed and remembered", "left out by the next run"),
+    "write.parents": Point("companies wait in memory, the people who brought them unwritten", "both written later"),
+    # --- the run itself ---
+    "run.opened": Point("Running; nothing else", "closed as failed"),
+    "run.closing": Point("Running; all its work is done", "closed as failed, with the audit's books"),
+    "run.closed": Point("ended", "nothing is left to do"),
+    # --- recovering from an earlier death ---
+    "recover.found": Point("a dead run, untouched", "recovered by the next process"),
+    "recover.released": Point("one of its planned calls is released", "the rest is recovered by the next process"),
+    "recover.doubted": Point("one of its sent calls is in doubt", "the rest is recovered by the next process"),
+    "recover.expanding": Point("its stored answers were read, not indexed", "read again and indexed, once"),
+    "recover.expanded": Point("its stored answers are indexed and settled", "not settled a second time"),
+    "recover.closing": Point("its intended writes have an end, the run has none", "closed, with the same books"),
+    "recover.closed": Point("it is closed; the new run is not open", "nothing is left to do"),
+    # --- resolving doubt ---
+    "doubt.weighed": Point("in doubt; the meter proves that nothing was charged", "weighed again, and then cleared"),
+    "doubt.cleared": Point(
+        "one call of several is cleared", "its people may be asked for; the others are weighed again"
+    ),
+    "doubt.accepted": Point("one call of several is accepted, as budget.in_doubt says", "counts at worst cost, once"),
+    # --- the first start ---
+    "store.migrate.before": Point("an empty database", "made"),
+    "store.migrate.inside": Point("inside: the tables, not committed", "made"),
+    "store.migrate.after": Point("an empty schema of this version", "used"),
+    "vault.key_file": Point("a key was written beside its place (SQLite)", "another is made; nothing was sealed yet"),
+    "vault.keys.inside": Point("inside: both data keys, not committed", "both are made anew"),
+    "vault.keys.after": Point("both data keys, nothing sealed", "used"),
+}
+
+
+class _Hit(Protocol):
+    def __call__(self, name: str, detail: str = "") -> None: ...
+
+
+def _nothing(name: str, detail: str = "") -> None:
+    """What every point is while none is armed."""
+
+
+#: Called as `crash.point("name")`, through the module: arming puts another function in its place.
+point: _Hit = _nothing
+
+
+def arm(text: str) -> None:
+    """Let this process end at "name:n" or "name@detail:n".
+
+    Raises:
+        ConfigError: there is no such point.
+    """
+    global point  # noqa: PLW0603  (the one place where a point becomes something)
+    place, _, number = text.rpartition(":")
+    wanted, _, only = place.partition("@")
+    if wanted not in POINTS or not number.isdecimal() or int(number) < 1:
+        raise ConfigError(
+            f'{SETTING} is for tests and reads "point:n"; {text!r} names none of the {len(POINTS)} points in '
+            f"{__name__}. Unset it"
+        )
+    left = int(number)
+    lock = threading.Lock()
+
+    def hit(name: str, detail: str = "") -> None:
+        nonlocal left
+        if name == wanted and only in ("", detail):
+            with lock:
+                left -= 1
+                if left == 0:
+                    end()
+
+    point = hit
+
+
+def end() -> None:
+    """As a power cut would, for this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if SETTING in os.environ:
+    arm(os.environ[SETTING])

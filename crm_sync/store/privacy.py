@@ -1,0 +1,305 @@
+"""All that is kept about one person, wherever it is kept: found, told, and removed.
+
+Who is meant is known by an e-mail address. The paid answers are sealed, so finding somebody opens them all: their
+positions in requests and answers, and by the answers proved to be theirs also their LinkedIn page, their other
+addresses and the enricher's id, until nothing new is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, Verdict
+from crm_sync.domain.runs import RunKind
+from crm_sync.errors import ContractError
+from crm_sync.ports import Archive
+from crm_sync.store.engine import Store
+from crm_sync.store.journal import body_name, keys_of, request_name, request_of
+from crm_sync.store.runs import record_of
+from crm_sync.store.suppressions import ERASED, Suppressions
+from crm_sync.store.tables import (
+    answers,
+    batches,
+    config_versions,
+    record_states,
+    run_records,
+    runs,
+    unmapped_values,
+)
+from crm_sync.store.traces import AnswerTrace, CallTrace, Person, RecordTrace, StateTrace, Traces
+from crm_sync.store.vault import Vault
+
+#: Calls that are opened at a time.
+_AT_ONCE = 200
+
+
+class Privacy:
+    """Finds and erases. `archive` reads the enricher's answers."""
+
+    def __init__(self, store: Store, vault: Vault, archive: Archive, suppressions: Suppressions) -> None:
+        self._store = store
+        self._vault = vault
+        self._archive = archive
+        self._suppressions = suppressions
+
+    def find(self, address: str, known: Person | None = None) -> Traces:
+        """Everything kept about the person with this (normalised) address, or about the person already `known`."""
+        person = known or Person(emails={address})
+        with self._store.read() as connection:
+            while True:
+                size = person.size
+                calls = list(self._calls(connection, person))
+                if person.size == size:
+                    break
+            traces = Traces(person=person, calls=calls)
+            traces.index = self._index(connection, traces)
+            self._add_records(connection, traces)
+            traces.states = self._states(connection, traces.own_records)
+            self._add_texts(connection, traces)
+        return traces
+
+    def erase(self, traces: Traces, *, now: datetime) -> int:
+        """Remove all of it but the credits, and leave the digests that keep them from being asked for again, in one
+        commit; how many digests are new."""
+        with self._store.write() as connection:
+            for call in traces.calls:
+                self._empty(connection, call, traces.person.names())
+            for row in traces.index:
+                connection.execute(delete(answers).where(answers.c.purpose == row.purpose, answers.c.key == row.key))
+            for found in traces.records:
+                connection.execute(delete(run_records).where(_is_record(found)))
+            for state in traces.states:
+                connection.execute(delete(record_states).where(_is_state(state)))
+            for sync, name, value in traces.unmapped:
+                row_ = unmapped_values.c
+                connection.execute(
+                    delete(unmapped_values).where(row_.sync == sync, row_.field == name, row_.value == value)
+                )
+            if traces.errors:
+                connection.execute(update(batches).where(batches.c.id.in_(traces.errors)).values(error=""))
+            if traces.reasons:
+                connection.execute(update(runs).where(runs.c.id.in_(traces.reasons)).values(reason=""))
+            return self._suppressions.add_in(connection, traces.identities(), ERASED, now=now)
+
+    # --- paid calls -----------------------------------------------------------------------------------------------
+
+    def _calls(self, connection: Connection, person: Person) -> Iterator[CallTrace]:
+        """The calls in which they are, by what is known of them when each is opened; `person` learns from them."""
+        names, size = person.names(), person.size
+        for row in _people_calls(connection):
+            keys = keys_of(self._vault.unseal(row.request, request_name(row.fingerprint)))
+            body = self._vault.unseal(row.body, body_name(row.id)) if row.body is not None else b""
+            if person.size != size:
+                names, size = person.names(), person.size
+            positions = self._positions(person, keys, body, names)
+            named = bool(body) and self._archive.mentions(body, person.names())
+            if positions or named:
+                yield CallTrace(
+                    id=row.id,
+                    run_id=row.run_id,
+                    sync=row.sync,
+                    endpoint=row.endpoint,
+                    state=row.state,
+                    planned_at=row.planned_at,
+                    answered_at=row.answered_at,
+                    keys=keys,
+                    positions=frozenset(positions),
+                    entries=tuple(self._archive.theirs(keys, body, positions, person.names())) if body else (),
+                )
+
+    def _positions(self, person: Person, keys: Sequence[MatchKeys], body: bytes, names: re.Pattern[bytes]) -> set[int]:
+        asked = {at for at, key in enumerate(keys) if person.is_asked_by(key)}
+        if not asked and not (body and self._archive.mentions(body, names)):
+            return asked
+        told: Sequence[Enrichment | None] = (None,) * len(keys)
+        if body:
+            with suppress(ContractError):  # an answer in doubt; what it holds is looked at as text
+                told = self._archive.read(Purpose.PERSON, keys, body).enrichments
+        theirs = {
+            at
+            for at, enrichment in enumerate(told)
+            if enrichment is not None and enrichment.verdict is Verdict.MATCHED and person.is_told_by(enrichment)
+        }
+        for at in asked | theirs:
+            # Their page beside another address is somebody's slip: it goes, and that address is not theirs.
+            if at in theirs or not keys[at].email or keys[at].email in person.emails:
+                person.learn(keys[at], told[at])
+        return asked | theirs
+
+    def _empty(self, connection: Connection, call: CallTrace, names: re.Pattern[bytes]) -> None:
+        row = connection.execute(
+            select(batches.c.purpose, batches.c.body).where(batches.c.id == call.id).with_for_update()
+        ).one()
+        nobody = MatchKeys(purpose=Purpose(row.purpose))
+        keys = tuple(nobody if at in call.positions else key for at, key in enumerate(call.keys))
+        request = request_of(keys)
+        fingerprint = hashlib.sha256(request).hexdigest()
+        body = None
+        if row.body is not None:
+            opened = self._vault.unseal(row.body, body_name(call.id))
+            rest = self._archive.without(call.keys, opened, call.positions, names)
+            body = self._vault.seal(rest, body_name(call.id)) if rest else None
+        connection.execute(
+            update(batches)
+            .where(batches.c.id == call.id)
+            .values(request=self._vault.seal(request, request_name(fingerprint)), fingerprint=fingerprint, body=body)
+        )
+
+    # --- the other tables -----------------------------------------------------------------------------------------
+
+    def _index(self, connection: Connection, traces: Traces) -> list[AnswerTrace]:
+        digests = [self._vault.digest(key) for key in traces.person.all_keys()]
+        places = [(call.id, at) for call in traces.calls for at in call.positions]
+        found: dict[tuple[str, bytes], AnswerTrace] = {}
+        conditions: list[ColumnElement[bool]] = [
+            and_(answers.c.purpose == Purpose.PERSON.value, answers.c.key.in_(some)) for some in _slices(digests)
+        ]
+        conditions += [tuple_(answers.c.batch_id, answers.c.position).in_(some) for some in _slices(places)]
+        for condition in conditions:
+            for row in connection.execute(select(answers).where(condition)):
+                found[row.purpose, bytes(row.key)] = AnswerTrace(
+                    purpose=row.purpose,
+                    key=bytes(row.key),
+                    verdict=row.verdict,
+                    source=row.source,
+                    batch_id=row.batch_id,
+                    position=row.position,
+                    obtained_at=row.obtained_at,
+                )
+        return list(found.values())
+
+    def _add_records(self, connection: Connection, traces: Traces) -> None:
+        """Their records in runs: all rows of a record that was looked up as theirs, and rows that name them."""
+        digests = [self._vault.digest(key) for key in traces.person.all_keys()]
+        query = select(run_records, runs.c.crm, runs.c.kind).join(runs, runs.c.id == run_records.c.run_id)
+        found: dict[tuple[str, str, str], RecordTrace] = {}
+
+        def add(rows: Iterable[Row[Any]]) -> None:
+            for row in rows:
+                trace = RecordTrace(
+                    run_id=row.run_id, kind=RunKind(row.kind), crm=row.crm, at=row.at, record=record_of(row)
+                )
+                found[row.run_id, row.object_type, row.record_id] = trace
+
+        for some in _slices(digests):
+            own = connection.execute(query.where(run_records.c.identity.in_(some)))
+            traces.own_records.update((row.crm, row.object_type, row.record_id) for row in own)
+        for crm, object_type, record_id in traces.own_records:
+            record = (run_records.c.object_type == object_type, run_records.c.record_id == record_id)
+            add(connection.execute(query.where(*record, runs.c.crm == crm)))
+        names = traces.person.names()
+        needles = [*traces.person.emails, *traces.person.pages]
+        texts = (_as_text(connection, run_records.c.decisions), func.lower(run_records.c.reason))
+        rows = connection.execute(query.where(or_(*(_holds(connection, text, needles) for text in texts))))
+        # A page or address that only begins like theirs is somebody else's.
+        add(row for row in rows if names.search(_row_text(row)))
+        traces.records = list(found.values())
+
+    def _states(self, connection: Connection, records: Collection[tuple[str, str, str]]) -> list[StateTrace]:
+        found = []
+        for crm, object_type, record_id in records:
+            rows = connection.execute(
+                select(record_states)
+                .join(runs, runs.c.id == record_states.c.run_id)
+                .where(
+                    record_states.c.object_type == object_type,
+                    record_states.c.record_id == record_id,
+                    runs.c.crm == crm,
+                )
+            )
+            found += [
+                StateTrace(
+                    sync=row.sync,
+                    object_type=row.object_type,
+                    record_id=row.record_id,
+                    outcome=row.outcome,
+                    attempted_at=row.attempted_at,
+                )
+                for row in rows
+            ]
+        return found
+
+    def _add_texts(self, connection: Connection, traces: Traces) -> None:
+        """Texts that should hold nobody, and configuration versions, which are kept byte for byte."""
+        needles = sorted(traces.person.emails)
+
+        def holding(*columns: Any, text: Any) -> Sequence[Row[Any]]:
+            return connection.execute(select(*columns).where(_holds(connection, func.lower(text), needles))).all()
+
+        value = unmapped_values.c
+        rows = holding(value.sync, value.field, value.value, text=value.value)
+        traces.unmapped = [(row.sync, row.field, row.value) for row in rows]
+        traces.errors = [row.id for row in holding(batches.c.id, text=batches.c.error)]
+        traces.reasons = [row.id for row in holding(runs.c.id, text=runs.c.reason)]
+        names = traces.person.names()
+        traces.versions = [
+            row.number
+            for row in connection.execute(select(config_versions.c.number, config_versions.c.text))
+            if names.search(bytes(row.text).lower())
+        ]
+
+
+def _people_calls(connection: Connection) -> Iterator[Any]:
+    """Every call for people that still has its request, oldest first, some at a time."""
+    columns = (
+        batches.c.id, batches.c.run_id, batches.c.sync, batches.c.endpoint, batches.c.state, batches.c.fingerprint,
+        batches.c.planned_at, batches.c.answered_at, batches.c.request, batches.c.body,
+    )  # fmt: skip
+    after = 0
+    while True:
+        rows = connection.execute(
+            select(*columns)
+            .where(batches.c.id > after, batches.c.purpose == Purpose.PERSON.value, batches.c.request != b"")
+            .order_by(batches.c.id)
+            .limit(_AT_ONCE)
+        ).all()
+        if not rows:
+            return
+        for row in rows:
+            yield row
+            after = row.id
+
+
+def _is_record(found: RecordTrace) -> ColumnElement[bool]:
+    return and_(
+        run_records.c.run_id == found.run_id,
+        run_records.c.object_type == found.record.object_type,
+        run_records.c.record_id == found.record.record_id,
+    )
+
+
+def _is_state(found: StateTrace) -> ColumnElement[bool]:
+    return and_(
+        record_states.c.sync == found.sync,
+        record_states.c.object_type == found.object_type,
+        record_states.c.record_id == found.record_id,
+    )
+
+
+def _as_text(connection: Connection, column: Any) -> ColumnElement[str]:
+    """A JSON column of bytes, folded."""
+    if connection.dialect.name == "postgresql":
+        return func.lower(func.convert_from(column, "UTF8"))
+    return func.lower(column)  # of bytes SQLite makes a text
+
+
+def _holds(connection: Connection, text: Any, needles: Sequence[str]) -> ColumnElement[bool]:
+    find = func.strpos if connection.dialect.name == "postgresql" else func.instr
+    return or_(*(find(text, needle) > 0 for needle in needles))
+
+
+def _row_text(row: Row[Any]) -> bytes:
+    return f"{bytes(row.decisions or b'').decode()}\n{row.reason}".lower().encode()
+
+
+def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), 500):
+        yield items[start : start + 500]

@@ -1,0 +1,137 @@
+"""Removing what has been kept for long enough, some rows to a commit: a purge must not hold up a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, update
+
+from crm_sync.domain.enrichment import Verdict
+from crm_sync.domain.runs import RecordOutcome
+from crm_sync.store.engine import Store
+from crm_sync.store.journal import ABANDONED, GUARDING
+from crm_sync.store.runs import WRITING
+from crm_sync.store.tables import answers, batches, marks, run_records, runs
+from crm_sync.store.upsert import upsert
+
+_MARK = "purged"
+#: So many calls are emptied in one commit; each has some 60 kB.
+_AT_ONCE = 500
+#: A call that nobody has to look at any more. One in doubt keeps what it asked for, whatever its age.
+_ENDED = ("done", "refused", "unsent", "not charged", "charged", "accepted")
+_NO_ANSWER = (Verdict.NO_MATCH.value, ABANDONED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutoffs:
+    """What is older goes: `bodies` and requests of paid calls, index rows of `found` and `not_found` people, run
+    `details`, and those of `written` records."""
+
+    bodies: datetime
+    found: datetime
+    not_found: datetime
+    details: datetime
+    written: datetime
+
+
+class Retention:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def last(self) -> datetime | None:
+        """When it was last purged."""
+        with self._store.read() as connection:
+            return connection.execute(select(marks.c.at).where(marks.c.name == _MARK)).scalar()
+
+    def count(self, cutoffs: Cutoffs) -> dict[str, int]:
+        """How many rows of each table a purge would touch."""
+        with self._store.read() as connection:
+
+            def rows(table: Table, which: ColumnElement[bool]) -> int:
+                return int(connection.execute(select(func.count()).select_from(table).where(which)).scalar() or 0)
+
+            return {
+                "batches": rows(batches, _emptied(cutoffs)),
+                "answers": rows(answers, _stale(cutoffs)),
+                "run_records": rows(run_records, _past(cutoffs)),
+            }
+
+    def purge(self, cutoffs: Cutoffs, *, now: datetime) -> dict[str, int]:
+        """Rows touched by table: of `batches` the request and answer are emptied, the ledger's figures stay."""
+        done = {
+            "batches": sum(self._each(lambda connection: _empty_some(connection, cutoffs))),
+            "answers": sum(self._each(lambda connection: _forget_some(connection, cutoffs))),
+            "run_records": sum(self._runs(cutoffs)),
+        }
+        with self._store.write() as connection:
+            connection.execute(
+                upsert(connection, marks, ("at",), add=("number",)), {"name": _MARK, "number": 1, "at": now}
+            )
+        return done
+
+    def _each(self, some: Callable[[Connection], int]) -> Iterator[int]:
+        while True:
+            with self._store.write() as connection:
+                count = some(connection)
+            if not count:
+                return
+            yield count
+
+    def _runs(self, cutoffs: Cutoffs) -> Iterator[int]:
+        """Run by run: the records of one lie together."""
+        before = max(cutoffs.details, cutoffs.written)
+        has_some = exists().where(run_records.c.run_id == runs.c.id)
+        with self._store.read() as connection:
+            old = connection.execute(select(runs.c.id).where(runs.c.started_at < before, has_some)).scalars().all()
+        for run_id in old:
+            with self._store.write() as connection:
+                query = delete(run_records).where(run_records.c.run_id == run_id, _past(cutoffs))
+                yield connection.execute(query).rowcount
+
+
+def _emptied(cutoffs: Cutoffs) -> ColumnElement[bool]:
+    return and_(
+        batches.c.state.in_(_ENDED),
+        batches.c.planned_at < cutoffs.bodies,  # what an index helps with
+        func.coalesce(batches.c.answered_at, batches.c.planned_at) < cutoffs.bodies,
+        or_(batches.c.request != b"", batches.c.body.is_not(None)),
+    )
+
+
+def _stale(cutoffs: Cutoffs) -> ColumnElement[bool]:
+    return and_(
+        answers.c.verdict.not_in(GUARDING),
+        or_(
+            and_(answers.c.verdict.in_(_NO_ANSWER), answers.c.obtained_at < cutoffs.not_found),
+            and_(answers.c.verdict.not_in(_NO_ANSWER), answers.c.obtained_at < cutoffs.found),
+        ),
+    )
+
+
+def _past(cutoffs: Cutoffs) -> ColumnElement[bool]:
+    """A write that is not confirmed yet stays until its run is closed; one that can be undone, until it cannot."""
+    outcome = run_records.c.outcome
+    return or_(
+        and_(outcome.not_in((WRITING, RecordOutcome.UPDATED.value)), run_records.c.at < cutoffs.details),
+        and_(outcome == RecordOutcome.UPDATED.value, run_records.c.at < cutoffs.written),
+    )
+
+
+def _empty_some(connection: Connection, cutoffs: Cutoffs) -> int:
+    ids = connection.execute(select(batches.c.id).where(_emptied(cutoffs)).limit(_AT_ONCE)).scalars().all()
+    if ids:
+        # The fingerprint digests the request without a key: it could be tried out.
+        connection.execute(update(batches).where(batches.c.id.in_(ids)).values(request=b"", body=None, fingerprint=""))
+    return len(ids)
+
+
+def _forget_some(connection: Connection, cutoffs: Cutoffs) -> int:
+    keys = connection.execute(select(answers.c.purpose, answers.c.key).where(_stale(cutoffs)).limit(_AT_ONCE)).all()
+    for purpose in {row.purpose for row in keys}:
+        some = [row.key for row in keys if row.purpose == purpose]
+        connection.execute(
+            delete(answers).where(answers.c.purpose == purpose, answers.c.key.in_(some), _stale(cutoffs))
+        )
+    return len(keys)
