@@ -33,6 +33,7 @@ VERBS = {
     "erase": ("privacy", "Forget a person everywhere, and leave them alone from now on."),
     "privacy": ("privacy", "Export all that is kept about a person."),
     "purge": ("privacy", "Remove what has been kept for long enough."),
+    "restore": ("restore", "A database restored from a backup, moved or copied: what may be bought twice."),
 }
 
 EXIT_FAILED, EXIT_USAGE, EXIT_WITH_ERRORS, EXIT_AT_BUDGET = 1, 2, 3, 4
