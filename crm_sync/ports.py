@@ -6,12 +6,21 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from re import Pattern
 from typing import Any, Protocol
 
 from crm_sync.domain.changes import WriteOutcome
 from crm_sync.domain.enrichment import CreditBalance, MatchKeys, Purpose, RawAnswer, Reading
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef, Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Within:
+    """Records whose date, or date and time, lies between `first` and `last`, both included; a date is compared by its
+    day in UTC."""
+
+    field: str
+    first: datetime
+    last: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +30,8 @@ class Selection:
     `where` is the admin's filter in the CRM's own language, as configured: text (a SOQL condition) for Salesforce,
     an OR-list of AND-lists of {property, operator, value} for HubSpot; None for all. `missing_any` are the fields
     of which at least one must be blank or hold one of `placeholders` (compared trimmed, without case); empty: any
-    record. `after` continues behind that record id. `ids`: only those among these records that satisfy the rest.
+    record. `after` continues behind that record id. `ids`: only those among these records that satisfy the rest, and
+    `within` likewise.
     """
 
     object_type: str
@@ -31,6 +41,12 @@ class Selection:
     placeholders: tuple[str, ...] = ()
     after: str = ""
     ids: tuple[str, ...] = ()
+    within: Within | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether something beside `missing_any` and `ids` leaves records out."""
+        return self.where is not None or self.within is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +86,8 @@ class Crm(Protocol):
     #: The most ids one `read` call, and the most records one `write` call, send in one request.
     read_size: int
     write_size: int
+    #: For how long `select` may not see what was written; `read` sees it at once.
+    select_lag_s: float
 
     def object_types(self) -> tuple[str, ...]:
         """The object types a sync may name on this CRM, in the CRM's own words."""
@@ -203,24 +221,24 @@ class Enricher(Protocol):
 class Archive(Protocol):
     """The enricher's answers as they are kept. Pure: nothing here talks or costs, and no key is needed.
 
-    `keys` are those a call asked for, `positions` those of them that are somebody's, and `names` finds that somebody
-    in folded JSON (their addresses, pages and the enricher's ids).
+    `keys` are those a call asked for, `positions` those of them that are somebody's, and `names` tells whether folded
+    JSON names that somebody (their addresses, pages and the enricher's ids).
     """
 
     def read(self, purpose: Purpose, keys: Sequence[MatchKeys], body: bytes) -> Reading:
         """As Enricher.read."""
         ...
 
-    def mentions(self, body: bytes, names: Pattern[bytes]) -> bool: ...
+    def mentions(self, body: bytes, names: Callable[[bytes], bool]) -> bool: ...
 
     def theirs(
-        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Pattern[bytes]
+        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Callable[[bytes], bool]
     ) -> list[Any]:
         """The entries about that somebody, as they came."""
         ...
 
     def without(
-        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Pattern[bytes]
+        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Callable[[bytes], bool]
     ) -> bytes:
         """`body` without those entries, everybody else's at their old places; b"" when it cannot be read and may hold
         them."""

@@ -169,6 +169,31 @@ class Runs:
                 )
         crash.point("runs.settle.after")
 
+    def remember(self, sync: str, states: Sequence[RecordState], *, run_id: str) -> None:
+        """Last attempts that another database made; what is known of later ones stays."""
+        if not states:
+            return
+        with self._store.write() as connection:
+            statement = upsert(
+                connection, record_states, ("outcome", "seen", "attempted_at", "run_id"), where=_OLDER_ATTEMPT
+            )
+            connection.execute(
+                statement,
+                [
+                    {
+                        "sync": sync,
+                        "object_type": state.object_type,
+                        "record_id": state.record_id,
+                        "outcome": state.outcome,
+                        "seen": state.seen,
+                        "attempted_at": state.attempted_at,
+                        "run_id": run_id,
+                        "b_attempted_at": state.attempted_at,
+                    }
+                    for state in states
+                ],
+            )
+
     def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
         """A dead run's intended writes get an end: Skipped, with the reason."""
         with self._store.write() as connection:
@@ -295,6 +320,7 @@ class Runs:
             return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
 
 
+_OLDER_ATTEMPT = record_states.c.attempted_at < bindparam("b_attempted_at", type_=record_states.c.attempted_at.type)
 # Built once: composing a statement costs more than running it.
 _CONFIRM = (
     update(run_records)
