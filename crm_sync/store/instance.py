@@ -22,6 +22,7 @@ from pathlib import Path
 import orjson
 from sqlalchemy import Connection, func, insert, select, text, update
 
+from crm_sync import crash
 from crm_sync.errors import HeldError, StoreError
 from crm_sync.store.engine import Store
 from crm_sync.store.tables import batches, instance
@@ -152,6 +153,7 @@ class StateFile:
                 file.write(orjson.dumps(content) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+            crash.point("instance.beside")
             made.replace(self.path)
         except OSError:
             with suppress(OSError):
@@ -221,6 +223,7 @@ class Instance:
         if mark is None and self.standing() is None:
             # The file first: a database with an epoch and no file is one that was moved.
             mark = self.file.begin(Mark(id=new_id(), epoch=0, at=now))
+            crash.point("instance.file")
         with self._write() as connection:
             standing, home = _standing(connection), _home(connection)
             hold = _kept(standing) or judge(standing, mark, home)
@@ -229,10 +232,13 @@ class Instance:
                 raised = _raised(connection, standing, mark, home, now)
             elif not hold.here_only and not (standing is not None and standing.held):
                 _hold(connection, standing, hold, home, now)
+            crash.point("instance.inside")
         if hold is not None:
             raise HeldError(hold.sentence)
         assert raised is not None
+        crash.point("instance.raised")
         self.file.note(Mark(id=raised.id, epoch=raised.epoch, at=now))
+        crash.point("instance.noted")
         return raised.epoch
 
     def advance(self, *, now: datetime) -> int:

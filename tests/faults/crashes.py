@@ -99,9 +99,15 @@ class Bench:
             self.databases[database].drop(url)
 
     def _settings(self, url: str, scene: Scene) -> dict[str, str]:
-        settings = self.sandbox.settings | {"CRM_SYNC_DATABASE_URL": url, "CRM_SYNC_SECRET_KEY": SECRET}
-        if scene.first and url.startswith("sqlite"):
-            del settings["CRM_SYNC_SECRET_KEY"]  # the key file is made at the first start
+        settings = self.sandbox.settings | {
+            "CRM_SYNC_DATABASE_URL": url,
+            "CRM_SYNC_SECRET_KEY": SECRET,
+            "CRM_SYNC_STATE_FILE": f"{self.folder}/{url.partition('?')[0].rpartition('/')[2]}.state",
+        }
+        if url.startswith("sqlite"):
+            del settings["CRM_SYNC_STATE_FILE"]  # it is beside the database
+            if scene.first:
+                del settings["CRM_SYNC_SECRET_KEY"]  # the key file is made at the first start
         return settings
 
     def _fill(self, crm: str, scene: Scene, url: str) -> None:
