@@ -360,6 +360,9 @@ class Bench:
 
     def _settings(self, url: str, scene: Scene) -> dict[str, str]:
         settings = self.sandbox.settings | {"CRM_SYNC_DATABASE_URL": url, "CRM_SYNC_SECRET_KEY": SECRET}
+        if not url.startswith("sqlite"):  # it lies in the working directory, which all databases here share
+            name = url.partition("?")[0].rpartition("/")[2]
+            settings["CRM_SYNC_STATE_FILE"] = str(self.folder / f"{name}.instance")
         if scene.first and url.startswith("sqlite"):
             del settings["CRM_SYNC_SECRET_KEY"]  # the key file is made at the first start
         return settings
@@ -472,7 +475,9 @@ def _killed_and_started_again(
     elif not bench.go(killed).was_killed:
         told.append("the point was not reached")
     if scene.twins:
-        told += _both_at_once(bench, [replace(killed, kill="", at=next(minutes), only=n) for n in range(len(scene.syncs))])
+        told += _both_at_once(
+            bench, [replace(killed, kill="", at=next(minutes), only=n) for n in range(len(scene.syncs))]
+        )
     if not scene.late:
         bench.sandbox.heal()
         seen = bench.sandbox.report()
