@@ -113,7 +113,7 @@ POINTS: dict[str, Point] = {
     "store.migrate.inside": Point("inside: the tables, not committed", "made"),
     "store.migrate.after": Point("an empty schema of this version", "used"),
     "vault.key_file": Point("a key was written beside its place (SQLite)", "another is made; nothing was sealed yet"),
-    "vault.keys.inside": Point("inside: both data keys, not committed", "both are made anew"),
+    "vault.keys.inside": Point("inside: one of two data keys", "both are made anew"),
     "vault.keys.after": Point("both data keys, nothing sealed", "used"),
 }
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from re import Pattern
 from typing import Any, Protocol
 
 from crm_sync.domain.changes import WriteOutcome
@@ -222,24 +221,24 @@ class Enricher(Protocol):
 class Archive(Protocol):
     """The enricher's answers as they are kept. Pure: nothing here talks or costs, and no key is needed.
 
-    `keys` are those a call asked for, `positions` those of them that are somebody's, and `names` finds that somebody
-    in folded JSON (their addresses, pages and the enricher's ids).
+    `keys` are those a call asked for, `positions` those of them that are somebody's, and `names` tells whether folded
+    JSON names that somebody (their addresses, pages and the enricher's ids).
     """
 
     def read(self, purpose: Purpose, keys: Sequence[MatchKeys], body: bytes) -> Reading:
         """As Enricher.read."""
         ...
 
-    def mentions(self, body: bytes, names: Pattern[bytes]) -> bool: ...
+    def mentions(self, body: bytes, names: Callable[[bytes], bool]) -> bool: ...
 
     def theirs(
-        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Pattern[bytes]
+        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Callable[[bytes], bool]
     ) -> list[Any]:
         """The entries about that somebody, as they came."""
         ...
 
     def without(
-        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Pattern[bytes]
+        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Callable[[bytes], bool]
     ) -> bytes:
         """`body` without those entries, everybody else's at their old places; b"" when it cannot be read and may hold
         them."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,9 @@ from adapters.apollo.wire import PROVIDER
 from adapters.http import parse_object
 from crm_sync.domain.enrichment import MatchKeys, Purpose, Reading, Verdict
 from crm_sync.errors import ContractError
+
+#: Whether folded JSON names somebody.
+Names = Callable[[bytes], bool]
 
 #: What cannot be read as JSON, and what is nested beyond reason.
 _UNREADABLE = (ValueError, RecursionError)
@@ -24,39 +26,33 @@ class ApolloArchive:
     def read(self, purpose: Purpose, keys: Sequence[MatchKeys], body: bytes) -> Reading:
         return wire.read_answer(purpose, keys, parse_object(body, provider=PROVIDER))
 
-    def mentions(self, body: bytes, names: re.Pattern[bytes]) -> bool:
-        if names.search(body.lower()):
+    def mentions(self, body: bytes, names: Names) -> bool:
+        if names(body.lower()):
             return True
         if b"\\u" not in body:  # Ruby writes some characters as escapes, & among them
             return False
         try:
-            return bool(names.search(_folded(json.loads(body))))
+            return names(_folded(json.loads(body)))
         except _UNREADABLE:
             return False
 
-    def theirs(
-        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: re.Pattern[bytes]
-    ) -> list[Any]:
+    def theirs(self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Names) -> list[Any]:
         opened = self._open(keys, body, positions, names)
         return [opened.entries[at] for at in sorted(opened.gone)] if opened is not None else []
 
-    def without(
-        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: re.Pattern[bytes]
-    ) -> bytes:
+    def without(self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Names) -> bytes:
         opened = self._open(keys, body, positions, names)
         if opened is None:
-            return b"" if positions or names.search(body.lower()) else body
+            return b"" if positions or names(body.lower()) else body
         for at in opened.gone:
             # In place: the others are paired by their position.
             opened.entries[at] = None
         if "person" in opened.tree:
             opened.tree["person"] = opened.entries[0]
-        tree = _scrubbed(opened.tree, names) if names.search(_folded(opened.tree)) else opened.tree
+        tree = _scrubbed(opened.tree, names) if names(_folded(opened.tree)) else opened.tree
         return json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode()
 
-    def _open(
-        self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: re.Pattern[bytes]
-    ) -> _Opened | None:
+    def _open(self, keys: Sequence[MatchKeys], body: bytes, positions: Collection[int], names: Names) -> _Opened | None:
         try:
             tree = json.loads(body)  # not orjson: numbers beyond 64 bits keep their digits
         except _UNREADABLE:
@@ -74,7 +70,7 @@ class ApolloArchive:
             is_others = isinstance(entry, dict) and entry.get("id") in spared
             # Unpaired entries that prove to be nobody else's may be theirs.
             is_theirs = at in positions if paired else bool(positions)
-            if (is_theirs and not is_others) or names.search(_folded(entry)):
+            if (is_theirs and not is_others) or names(_folded(entry)):
                 gone.add(at)
         return _Opened(tree=tree, entries=entries, gone=gone)
 
@@ -102,12 +98,12 @@ def _folded(tree: Any) -> bytes:
     return json.dumps(tree, ensure_ascii=False).lower().encode()
 
 
-def _scrubbed(tree: Any, names: re.Pattern[bytes]) -> Any:
+def _scrubbed(tree: Any, names: Names) -> Any:
     """Without any text that holds one of the names, wherever it stands."""
     if isinstance(tree, dict):
         return {key: _scrubbed(value, names) for key, value in tree.items()}
     if isinstance(tree, list):
         return [_scrubbed(value, names) for value in tree]
-    if isinstance(tree, str) and names.search(_folded(tree)):
+    if isinstance(tree, str) and names(_folded(tree)):
         return ""
     return tree

@@ -436,22 +436,21 @@ def _companies(keys: Sequence[MatchKeys], entries: list[Any], missing: object) -
     strays = [o for i, o in enumerate(organizations) if i not in used and _tells_something(o)]
     if strays:
         for i in open_rows:
-            found[i] = _one_of(strays, among=len(open_rows))
+            found[i] = _one_of(keys[i], strays, among=len(open_rows))
     return found
 
 
-def _one_of(strays: list[dict[str, Any]], *, among: int) -> Enrichment:
-    """For each of `among` inputs: one of these outputs may be its company, and nothing proves which."""
+def _one_of(key: MatchKeys, strays: list[dict[str, Any]], *, among: int) -> Enrichment:
+    """One of `among` inputs: one of these outputs may be its company, and nothing proves which."""
     if among == 1 and len(strays) == 1:
         return _under_another_domain(strays[0])
-    domains = sorted({domain for stray in strays if (domain := _host(_text(stray.get("primary_domain"))))})
-    shown = f" ({', '.join(domains)})" if domains else ""
+    own = key.domain or key.organization_name
     return Enrichment(
         verdict=Verdict.UNPROVED,
         person={},
         organization={},
-        reason=f"Apollo answered with {len(strays)} under other domains{shown} for {among} companies asked, and "
-        "nothing proves which is which",
+        reason="Apollo answered under other domains, and nothing proves which answer is this company's"
+        + (f" ({own})" if own else ""),
     )
 
 

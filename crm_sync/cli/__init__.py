@@ -76,6 +76,15 @@ class Verbs(click.Group):
             ctx.exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
 
 
+class Subcommands(click.Group):
+    """A group of verbs whose help shows the sentence of each whole, wrapped instead of cut."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(limit=999)) for name, each in commands.items() if each])
+
+
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="crm-sync")
 @click.option(

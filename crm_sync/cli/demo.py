@@ -71,9 +71,17 @@ def _story(app: App, crm: str, out: Console) -> tuple[dict[str, Any], list[SyncR
         services = app.services()
         sync = services.config.syncs[sync_name]
         out.print("\n[bold]1. A plan of ten records[/]: field by field, before anything is written\n")
-        plan = run_sync(sync, services, kind=RunKind.PLAN, trigger="demo", limit=10)
+        labels: dict[str, str] = {}
+        plan = run_sync(
+            sync,
+            services,
+            kind=RunKind.PLAN,
+            trigger="demo",
+            limit=10,
+            met=lambda due: labels.update({due.record.ref.id: render.label(due.keys)}),
+        )
         records = list(services.runs.records(plan.id))
-        render.print_records(out, records, RunKind.PLAN)
+        render.print_records(out, records, RunKind.PLAN, labels)
         render.print_run(out, plan)
         out.print("\n[bold]2. The run[/]: what the plan has paid for is not paid for again\n")
         run = run_sync(sync, services, kind=RunKind.RUN, trigger="demo")

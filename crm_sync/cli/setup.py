@@ -254,7 +254,7 @@ def _doubt(app: App) -> Iterator[AccessCheck]:
         yield AccessCheck(
             name="in doubt",
             ok=True,
-            detail=f"{calls:,} paid calls without an answer, at worst {render.credit_words(most)}",
+            detail=f"{render.counted(calls, 'paid call')} without an answer, at worst {render.credit_words(most)}",
             cure="crm-sync doubt list",
         )
 

@@ -91,6 +91,8 @@ class _Checker:
         key: bool = False,
         severity: Severity = Severity.ERROR,
     ) -> None:
+        # Some come from the CRM's adapter, or end with a reason of its schema.
+        message = message if message.endswith((".", "?", "!")) else f"{message}."
         self.problems.append(self._document.problem(path, message, suggestion, key=key, severity=severity))
 
     def _has(self, path: Path) -> bool:

@@ -38,6 +38,10 @@ SCHEMA_VERSION = "0002"
 _BEFORE_RELEASE = "0001"
 
 
+#: Compacting waits so long for readers; they hold up nothing but that.
+_COMPACT_WAIT_MS = 5_000
+
+
 class ReplacedError(StoreError):
     """The database file is not the one that was opened: waiting does not help."""
 
@@ -275,6 +279,7 @@ class Store:
             raw = self.engine.raw_connection()
             try:
                 cursor = raw.cursor()
+                cursor.execute(f"PRAGMA busy_timeout={_COMPACT_WAIT_MS}")
                 cursor.execute("VACUUM")
                 cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 is_busy = bool(cursor.fetchall()[0][0])
@@ -282,7 +287,7 @@ class Store:
             except sqlite3.OperationalError as error:
                 return str(error)
             finally:
-                raw.close()
+                raw.invalidate()  # its waiting time is another one now
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         return "another process is reading the database" if is_busy else ""
 

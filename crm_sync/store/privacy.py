@@ -8,8 +8,7 @@ addresses and the enricher's id, until nothing new is found.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -97,28 +96,27 @@ class Privacy:
         for row in _people_calls(connection):
             keys = keys_of(self._vault.unseal(row.request, request_name(row.fingerprint)))
             body = self._vault.unseal(row.body, body_name(row.id)) if row.body is not None else b""
+            asked = {at for at, key in enumerate(keys) if person.is_asked_by(key)}
+            if not asked and not (body and self._archive.mentions(body, names)):
+                continue
+            positions = asked | self._told(person, keys, body, asked)
             if person.size != size:
                 names, size = person.names(), person.size
-            positions = self._positions(person, keys, body, names)
-            named = bool(body) and self._archive.mentions(body, person.names())
-            if positions or named:
-                yield CallTrace(
-                    id=row.id,
-                    run_id=row.run_id,
-                    sync=row.sync,
-                    endpoint=row.endpoint,
-                    state=row.state,
-                    planned_at=row.planned_at,
-                    answered_at=row.answered_at,
-                    keys=keys,
-                    positions=frozenset(positions),
-                    entries=tuple(self._archive.theirs(keys, body, positions, person.names())) if body else (),
-                )
+            yield CallTrace(
+                id=row.id,
+                run_id=row.run_id,
+                sync=row.sync,
+                endpoint=row.endpoint,
+                state=row.state,
+                planned_at=row.planned_at,
+                answered_at=row.answered_at,
+                keys=keys,
+                positions=frozenset(positions),
+                entries=tuple(self._archive.theirs(keys, body, positions, names)) if body else (),
+            )
 
-    def _positions(self, person: Person, keys: Sequence[MatchKeys], body: bytes, names: re.Pattern[bytes]) -> set[int]:
-        asked = {at for at, key in enumerate(keys) if person.is_asked_by(key)}
-        if not asked and not (body and self._archive.mentions(body, names)):
-            return asked
+    def _told(self, person: Person, keys: Sequence[MatchKeys], body: bytes, asked: Collection[int]) -> set[int]:
+        """Where the answer proves to be about them; `person` learns from there and from the `asked` positions."""
         told: Sequence[Enrichment | None] = (None,) * len(keys)
         if body:
             with suppress(ContractError):  # an answer in doubt; what it holds is looked at as text
@@ -128,13 +126,13 @@ class Privacy:
             for at, enrichment in enumerate(told)
             if enrichment is not None and enrichment.verdict is Verdict.MATCHED and person.is_told_by(enrichment)
         }
-        for at in asked | theirs:
+        for at in theirs.union(asked):
             # Their page beside another address is somebody's slip: it goes, and that address is not theirs.
             if at in theirs or not keys[at].email or keys[at].email in person.emails:
                 person.learn(keys[at], told[at])
-        return asked | theirs
+        return theirs
 
-    def _empty(self, connection: Connection, call: CallTrace, names: re.Pattern[bytes]) -> None:
+    def _empty(self, connection: Connection, call: CallTrace, names: Callable[[bytes], bool]) -> None:
         row = connection.execute(
             select(batches.c.purpose, batches.c.body).where(batches.c.id == call.id).with_for_update()
         ).one()
@@ -200,7 +198,7 @@ class Privacy:
         texts = (_as_text(connection, run_records.c.decisions), func.lower(run_records.c.reason))
         rows = connection.execute(query.where(or_(*(_holds(connection, text, needles) for text in texts))))
         # A page or address that only begins like theirs is somebody else's.
-        add(row for row in rows if names.search(_row_text(row)))
+        add(row for row in rows if names(_row_text(row)))
         traces.records = list(found.values())
 
     def _states(self, connection: Connection, records: Collection[tuple[str, str, str]]) -> list[StateTrace]:
@@ -243,7 +241,7 @@ class Privacy:
         traces.versions = [
             row.number
             for row in connection.execute(select(config_versions.c.number, config_versions.c.text))
-            if names.search(bytes(row.text).lower())
+            if names(bytes(row.text).lower())
         ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -28,16 +29,17 @@ class Person:
     ids: set[str] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
 
-    def names(self) -> re.Pattern[bytes]:
-        """Finds them in folded JSON: whole addresses, pages and ids, never the beginning of somebody else's."""
-        ways = [_BEFORE + re.escape(each.encode()) + rb"(?![\w-]|\.\w)" for each in sorted(self.emails)]
+    def names(self) -> Callable[[bytes], bool]:
+        """Tells whether folded JSON names them: by whole addresses, pages and ids, not the beginning of another's."""
         slugs = {page.removeprefix("in/") for page in self.pages}
-        ways += [
-            rb"linkedin\.com/+in/+" + re.escape(slug.encode()) + rb"(?![\w%-])"
-            for slug in sorted(slugs | {quote(slug).lower() for slug in slugs})
-        ]
+        slugs |= {quote(slug).lower() for slug in slugs}
+        words = [each.encode() for each in sorted(self.emails | slugs | {each.casefold() for each in self.ids})]
+        ways = [_BEFORE + re.escape(each.encode()) + rb"(?![\w-]|\.\w)" for each in sorted(self.emails)]
+        ways += [rb"linkedin\.com/+in/+" + re.escape(each.encode()) + rb"(?![\w%-])" for each in sorted(slugs)]
         ways += [b'"' + re.escape(each.casefold().encode()) + b'"' for each in sorted(self.ids)]
-        return re.compile(b"|".join(ways))
+        found = re.compile(b"|".join(ways)).search
+        # Looking for plain words first is fifty times as fast, and nearly always the end of it.
+        return lambda text: any(word in text for word in words) and found(text) is not None
 
     def is_asked_by(self, key: MatchKeys) -> bool:
         return bool(key.key) and (

@@ -468,3 +468,45 @@ def test_another_programs_plain_sqlite_can_read_along(sqlite_store: Store) -> No
         rows = sqlite3.connect(str(sqlite_store.path)).execute("select count(*) from runs").fetchone()
 
     assert rows == (0,)
+
+
+def test_compacting_leaves_nothing_of_what_was_deleted_in_the_files(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/crm_sync.db")
+    store.ready()
+    with store.write() as connection:
+        connection.execute(text("create table people (name text)"))
+        for number in range(500):
+            connection.execute(text("insert into people values (:name)"), {"name": f"ada-{number}-" + "x" * 500})
+    with store.write() as connection:
+        connection.execute(text("delete from people where name like 'ada-7%'"))
+
+    said = store.compact()
+
+    files = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert said == ""
+    assert b"ada-7" not in files
+    assert b"ada-8" in files
+    store.close()
+
+
+def test_compacting_while_somebody_reads_says_so_and_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_COMPACT_WAIT_MS", 50)
+    store = Store(f"sqlite:///{tmp_path}/crm_sync.db")
+    store.ready()
+    other = sqlite3.connect(tmp_path / "crm_sync.db", isolation_level=None)
+    other.execute("begin")
+    other.execute("select count(*) from runs").fetchone()
+
+    said = store.compact()
+
+    other.execute("rollback")
+    other.close()
+    assert said
+    assert store.compact() == ""
+    store.close()
+
+
+def test_compacting_a_postgresql_database_works_too(store: Store) -> None:
+    assert store.compact() == ""

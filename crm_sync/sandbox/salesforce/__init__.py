@@ -38,6 +38,7 @@ def create(
     one_session: bool = False,
     daily_calls: int = 115_000,
     max_page: int = MAX_PAGE,
+    individuals: bool = False,
     now: Callable[[], float] = time.time,
 ) -> Flask:
     """Return the org as a Flask application; `app.extensions["simulator"]` is its Simulator.
@@ -45,12 +46,14 @@ def create(
     `hidden`: object -> fields that field-level security hides. `token_seconds`, `token_calls`: when a token ends, by
     time and by number of requests. `one_session`: a new login ends the sessions before it. `daily_calls`: the org's
     API calls before it refuses. `max_page`: rows of a query page at most (the service also gives fewer for wide rows).
+    `individuals`: Data Protection and Privacy is on, so that contacts and leads have an IndividualId (blank at first),
+    and there is an Individual for each contact's index.
 
     Raises:
         ValueError: `hidden` names something unknown.
     """
     credentials = credentials or Credentials()
-    objects = build_schema(hidden or {})
+    objects = build_schema(hidden or {}, individuals=individuals)
     overlay = Overlay()
     org = Org(world, objects, overlay=overlay, now=now)
     logins = Logins(credentials, token_seconds=token_seconds, token_calls=token_calls, one_session=one_session, now=now)

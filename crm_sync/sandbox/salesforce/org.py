@@ -46,7 +46,8 @@ class Org:
         self.now = now
         self.lock = threading.RLock()
         self._overlay = overlay
-        self._counts = {"Account": world.accounts, "Contact": world.contacts, "Lead": world.leads}
+        counts = {"Account": world.accounts, "Contact": world.contacts, "Lead": world.leads}
+        self._counts = {name: counts.get(name, world.contacts) for name in objects}
         #: One byte per record: was it ever written? Spares a look into the overlay for the others.
         self._edited = {name: bytearray(count) for name, count in self._counts.items()}
         #: Parents are read once per child that names them, so the last ones used are kept.
@@ -54,6 +55,7 @@ class Org:
             "Account": lru_cache(maxsize=4096)(world.account),
             "Contact": world.contact,
             "Lead": sources.leads(world),
+            "Individual": world.contact,
         }
         self._getters: dict[tuple[str, str], Getter] = {}
 

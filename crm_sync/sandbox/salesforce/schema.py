@@ -6,7 +6,7 @@ attribute by attribute (contracts/salesforce.md 2.6 and 3.3, 2026-11).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 #: SOAP type by field type; whatever is missing is a string.
@@ -504,6 +504,28 @@ def _account() -> list[Field]:
     ]
 
 
+def _individual() -> list[Field]:
+    """Data privacy preferences (Salesforce object reference, Individual, seen 2026-11)."""
+    return [
+        *_head("Individual", "Individual"),
+        *_person_name(("Mr.", "Ms.", "Mrs.", "Dr.", "Prof.")),
+        _owner("User"),
+        _checkbox("HasOptedOutTracking", "Don't Track"),
+        _checkbox("HasOptedOutProfiling", "Don't Profile"),
+        _checkbox("HasOptedOutProcessing", "Don't Process"),
+        _checkbox("HasOptedOutSolicit", "Don't Market"),
+        _checkbox("ShouldForget", "Forget this Individual"),
+        _checkbox("SendIndividualData", "Export Individual's Data"),
+        _checkbox("CanStorePiiElsewhere", "OK to Store PII Data Elsewhere"),
+        _checkbox("HasOptedOutGeoTracking", "Block Geolocation Tracking"),
+        *_tail(),
+    ]
+
+
+def _with_individual(make: Callable[[], list[Field]]) -> Callable[[], list[Field]]:
+    return lambda: [*make(), _reference("IndividualId", "Individual ID", "Individual", "Individual")]
+
+
 _OBJECTS = (
     ("Account", "Accounts", "001", _account),
     ("Contact", "Contacts", "003", _contact),
@@ -511,7 +533,7 @@ _OBJECTS = (
 )
 
 
-def build(hidden: Mapping[str, Iterable[str]]) -> dict[str, SObject]:
+def build(hidden: Mapping[str, Iterable[str]], *, individuals: bool = False) -> dict[str, SObject]:
     """Return the org's objects without the fields that field-level security hides: `hidden` is object -> API names.
 
     A hidden field is absent everywhere: in the describe, and unknown in queries and writes
@@ -521,10 +543,14 @@ def build(hidden: Mapping[str, Iterable[str]]) -> dict[str, SObject]:
         ValueError: `hidden` names an object or field that does not exist.
     """
     objects: dict[str, SObject] = {}
-    ours = {name for name, *_ in _OBJECTS}
+    made = _OBJECTS
+    if individuals:
+        persons = tuple((*head, _with_individual(make) if make is not _account else make) for *head, make in _OBJECTS)
+        made = (*persons, ("Individual", "Individuals", "0PK", _individual))  # type: ignore[assignment]
+    ours = {name for name, *_ in made}
     if unknown := set(hidden) - ours:
         raise ValueError(f"No object {sorted(unknown)[0]} in the sandbox org; it has {', '.join(sorted(ours))}.")
-    for name, plural, prefix, make in _OBJECTS:
+    for name, plural, prefix, make in made:
         everything = make()
         gone = set(hidden.get(name, ()))
         if missing := gone - {field.name for field in everything}:

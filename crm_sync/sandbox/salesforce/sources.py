@@ -174,6 +174,11 @@ _SOURCES: Mapping[str, Mapping[str, Source]] = {
         "ConvertedAccountId": _became("company", "001"),
         "IsUnreadByOwner": lambda row: row.index % 3 == 0,
     },
+    "Individual": {
+        **_system("0PK"),
+        "FirstName": _text("first_name"),
+        "LastName": _text("last_name"),
+    },
     "Account": {
         **_system("001"),
         "Name": _text("name"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 
 from crm_sync.domain.runs import RunStatus
 from crm_sync.pipeline import suppress
+from crm_sync.sandbox.run import Sandbox
 from tests.journeys.privacy.office import PrivacyOffice, all_columns, raw_bytes
 
 COMPANIES = {"salesforce": "accounts", "hubspot": "companies"}
@@ -264,3 +266,39 @@ def test_a_list_that_cannot_be_read_keeps_the_configuration_from_being_applied(
     assert "no.csv" in result.output
     assert "@" not in result.output
     assert office.json("suppress", "list", "--json") == []
+
+
+@pytest.mark.parametrize("field", ["HasOptedOutProcessing", "ShouldForget"])
+def test_the_individual_behind_a_salesforce_contact_is_asked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    from crm_sync.sandbox.salesforce import ids
+
+    def individual(index: int) -> str:
+        return ids.encode("0PK", index)
+
+    options = {"contacts": 60, "tidy": True, "unlimited": True, "salesforce_options": {"individuals": True}}
+    with Sandbox(**options) as sandbox:
+        office = PrivacyOffice(sandbox, "salesforce", f"sqlite:///{tmp_path}/crm_sync.db", monkeypatch, tmp_path)
+        org = sandbox.apps["salesforce"].extensions["simulator"]
+        for index in (3, 4, 5):
+            office.edit(index, {"IndividualId": individual(index)})
+        org.edit("Individual", individual(3), {field: True})
+        client = office.app.crm("salesforce", "salesforce")
+        read = client.read
+
+        def read_after_the_no(*arguments: object) -> object:
+            org.edit("Individual", individual(4), {field: True})
+            return read(*arguments)  # type: ignore[arg-type]
+
+        client.read = read_after_the_no  # type: ignore[method-assign]
+
+        run = office.walk()
+        office.app.close()
+
+    words = {"HasOptedOutProcessing": "Don't Process", "ShouldForget": "Forget this Individual"}[field]
+    said = f"do not enrich: {words} (Individual.{field})"
+    assert run.left_out == {said: 1}
+    assert not office.has_asked_for(office.person(3).email)
+    assert run.counts.skipped == 1
+    assert run.counts.updated == 58

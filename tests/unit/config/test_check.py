@@ -343,6 +343,38 @@ def test_a_crm_that_was_not_given_is_not_checked() -> None:
     assert check(load(BASE.replace("Title:", "Nope:").encode()).require(), {}) == ()
 
 
+# --- who is left alone --------------------------------------------------------------------------------------------
+
+
+def test_a_condition_on_a_field_that_an_object_lacks_is_a_warning_with_a_near_name() -> None:
+    text = BASE + 'suppress: {when: ["Titel = x", "Title = y and Qqqq__c is blank"]}\n'
+
+    lines = checked(text)
+
+    said = "or this user may not see it: this condition does not apply there."
+    assert lines == [
+        f"13:19: warning: suppress.when[0]: Contact in salesforce has no field Titel, {said} Did you mean Title?",
+        f"13:32: warning: suppress.when[1]: Contact in salesforce has no field Qqqq__c, {said}",
+    ]
+
+
+def test_an_opt_out_that_is_hidden_is_told_as_a_note_and_once_for_each_object() -> None:
+    hidden = ("HasOptedOutOfEmail", "IndividualId")
+    bare = an_object("Contact", *(field for name, field in CONTACT.fields.items() if name not in hidden))
+    again = BASE + BASE.partition("syncs:\n")[2].replace("  contacts:", "  others:")
+
+    [line] = checked(again, MemoryCrm(bare, ACCOUNT))
+
+    assert line.startswith("7:13: note: object: this user sees no HasOptedOutOfEmail (Email Opt Out) and Individual.")
+    assert "whoever opted out there is not known" in line
+
+
+def test_who_enriches_in_spite_of_an_opt_out_of_mail_needs_not_see_it() -> None:
+    bare = an_object("Contact", *(f for name, f in CONTACT.fields.items() if name != "HasOptedOutOfEmail"))
+
+    assert checked(BASE + "suppress: {email_opt_out: enrich}\n", MemoryCrm(bare, ACCOUNT)) == []
+
+
 # --- stamps ---
 
 STAMPED = BASE.replace("syncs:\n", "stamps: {enriched_at: Apollo_At__c, status: Apollo_Status__c}\nsyncs:\n")
