@@ -88,6 +88,10 @@ POINTS: dict[str, Point] = {
     "write.parents": Point("companies wait in memory, the people who brought them unwritten", "both written later"),
     # --- the run itself ---
     "run.opened": Point("Running; nothing else", "closed as failed"),
+    "epoch.file": Point("a state file, and no epoch in the database", "the file's name is taken; not held"),
+    "epoch.inside": Point("inside: the epoch is raised, not committed", _AS_BEFORE),
+    "epoch.raised": Point("the epoch is raised, and the state file does not know it", "raised again; not held"),
+    "epoch.noted": Point("the epoch is raised and noted; nothing was spent", "raised again; not held"),
     "run.closing": Point("Running; all its work is done", "closed as failed, with the audit's books"),
     "run.closed": Point("ended", "nothing is left to do"),
     # --- recovering from an earlier death ---

@@ -22,6 +22,7 @@ from pathlib import Path
 import orjson
 from sqlalchemy import Connection, func, insert, select, text, update
 
+from crm_sync import crash
 from crm_sync.errors import HeldError, StoreError
 from crm_sync.store.engine import Store
 from crm_sync.store.tables import batches, instance
@@ -221,18 +222,22 @@ class Instance:
         if mark is None and self.standing() is None:
             # The file first: a database with an epoch and no file is one that was moved.
             mark = self.file.begin(Mark(id=new_id(), epoch=0, at=now))
+            crash.point("epoch.file")
         with self._write() as connection:
             standing, home = _standing(connection), _home(connection)
             hold = _kept(standing) or judge(standing, mark, home)
             raised = standing
             if hold is None:
                 raised = _raised(connection, standing, mark, home, now)
+                crash.point("epoch.inside")
             elif not hold.here_only and not (standing is not None and standing.held):
                 _hold(connection, standing, hold, home, now)
         if hold is not None:
             raise HeldError(hold.sentence)
         assert raised is not None
+        crash.point("epoch.raised")
         self.file.note(Mark(id=raised.id, epoch=raised.epoch, at=now))
+        crash.point("epoch.noted")
         return raised.epoch
 
     def advance(self, *, now: datetime) -> int:

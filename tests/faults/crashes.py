@@ -100,6 +100,9 @@ class Bench:
 
     def _settings(self, url: str, scene: Scene) -> dict[str, str]:
         settings = self.sandbox.settings | {"CRM_SYNC_DATABASE_URL": url, "CRM_SYNC_SECRET_KEY": SECRET}
+        if not url.startswith("sqlite"):  # it lies in the working directory, which all databases here share
+            name = url.partition("?")[0].rpartition("/")[2]
+            settings["CRM_SYNC_STATE_FILE"] = str(self.folder / f"{name}.instance")
         if scene.first and url.startswith("sqlite"):
             del settings["CRM_SYNC_SECRET_KEY"]  # the key file is made at the first start
         return settings
