@@ -86,14 +86,12 @@ POINTS: dict[str, Point] = {
     "runs.settle.inside": Point("inside: confirmed, the attempts not remembered", _AS_BEFORE),
     "runs.settle.after": Point("confirmed and remembered", "left out by the next run"),
     "write.parents": Point("companies wait in memory, the people who brought them unwritten", "both written later"),
-    # --- whether this database may spend ---
-    "instance.file": Point("a state file, and no row in the database", "begun; no restore is suspected"),
-    "instance.inside": Point("inside: the epoch is raised, not committed", _AS_BEFORE),
-    "instance.raised": Point("the database's epoch is ahead of the file's", "raised again; no restore is suspected"),
-    "instance.beside": Point("a new state file beside the old one", "the old one counts; no restore is suspected"),
-    "instance.noted": Point("both have the same epoch; nothing was asked", "goes on"),
     # --- the run itself ---
     "run.opened": Point("Running; nothing else", "closed as failed"),
+    "epoch.file": Point("a state file, and no epoch in the database", "the file's name is taken; not held"),
+    "epoch.inside": Point("inside: the epoch is raised, not committed", _AS_BEFORE),
+    "epoch.raised": Point("the epoch is raised, and the state file does not know it", "raised again; not held"),
+    "epoch.noted": Point("the epoch is raised and noted; nothing was spent", "raised again; not held"),
     "run.closing": Point("Running; all its work is done", "closed as failed, with the audit's books"),
     "run.closed": Point("ended", "nothing is left to do"),
     # --- recovering from an earlier death ---

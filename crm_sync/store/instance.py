@@ -153,7 +153,6 @@ class StateFile:
                 file.write(orjson.dumps(content) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-            crash.point("instance.beside")
             made.replace(self.path)
         except OSError:
             with suppress(OSError):
@@ -223,22 +222,22 @@ class Instance:
         if mark is None and self.standing() is None:
             # The file first: a database with an epoch and no file is one that was moved.
             mark = self.file.begin(Mark(id=new_id(), epoch=0, at=now))
-            crash.point("instance.file")
+            crash.point("epoch.file")
         with self._write() as connection:
             standing, home = _standing(connection), _home(connection)
             hold = _kept(standing) or judge(standing, mark, home)
             raised = standing
             if hold is None:
                 raised = _raised(connection, standing, mark, home, now)
+                crash.point("epoch.inside")
             elif not hold.here_only and not (standing is not None and standing.held):
                 _hold(connection, standing, hold, home, now)
-            crash.point("instance.inside")
         if hold is not None:
             raise HeldError(hold.sentence)
         assert raised is not None
-        crash.point("instance.raised")
+        crash.point("epoch.raised")
         self.file.note(Mark(id=raised.id, epoch=raised.epoch, at=now))
-        crash.point("instance.noted")
+        crash.point("epoch.noted")
         return raised.epoch
 
     def advance(self, *, now: datetime) -> int:

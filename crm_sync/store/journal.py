@@ -392,7 +392,8 @@ class Journal:
         with self._store.write() as connection:
             _lock_planning(connection)
             statement = upsert(connection, answers, _ANSWER_CHANGES, where=_OLDER_THAN_STAMP)
-            return sum(connection.execute(statement, row).rowcount for row in rows)
+            counted = {"preserve_rowcount": True}  # PostgreSQL's dialect forgets it after an INSERT
+            return sum(connection.execute(statement, row, execution_options=counted).rowcount for row in rows)
 
     def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
         """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""

@@ -74,7 +74,8 @@ class Bench:
     @classmethod
     @contextlib.contextmanager
     def set_up(cls, folder: Path, server: str) -> Iterator[Bench]:
-        """`server`: the address of a PostgreSQL."""
+        """`server`: the address of a PostgreSQL. This process works in `folder` from now on."""
+        os.chdir(folder)  # no .env of anybody's
         sandbox = SandboxProcess.start(folder / "sandbox.out")
         try:
             yield cls(
@@ -99,15 +100,12 @@ class Bench:
             self.databases[database].drop(url)
 
     def _settings(self, url: str, scene: Scene) -> dict[str, str]:
-        settings = self.sandbox.settings | {
-            "CRM_SYNC_DATABASE_URL": url,
-            "CRM_SYNC_SECRET_KEY": SECRET,
-            "CRM_SYNC_STATE_FILE": f"{self.folder}/{url.partition('?')[0].rpartition('/')[2]}.state",
-        }
-        if url.startswith("sqlite"):
-            del settings["CRM_SYNC_STATE_FILE"]  # it is beside the database
-            if scene.first:
-                del settings["CRM_SYNC_SECRET_KEY"]  # the key file is made at the first start
+        settings = self.sandbox.settings | {"CRM_SYNC_DATABASE_URL": url, "CRM_SYNC_SECRET_KEY": SECRET}
+        if not url.startswith("sqlite"):  # it lies in the working directory, which all databases here share
+            name = url.partition("?")[0].rpartition("/")[2]
+            settings["CRM_SYNC_STATE_FILE"] = str(self.folder / f"{name}.instance")
+        if scene.first and url.startswith("sqlite"):
+            del settings["CRM_SYNC_SECRET_KEY"]  # the key file is made at the first start
         return settings
 
     def _fill(self, crm: str, scene: Scene, url: str) -> None:
