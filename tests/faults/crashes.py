@@ -157,7 +157,8 @@ class Bench:
                 ended = self.go(Command(crm=crm, scene=scene, settings=settings, at=next(at), kill=scene.before))
                 assert ended.was_killed, ended.output
             counts = self.folder / "counts.json"
-            self.go(Command(crm=crm, scene=scene, settings=settings | scene.settings, at=next(at), counts=counts))
+            command = Command(crm=crm, scene=scene, settings=settings | scene.settings, at=next(at), plan=scene.plan)
+            self.go(replace(command, counts=counts))
             met: dict[str, int] = orjson.loads(counts.read_bytes())
             return met
 
@@ -225,7 +226,9 @@ class _Trial:
         if self.scene.before and not self.bench.go(self._command(kill=self.scene.before)).was_killed:
             self.told.append(f"{self.scene.before}, which precedes, was not reached")
         killed = self._command(
-            settings={**self.settings, **self.scene.settings}, kill=f"{self.cell.point}:{self.cell.hit}"
+            settings={**self.settings, **self.scene.settings},
+            kill=f"{self.cell.point}:{self.cell.hit}",
+            plan=self.scene.plan,
         )
         if self.scene.frozen:
             self._freeze(killed)
