@@ -472,7 +472,9 @@ def _killed_and_started_again(
     elif not bench.go(killed).was_killed:
         told.append("the point was not reached")
     if scene.twins:
-        told += _both_at_once(bench, [replace(killed, kill="", at=next(minutes), only=n) for n in range(len(scene.syncs))])
+        told += _both_at_once(
+            bench, [replace(killed, kill="", at=next(minutes), only=n) for n in range(len(scene.syncs))]
+        )
     if not scene.late:
         bench.sandbox.heal()
         seen = bench.sandbox.report()
