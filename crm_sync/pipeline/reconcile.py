@@ -63,9 +63,14 @@ def worst(journal: Journal, enricher: Callable[[], Enricher], *, now: datetime) 
     return Worst(
         forgotten=moved - known,
         since=before.at,
-        sentence=f"Apollo counts {moved:f} credits used since {in_words(before.at)}, and this database knows of "
-        f"{known:f} of them: at most {moved - known:f} could be spent again, fewer where others use the same credits.",
+        sentence=f"Apollo counts {_plain(moved)} credits used since {in_words(before.at)}, and this database knows of "
+        f"{_plain(known)} of them: at most {_plain(moved - known)} could be spent again, fewer where others use the "
+        "same credits.",
     )
+
+
+def _plain(credits_: Decimal) -> str:
+    return f"{credits_.normalize():f}"
 
 
 def _untold(since: datetime | None, why: str) -> Worst:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crm_sync.domain.enrichment import MatchKeys, Purpose
+from crm_sync.domain.enrichment import CreditBalance, MatchKeys, Purpose
+from crm_sync.errors import TransientError
 from crm_sync.mapping.stamps import Stamp
-from crm_sync.pipeline.reconcile import identities
+from crm_sync.pipeline.reconcile import identities, search_lag, worst
 from crm_sync.pipeline.restore import TOLERANCE, Sighting, Why, decide
 from crm_sync.store.instance import Hold, Mark, Standing
+from crm_sync.store.journal import MeterReading
+from tests.clocks import FakeClock
 
 NOON = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -177,3 +182,75 @@ def test_whom_a_record_stands_for_by_every_name_of_its_own() -> None:
     assert identities(nameless) == ("name:ada lovelace@lovelace.example",)
     assert identities(company) == ("domain:lovelace.example",)
     assert identities(MatchKeys(purpose=Purpose.PERSON, first_name="Ada")) == ()
+
+
+# --- before the stamps are read -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lags", "held_for", "seconds"), [([0.0, 60.0], 10, 50.0), ([0.0, 60.0], 90, 0.0), ([0.0], 0, 0.0)]
+)
+def test_a_search_that_is_behind_is_waited_for_from_the_moment_of_the_hold(
+    lags: list[float], held_for: int, seconds: float
+) -> None:
+    """Nothing was written since the hold was noticed; what was written just before may not be found yet."""
+    crms = {f"crm{place}": SimpleNamespace(select_lag_s=lag) for place, lag in enumerate(lags)}
+    services: Any = SimpleNamespace(
+        instance=SimpleNamespace(standing=lambda: a_database(held="x", held_at=NOON - timedelta(seconds=held_for))),
+        config=SimpleNamespace(syncs={name: SimpleNamespace(crm=name) for name in crms}),
+        crm=crms.__getitem__,
+        clock=FakeClock(NOON),
+    )
+
+    assert search_lag(services) == seconds
+
+
+# --- what may be bought twice -------------------------------------------------------------------------------------
+
+
+def judged(before: MeterReading | None, after: CreditBalance | Exception | None, told: int = 0) -> tuple[Any, str]:
+    journal: Any = SimpleNamespace(newest_meter=lambda: before, told_between=lambda *_: Decimal(told))
+
+    def balance() -> CreditBalance | None:
+        if isinstance(after, Exception):
+            raise after
+        return after
+
+    enricher: Any = SimpleNamespace(balance=balance)
+    found = worst(journal, lambda: enricher, now=NOON)
+    return found.forgotten, found.sentence
+
+
+def a_reading(used: int | None, left: int = 0) -> MeterReading:
+    return MeterReading(at=NOON - timedelta(days=1), used=None if used is None else Decimal(used), left=Decimal(left))
+
+
+def test_what_the_meter_moved_beyond_what_is_known_may_be_bought_twice() -> None:
+    forgotten, sentence = judged(a_reading(100), CreditBalance(left=Decimal(0), used=Decimal(160)), told=20)
+
+    assert forgotten == 40
+    assert sentence == (
+        "Apollo counts 60 credits used since 2026-11-26 12:00:00 UTC, and this database knows of 20 of them: at most 40 "
+        "could be spent again, fewer where others use the same credits."
+    )
+
+
+def test_without_the_credits_used_the_credits_left_tell_it() -> None:
+    assert judged(a_reading(None, 500), CreditBalance(left=Decimal(470)))[0] == 30
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (None, None, "this database has kept no reading of Apollo's meter"),
+        (a_reading(1), None, "this key may not read Apollo's meter"),
+        (a_reading(1), TransientError("Apollo is away", provider="apollo"), "Apollo is away"),
+        (a_reading(100), CreditBalance(left=Decimal(0), used=Decimal(5)), "was reset or filled up since"),
+    ],
+)
+def test_what_cannot_be_told_says_why(before: Any, after: Any, why: str) -> None:
+    forgotten, sentence = judged(before, after)
+
+    assert forgotten is None
+    assert "cannot be told" in sentence
+    assert why in sentence
