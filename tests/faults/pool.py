@@ -13,10 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any, TypeVar
-
-T = TypeVar("T")
-Work = Callable[[Any], Any]
+from typing import Any
 
 
 #: A container's memory file system may have 64 MiB, and a PostgreSQL's log alone takes a gigabyte.
