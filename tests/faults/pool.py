@@ -15,7 +15,6 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
-
 #: A container's memory file system may have 64 MiB, and a PostgreSQL's log alone takes a gigabyte.
 _ROOM = 4 << 30
 
