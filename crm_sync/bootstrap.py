@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from crm_sync.store.answers import Answers
     from crm_sync.store.config_versions import ConfigVersions
     from crm_sync.store.engine import Store
+    from crm_sync.store.instance import Instance
     from crm_sync.store.journal import Journal
     from crm_sync.store.ledger import Ledger
     from crm_sync.store.pace import StorePace
@@ -150,6 +151,20 @@ class App:
         return Journal(self.store, self.vault)
 
     @cached_property
+    def instance(self) -> Instance:
+        from crm_sync.store.instance import Instance, StateFile
+
+        return Instance(self.store, StateFile(self.state_path))
+
+    @property
+    def state_path(self) -> Path:
+        """Where the epoch is noted outside the database (store/instance.py)."""
+        if self.settings.state_file:
+            return Path(self.settings.state_file)
+        database = self.unchecked_store.path
+        return database.with_name(database.name + ".instance") if database is not None else Path("crm_sync.instance")
+
+    @cached_property
     def ledger(self) -> Ledger:
         from crm_sync.store.ledger import Ledger
 
@@ -259,6 +274,7 @@ class App:
             runs=self.runs,
             answers=self.answers,
             journal=self.journal,
+            instance=self.instance,
             suppressions=self.suppressions,
             clock=self.clock,
         )

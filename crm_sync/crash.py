@@ -88,6 +88,10 @@ POINTS: dict[str, Point] = {
     "write.parents": Point("companies wait in memory, the people who brought them unwritten", "both written later"),
     # --- the run itself ---
     "run.opened": Point("Running; nothing else", "closed as failed"),
+    "epoch.file": Point("a state file, and no epoch in the database", "the file's name is taken; not held"),
+    "epoch.inside": Point("inside: the epoch is raised, not committed", _AS_BEFORE),
+    "epoch.raised": Point("the epoch is raised, and the state file does not know it", "raised again; not held"),
+    "epoch.noted": Point("the epoch is raised and noted; nothing was spent", "raised again; not held"),
     "run.closing": Point("Running; all its work is done", "closed as failed, with the audit's books"),
     "run.closed": Point("ended", "nothing is left to do"),
     # --- recovering from an earlier death ---
@@ -109,7 +113,7 @@ POINTS: dict[str, Point] = {
     "store.migrate.inside": Point("inside: the tables, not committed", "made"),
     "store.migrate.after": Point("an empty schema of this version", "used"),
     "vault.key_file": Point("a key was written beside its place (SQLite)", "another is made; nothing was sealed yet"),
-    "vault.keys.inside": Point("inside: both data keys, not committed", "both are made anew"),
+    "vault.keys.inside": Point("inside: one of two data keys", "both are made anew"),
     "vault.keys.after": Point("both data keys, nothing sealed", "used"),
 }
 

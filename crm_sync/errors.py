@@ -86,5 +86,10 @@ class BusyError(CrmSyncError):
     """Somebody else is doing it right now; wait for the end, or find out why it hangs."""
 
 
+class HeldError(CrmSyncError):
+    """This database may have forgotten what was bought: nothing is spent until a person has looked
+    (`crm-sync restore`)."""
+
+
 class StoreError(CrmSyncError):
     """The database is missing, too old, too new, or did not answer."""

@@ -14,13 +14,24 @@ from crm_sync.domain.records import ObjectSchema, Record, RecordRef, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Within:
+    """Records whose date, or date and time, lies between `first` and `last`, both included; a date is compared by its
+    day in UTC."""
+
+    field: str
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """Which records of one object a walk reads.
 
     `where` is the admin's filter in the CRM's own language, as configured: text (a SOQL condition) for Salesforce,
     an OR-list of AND-lists of {property, operator, value} for HubSpot; None for all. `missing_any` are the fields
     of which at least one must be blank or hold one of `placeholders` (compared trimmed, without case); empty: any
-    record. `after` continues behind that record id. `ids`: only those among these records that satisfy the rest.
+    record. `after` continues behind that record id. `ids`: only those among these records that satisfy the rest, and
+    `within` likewise.
     """
 
     object_type: str
@@ -30,6 +41,12 @@ class Selection:
     placeholders: tuple[str, ...] = ()
     after: str = ""
     ids: tuple[str, ...] = ()
+    within: Within | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether something beside `missing_any` and `ids` leaves records out."""
+        return self.where is not None or self.within is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +86,8 @@ class Crm(Protocol):
     #: The most ids one `read` call, and the most records one `write` call, send in one request.
     read_size: int
     write_size: int
+    #: For how long `select` may not see what was written; `read` sees it at once.
+    select_lag_s: float
 
     def object_types(self) -> tuple[str, ...]:
         """The object types a sync may name on this CRM, in the CRM's own words."""

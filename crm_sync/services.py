@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from crm_sync.config.model import Config
 from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.store.answers import Answers
+from crm_sync.store.instance import Instance
 from crm_sync.store.journal import Journal
 from crm_sync.store.runs import Runs
 from crm_sync.store.suppressions import Suppressions
@@ -24,5 +25,6 @@ class Services:
     runs: Runs
     answers: Answers
     journal: Journal
+    instance: Instance
     suppressions: Suppressions
     clock: Clock

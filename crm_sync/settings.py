@@ -37,6 +37,7 @@ class Settings(_Group):
 
     database_url: str = "sqlite:///crm_sync.db"
     secret_key: SecretStr = SecretStr("")
+    state_file: str = ""
     public_url: str = ""
     apollo_api_key: SecretStr = SecretStr("")
     apollo_url: str = "https://api.apollo.io/api/v1"

@@ -39,10 +39,15 @@ def _no_network_beyond_this_machine() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_of_this_machine(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in list(os.environ):
         if name.upper().startswith("CRM_SYNC_"):
             monkeypatch.delenv(name)
+    if {"postgres_url", "database_url"} & set(request.fixturenames):
+        # A PostgreSQL's state file lies in the working directory, where each test's would be another's.
+        monkeypatch.setenv("CRM_SYNC_STATE_FILE", str(tmp_path / "crm_sync.instance"))
 
 
 @pytest.fixture(scope="session")

@@ -379,7 +379,7 @@ class ApolloEnricher:
         renews = f", renewed {balance.renews_at[:10]}" if balance.renews_at else ""
         if balance.left <= Decimal(0):
             return AccessCheck(name=name, ok=False, detail=f"none left{renews}", cure="Buy credits or wait")
-        return AccessCheck(name=name, ok=True, detail=f"{balance.left:f} left{renews}")
+        return AccessCheck(name=name, ok=True, detail=f"{balance.left.normalize():,f} left{renews}")
 
     def _free(self, method: str, path: str) -> requests.Response:
         def send() -> requests.Response:

@@ -218,7 +218,10 @@ def read_answer(purpose: Purpose, keys: Sequence[MatchKeys], tree: dict[str, Any
         return Reading(enrichments=tuple(_people(keys, tree["matches"] or [])))
     if single:
         return Reading(enrichments=(_company(keys[0], tree.get("organization")),))
-    return Reading(enrichments=tuple(_companies(keys, tree["organizations"] or [], tree.get("missing_records"))))
+    organizations = [e for e in tree["organizations"] or [] if isinstance(e, dict) and e]
+    return Reading(
+        enrichments=tuple(_companies(keys, organizations, tree.get("missing_records"))), outputs=len(organizations)
+    )
 
 
 def _people(keys: Sequence[MatchKeys], entries: list[Any]) -> list[Enrichment]:
@@ -411,14 +414,15 @@ def _first_names_agree(ours: str, theirs: str) -> bool:
 # --- companies ----------------------------------------------------------------------------------------------------
 
 
-def _companies(keys: Sequence[MatchKeys], entries: list[Any], missing: object) -> list[Enrichment | None]:
+def _companies(
+    keys: Sequence[MatchKeys], organizations: list[dict[str, Any]], missing: object
+) -> list[Enrichment | None]:
     """Pair an unordered bag with what was asked, by identifier only. What stays open is None: ask it singly.
 
     A lone output beside a lone input is a question, not a pair: a rebrand or subsidiary comes back under another
     domain (contracts/apollo.md 2.3, 2026-10). Such an output was charged, for one of the inputs that are open: asking
     any of them singly could buy the same company twice, so a person decides.
     """
-    organizations = [e for e in entries if isinstance(e, dict) and e]
     found: list[Enrichment | None] = []
     used: set[int] = set()
     for key in keys:
@@ -436,22 +440,21 @@ def _companies(keys: Sequence[MatchKeys], entries: list[Any], missing: object) -
     strays = [o for i, o in enumerate(organizations) if i not in used and _tells_something(o)]
     if strays:
         for i in open_rows:
-            found[i] = _one_of(strays, among=len(open_rows))
+            found[i] = _one_of(keys[i], strays, among=len(open_rows))
     return found
 
 
-def _one_of(strays: list[dict[str, Any]], *, among: int) -> Enrichment:
-    """For each of `among` inputs: one of these outputs may be its company, and nothing proves which."""
+def _one_of(key: MatchKeys, strays: list[dict[str, Any]], *, among: int) -> Enrichment:
+    """One of `among` inputs: one of these outputs may be its company, and nothing proves which."""
     if among == 1 and len(strays) == 1:
         return _under_another_domain(strays[0])
-    domains = sorted({domain for stray in strays if (domain := _host(_text(stray.get("primary_domain"))))})
-    shown = f" ({', '.join(domains)})" if domains else ""
+    own = key.domain or key.organization_name
     return Enrichment(
         verdict=Verdict.UNPROVED,
         person={},
         organization={},
-        reason=f"Apollo answered with {len(strays)} under other domains{shown} for {among} companies asked, and "
-        "nothing proves which is which",
+        reason="Apollo answered under other domains, and nothing proves which answer is this company's"
+        + (f" ({own})" if own else ""),
     )
 
 

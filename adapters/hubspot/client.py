@@ -98,6 +98,8 @@ class HubSpotCrm:
 
     read_size = 100
     write_size = BATCH
+    #: "A few moments" in HubSpot's words, 10 to 60 s in others' (contracts/hubspot.md 2.1, 2026-11).
+    select_lag_s = 60.0
 
     def __init__(
         self,
@@ -216,7 +218,8 @@ class HubSpotCrm:
             cursor = raws[-1]["id"] if raws else walk.selection.after
             is_first, first = first is None, total if first is None else first
             yield self._page(walk, raws, cursor, first)
-            if is_first and total > search.WORTH_COUNTING and walk.selection.where is None and self._list_may_win():
+            may_list = not walk.selection.is_filtered and total > search.WORTH_COUNTING
+            if is_first and may_list and self._list_may_win():
                 left = self._count(walk, cursor) if walk.selection.missing_any else total - len(raws)
                 if self._list_is_quicker(-(-(total - len(raws)) // walk.limit), left):
                     yield from self._by_list(walk, cursor, first)
@@ -239,7 +242,7 @@ class HubSpotCrm:
             due_calls = all_calls
             if plan.due is not None and not plan.thin:
                 due_calls = search.due_calls(properties, plan.conditions_of, left)
-            if walk.selection.where is None and self._list_is_quicker(min(all_calls, due_calls), left):
+            if not walk.selection.is_filtered and self._list_is_quicker(min(all_calls, due_calls), left):
                 yield from self._by_list(walk, cursor, None)
                 return
             if plan.due is not None and due_calls < all_calls:
@@ -291,7 +294,7 @@ class HubSpotCrm:
         selection = walk.selection
         last = int(selection.after or 0)
         ids = sorted({each for each in selection.ids if each.isdecimal() and int(each) > last}, key=int)
-        if selection.where is None:
+        if not selection.is_filtered:
             for chunk in _chunks(ids, self.read_size):
                 found = self._read_raw(selection.object_type, chunk, walk.plan.needed)
                 raws = [raw for each in chunk if (raw := found.get(each)) is not None and raw["id"] == each]

@@ -7,12 +7,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from adapters.hubspot.wire import ID, to_text
 from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema
-from crm_sync.ports import Selection
+from crm_sync.ports import Selection, Within
 
 # The search's caps (contracts/hubspot.md 2.2, 2026-11). Its specification names 6 groups and a changelog of 2024 names
 # 25 filters; these are the ones the guide states.
@@ -109,6 +110,20 @@ def filter_of(each: Mapping[str, Any], schema: ObjectSchema) -> Filter:
     return found
 
 
+def _within(within: Within, schema: ObjectSchema) -> Filter:
+    """Milliseconds for both kinds: a date is its midnight in UTC (contracts/hubspot.md 3, 2026-11)."""
+    field = schema.fields.get(within.field)
+    is_date = field is not None and field.kind is FieldKind.DATE
+    bounds = [_milliseconds(moment, whole_day=is_date) for moment in (within.first, within.last)]
+    return {"propertyName": within.field, "operator": "BETWEEN", "value": bounds[0], "highValue": bounds[1]}
+
+
+def _milliseconds(moment: datetime, *, whole_day: bool) -> str:
+    seconds = int(moment.timestamp())
+    # Never 0: a search from the epoch on is an internal error (contracts/hubspot.md 2.2, 2026-11).
+    return str(max(seconds - seconds % 86_400 if whole_day else seconds, 86_400) * 1000)
+
+
 def _filter_text(value: Any) -> str:
     if isinstance(value, bool | int | float | Decimal | str):
         return to_text(value) or ""
@@ -157,6 +172,8 @@ def _placeholder(name: str, words: tuple[str, ...], schema: ObjectSchema) -> Con
 def plan(selection: Selection, schema: ObjectSchema) -> Plan:
     """Raises nothing: what cannot be searched was named by `check`, and is left out of `due` here."""
     where = [tuple(filter_of(each, schema) for each in group) for group in or_groups(selection.where)] or [()]
+    if selection.within is not None:
+        where = [(_within(selection.within, schema), *group) for group in where]
     everything = [(group, None) for group in where]
     wanted = conditions(selection.missing_any, selection.placeholders, schema)
     lacking = [((*group, condition.filter), condition) for condition in wanted for group in where] or everything
@@ -297,6 +314,12 @@ def _check_names(selection: Selection, schema: ObjectSchema) -> Iterator[str]:
             )
         elif name not in schema.fields and name != ID:
             yield _unknown(name, schema)
+    if selection.within is not None:
+        field = schema.fields.get(selection.within.field)
+        if field is None:
+            yield _unknown(selection.within.field, schema)
+        elif field.kind not in (FieldKind.DATE, FieldKind.DATETIME) or not field.filterable:
+            yield f"HubSpot cannot search {field.name} ({field.native_type}) by time; name a date, or a date and time."
     for name in selection.missing_any:
         field = schema.fields.get(name)
         if field is not None and not field.filterable:

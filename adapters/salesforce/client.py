@@ -49,6 +49,7 @@ class SalesforceCrm:
 
     read_size = _READ
     write_size = PORTION
+    select_lag_s = 0.0
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from difflib import get_close_matches
 from urllib.parse import quote_plus
 
@@ -11,7 +12,7 @@ from adapters.salesforce import wire
 from adapters.salesforce.where import Column, WhereError, compose, literal, parse
 from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema, Record
 from crm_sync.errors import ConfigError
-from crm_sync.ports import Selection
+from crm_sync.ports import Selection, Within
 
 #: Rows of one REST query answer at most (contracts/salesforce.md 2.1).
 PAGE = 2_000
@@ -131,6 +132,8 @@ def plan(selection: Selection, names: Names, schema: ObjectSchema) -> Plan | Non
     conditions = []
     if selection.where is not None:
         conditions.append(compose(parse(_text(selection.where), names.filtered)))
+    if selection.within is not None:
+        conditions += _within(selection.within, names)
     if "IsConverted" in schema.fields:
         # A converted lead takes no update (CANNOT_UPDATE_CONVERTED_LEAD, contracts/salesforce.md 2.3).
         conditions.append("IsConverted = false")
@@ -178,6 +181,8 @@ def problems(selection: Selection, names: Names, schema: ObjectSchema) -> list[s
         tried(lambda name=name: names.own(name))  # type: ignore[misc]
     if selection.where is not None:
         tried(lambda: parse(_text(selection.where), names.filtered))
+    if selection.within is not None:
+        tried(lambda: _within(selection.within, names))  # type: ignore[arg-type]
     if not found:
         tried(lambda: plan(selection, names, schema))
     return found
@@ -204,6 +209,21 @@ def _text(where: object) -> str:
     if not isinstance(where, str) or not where.strip():
         raise WhereError('where must be a SOQL condition, such as "AccountId != null"')
     return where
+
+
+def _within(within: Within, names: Names) -> tuple[str, str]:
+    """Both bounds. A moment has no quotes, and Z: the + of an offset would have to be encoded
+    (contracts/salesforce.md 2.1, 2026-11)."""
+    column = names.filtered(within.field)
+    forms = {FieldKind.DATE: "%Y-%m-%d", FieldKind.DATETIME: "%Y-%m-%dT%H:%M:%SZ"}
+    form = forms.get(column.schema.kind)
+    if form is None:
+        raise WhereError(
+            f"{column.path} is {column.schema.kind.value} and cannot be searched by time; "
+            "name a date, or a date and time"
+        )
+    first, last = (moment.astimezone(UTC).strftime(form) for moment in (within.first, within.last))
+    return f"{column.path} >= {first}", f"{column.path} <= {last}"
 
 
 def _blank(missing: Iterable[Column], placeholders: Sequence[str]) -> tuple[str, bool]:

@@ -45,6 +45,7 @@ _UNSPEAKABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _EQUAL = frozenset({"=", "!="})
 _ORDER = frozenset({"<", "<=", ">", ">="})
 _LISTS = frozenset({"IN", "NOT IN", "INCLUDES", "EXCLUDES"})
+_ALL_OPERATORS = "= != < <= > >= LIKE IN NOT IN INCLUDES EXCLUDES"
 _TEXT_OPERATORS = _EQUAL | _ORDER | {"LIKE", "IN", "NOT IN"}
 _OPERATORS = {
     FieldKind.BOOLEAN: _EQUAL,
@@ -213,6 +214,8 @@ class _Parser:
 
     def _operator(self, column: Column) -> str:
         token = self._next()
+        if token.kind == self._peek.kind == "mark" and self._peek.text not in "(),":
+            raise WhereError(f"{token.text}{self._peek.text} is no operator; use {_ALL_OPERATORS}")
         operator = token.word or ("!=" if token.text == "<>" else token.text if token.kind == "mark" else "")
         if operator == "NOT" and self._peek.word == "IN":
             self._at += 1
@@ -225,9 +228,7 @@ class _Parser:
                 f"{column.path} is a {column.schema.kind.value} field and cannot be compared with {operator}; "
                 f"use {' '.join(sorted(allowed))}"
             )
-        raise WhereError(
-            f"an operator is missing {_before(token)}; use = != < <= > >= LIKE IN NOT IN INCLUDES EXCLUDES"
-        )
+        raise WhereError(f"an operator is missing {_before(token)}; use {_ALL_OPERATORS}")
 
     def _value(self, column: Column, operator: str) -> str:
         token = self._next()

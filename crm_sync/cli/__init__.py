@@ -33,6 +33,7 @@ VERBS = {
     "erase": ("privacy", "Forget a person everywhere, and leave them alone from now on."),
     "privacy": ("privacy", "Export all that is kept about a person."),
     "purge": ("privacy", "Remove what has been kept for long enough."),
+    "restore": ("restore", "A database restored from a backup, moved or copied: what may be bought twice."),
 }
 
 EXIT_FAILED, EXIT_USAGE, EXIT_WITH_ERRORS, EXIT_AT_BUDGET = 1, 2, 3, 4
@@ -73,6 +74,15 @@ class Verbs(click.Group):
         except CrmSyncError as error:
             click.echo(f"crm-sync: {error}", err=True)
             ctx.exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
+
+
+class Subcommands(click.Group):
+    """A group of verbs whose help shows the sentence of each whole, wrapped instead of cut."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(limit=999)) for name, each in commands.items() if each])
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from crm_sync.bootstrap import App
-from crm_sync.cli import EXIT_USAGE, lists, render
+from crm_sync.cli import EXIT_USAGE, Subcommands, lists, render
 from crm_sync.config.loader import Loaded, kept, load
 from crm_sync.config.problems import Problem, Severity
 from crm_sync.errors import ConfigError
@@ -23,7 +23,7 @@ from crm_sync.store.config_versions import ConfigVersion
 _STYLE = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 
 
-@click.group("config")
+@click.group("config", cls=Subcommands)
 def config_group() -> None:
     """Check and apply crm_sync.yaml; its versions.
 

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from crm_sync.bootstrap import App
-from crm_sync.cli import render
+from crm_sync.cli import Subcommands, render
 from crm_sync.cli.history import find_run
 from crm_sync.config.model import Budget
 from crm_sync.domain.enrichment import CreditBalance
@@ -153,7 +153,7 @@ def _write_csv(app: App, first: str, last: str) -> None:
 # --- in doubt -----------------------------------------------------------------------------------------------------
 
 
-@click.group()
+@click.group(cls=Subcommands)
 def doubt() -> None:
     """Calls that may have been charged without an answer: list, explain, resend or abandon them."""
 

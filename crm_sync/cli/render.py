@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -21,6 +23,7 @@ from rich.text import Text
 
 from crm_sync.cli import EXIT_AT_BUDGET, EXIT_FAILED, EXIT_WITH_ERRORS
 from crm_sync.domain.changes import FieldDecision, FieldOutcome
+from crm_sync.domain.enrichment import MatchKeys
 from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.store.runs import RunRecord
@@ -229,15 +232,20 @@ def print_run(
         )
 
 
+def label(keys: MatchKeys) -> str:
+    """What people know a record by, of what was read to ask Apollo."""
+    return keys.name or f"{keys.first_name} {keys.last_name}".strip() or keys.organization_name or keys.domain
+
+
 def print_records(
     out: Console, records: Iterable[RunRecord], kind: RunKind, labels: Mapping[str, str] | None = None
 ) -> None:
     """Field by field: before, after, and why. `labels`: record id -> what people know it by."""
     for record in records:
-        label = f" {escape(shown(labels[record.record_id]))}" if labels and labels.get(record.record_id) else ""
+        name = f" {escape(shown(labels[record.record_id]))}" if labels and labels.get(record.record_id) else ""
         reason = f": {escape(record.reason)}" if record.reason else ""
         outcome = outcome_word(record.outcome, kind)
-        out.print(f"[bold]{record.object_type} {record.record_id}[/]{label} · {outcome}{reason}")
+        out.print(f"[bold]{record.object_type} {record.record_id}[/]{name} · {outcome}{reason}")
         if not record.decisions:
             continue
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -290,18 +298,40 @@ def print_reasons(
 ) -> None:
     """What needs attention first: rejected, invalid, in doubt, to review; then the rest."""
     order = ["Rejected", "Invalid", "In doubt", "Needs review", "Skipped", "No match", "Unchanged", "Updated"]
-    rows = sorted((row for row in reasons if row[2]), key=lambda r: (order.index(r[1]) if r[1] in order else 99, -r[3]))
+    told = _merged((outcome, reason, count) for _, outcome, reason, count in reasons if reason)
+    rows = sorted(told, key=lambda row: (order.index(row[0]) if row[0] in order else len(order), -row[2]))
     if not rows:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Outcome")
     table.add_column("Records", justify="right")
     table.add_column("Reason", overflow="fold")
-    for _, outcome, reason, count in rows[:most]:
+    for outcome, reason, count in rows[:most]:
         table.add_row(outcome_word(outcome, kind), f"{count:,}", escape(reason))
     out.print(table)
     if len(rows) > most:
         out.print(f"… and {counted(len(rows) - most, 'more reason')}", style="dim")
+
+
+#: What is in parentheses at a reason's end is of one record: the name or the domain it is about.
+_DETAIL = re.compile(r"(?P<stem>.+) \((?P<detail>[^()]+)\)\Z", re.DOTALL)
+
+
+def _merged(rows: Iterable[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """(outcome, reason, how many), where reasons that differ in their detail alone are one, with the first detail."""
+    totals: Counter[tuple[str, str]] = Counter()
+    details: dict[tuple[str, str], list[str]] = {}
+    for outcome, reason, count in rows:
+        found = _DETAIL.match(reason)
+        key = (outcome, found["stem"] if found else reason)
+        totals[key] += count
+        details.setdefault(key, []).append(found["detail"] if found else "")
+    merged = []
+    for (outcome, stem), total in totals.items():
+        first, *others = sorted(filter(None, details[outcome, stem])) or [""]
+        more = f" and {counted(len(others), 'other')}" if others else ""
+        merged.append((outcome, f"{stem} ({first}{more})" if first else stem, total))
+    return merged
 
 
 def counted(count: int, word: str) -> str:

@@ -23,7 +23,6 @@ from crm_sync.cli import render
 from crm_sync.cli.privacy import purge_after_run
 from crm_sync.config.expressions import UnreadableError, amount
 from crm_sync.config.model import Sync
-from crm_sync.domain.enrichment import MatchKeys
 from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import run as walk
@@ -83,7 +82,7 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, as_json: bool) 
         limit=limit,
         spending=spending,
         out=None if as_json else out,
-        met=lambda due: labels.update({due.record.ref.id: _label(due.keys)}),
+        met=lambda due: labels.update({due.record.ref.id: render.label(due.keys)}),
     )
     records = list(services.runs.records(result.id))
     if as_json:
@@ -161,15 +160,10 @@ def _chosen(services: Services, names: tuple[str, ...], *, every: bool) -> list[
     return list(syncs.values()) if every else [syncs[name] for name in dict.fromkeys(names)]
 
 
-def _label(keys: MatchKeys) -> str:
-    """What people know a record by, of what was read to ask Apollo."""
-    return keys.name or f"{keys.first_name} {keys.last_name}".strip() or keys.organization_name or keys.domain
-
-
 def _next_steps(run: SyncRun, sync: Sync, limit: int | None) -> Iterator[str]:
     seen = run.left_out.get(LEFT_OUT_SEEN_MORE)
     more = run.left_out.get(LEFT_OUT_MORE) or seen
-    if more:
+    if more and run.status in (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS):
         most = sync.choose.at_most
         bound = f"--limit {limit}" if most is None or (limit is not None and limit <= most) else f"at_most: {most}"
         number = f"{'At least ' if seen else ''}{render.counted(more, 'more record')}"

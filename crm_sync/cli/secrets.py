@@ -8,11 +8,11 @@ import click
 from rich.progress import Progress
 
 from crm_sync.bootstrap import App
-from crm_sync.cli import render
+from crm_sync.cli import Subcommands, render
 from crm_sync.store.vault import SETTING, key_path, masters_in_use, rewrap
 
 
-@click.group()
+@click.group(cls=Subcommands)
 def secrets() -> None:
     """The keys that paid answers are sealed with: make one, see which are in use, rotate."""
 

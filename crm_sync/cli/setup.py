@@ -126,6 +126,7 @@ def _checks(app: App) -> Iterator[AccessCheck]:
     database = _database(app)
     yield database
     if database.ok:
+        yield _instance(app)
         yield _secret_key(app)
         yield _configuration(app)
         yield from _doubt(app)
@@ -198,9 +199,34 @@ def _suppress(app: App) -> Suppress:
 def _database(app: App) -> AccessCheck:
     try:
         version = app.store.schema_version()
+        why_not_durable = app.store.why_not_durable()
     except CrmSyncError as error:
         return AccessCheck(name="database", ok=False, detail=str(error))
+    if why_not_durable:
+        return AccessCheck(name="database", ok=False, detail=why_not_durable, cure="switch it on, then try again")
     return AccessCheck(name="database", ok=True, detail=f"{app.store.shown_url}, schema {version}")
+
+
+def _instance(app: App) -> AccessCheck:
+    """Whether the database may spend, as far as it can be told without asking a CRM."""
+    from crm_sync.pipeline.restore import look
+
+    try:
+        found = look(app.instance, now=app.clock.now())
+    except CrmSyncError as error:
+        return AccessCheck(name="restore", ok=False, detail=str(error))
+    if found.hold is not None:
+        return AccessCheck(
+            name="restore", ok=False, detail=found.hold.sentence, cure="`crm-sync restore status` tells what to do"
+        )
+    if found.database is None:
+        return AccessCheck(name="restore", ok=True, detail="this database has not spent yet")
+    return AccessCheck(
+        name="restore",
+        ok=True,
+        detail=f"database {found.database.id}, epoch {found.database.epoch}, noted in {found.file_path}",
+        cure="keep that file out of the database's backups: a restored database is told by it",
+    )
 
 
 def _secret_key(app: App) -> AccessCheck:
@@ -228,7 +254,7 @@ def _doubt(app: App) -> Iterator[AccessCheck]:
         yield AccessCheck(
             name="in doubt",
             ok=True,
-            detail=f"{calls:,} paid calls without an answer, at worst {render.credit_words(most)}",
+            detail=f"{render.counted(calls, 'paid call')} without an answer, at worst {render.credit_words(most)}",
             cure="crm-sync doubt list",
         )
 

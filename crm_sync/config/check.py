@@ -15,6 +15,7 @@ from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema
 from crm_sync.errors import ConfigError
 from crm_sync.mapping.opt_outs import missing, readable, unseen
 from crm_sync.mapping.picklists import Choices, builtin_table
+from crm_sync.mapping.stamps import misfit
 from crm_sync.ports import Selection
 
 _TEXTS = frozenset((FieldKind.TEXT, FieldKind.LONG_TEXT))
@@ -69,6 +70,7 @@ def check(
     for sync in config.syncs.values():
         if sync.crm in crms:
             checker.sync(sync, crms[sync.crm])
+    checker.stamps(crms)
     return ordered(checker.problems)
 
 
@@ -89,6 +91,8 @@ class _Checker:
         key: bool = False,
         severity: Severity = Severity.ERROR,
     ) -> None:
+        # Some come from the CRM's adapter, or end with a reason of its schema.
+        message = message if message.endswith((".", "?", "!")) else f"{message}."
         self.problems.append(self._document.problem(path, message, suggestion, key=key, severity=severity))
 
     def _has(self, path: Path) -> bool:
@@ -112,6 +116,26 @@ class _Checker:
                 f"Write {actual}, or change CRM_SYNC_{crm.name.upper()}_URL.",
                 severity=Severity.WARNING,
             )
+
+    def stamps(self, crms: Mapping[str, Describes]) -> None:
+        """On every object that a sync writes, accounts beside contacts too."""
+        written = dict.fromkeys(
+            (sync.crm, object_type)
+            for sync in self._config.syncs.values()
+            for object_type in (sync.object_type, *([sync.parent.object_type] if sync.parent else []))
+            if sync.crm in crms
+        )
+        names = {"enriched_at": self._config.stamps.enriched_at, "status": self._config.stamps.status}
+        for key, name in names.items():
+            for crm, object_type in written if name else ():
+                try:
+                    schema = crms[crm].describe(object_type)
+                except ConfigError:
+                    continue  # said where the sync names the object
+                field = self._known(("stamps", key), name, schema)
+                problem = misfit(key, field) if field is not None else ""
+                if problem:
+                    self._say(("stamps", key), f"on {object_type}, {problem}.")
 
     # --- one sync ---
 

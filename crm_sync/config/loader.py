@@ -168,6 +168,7 @@ class _Reader:
             for name, crm in values.get("crms", {}).items()
         }
         syncs = {name: self._sync(name, sync, crms) for name, sync in values.get("syncs", {}).items()}
+        stamps = self._stamps(("stamps",), values.get("stamps", {}), syncs.values())
         return Config(
             text=self._document.text,
             timezone=values.get("timezone", "UTC"),
@@ -177,11 +178,30 @@ class _Reader:
             placeholders=values.get("placeholders", ()),
             budget=_budget(values.get("budget", {})),
             suppress=Suppress(**values.get("suppress", {})),
-            stamps=Stamps(**values.get("stamps", {})),
+            stamps=stamps,
             keep=self._keep(("keep",), values.get("keep", {}), syncs.values()),
             warnings=tuple(str(p) for p in self.problems if p.severity is Severity.WARNING),
             files=self._files,
         )
+
+    def _stamps(self, at: Path, values: Mapping[str, Any], syncs: Iterable[Sync]) -> Stamps:
+        """A field is a stamp or is filled from Apollo, never both: each would undo the other."""
+        stamps = Stamps(**values)
+        names = {name: key for key in ("enriched_at", "status") if (name := getattr(stamps, key))}
+        if stamps.enriched_at and stamps.enriched_at == stamps.status:
+            self._error((*at, "status"), f"{shown(stamps.status)} is `enriched_at` already.", "Name another field.")
+        for sync in syncs:
+            of_parent = sync.parent.fields if sync.parent is not None else ()
+            for path, mappings in ((("fields",), sync.fields), (("account", "fields"), of_parent)):
+                for mapping in mappings:
+                    if mapping.field in names:
+                        self._error(
+                            ("syncs", sync.name, *path, mapping.field),
+                            f"{mapping.field} is stamps.{names[mapping.field]}; it cannot be filled from Apollo too.",
+                            "Map another field, or name another stamp.",
+                            key=True,
+                        )
+        return stamps
 
     def _keep(self, at: Path, values: Mapping[str, Any], syncs: Iterable[Sync]) -> Keep:
         """Answers must outlive the windows in which they are used: a purged one would be bought again."""

@@ -29,6 +29,7 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.tokens import ScalarToken
 
 from crm_sync.config.problems import Path, Problem, Severity, dotted, shown
 
@@ -137,7 +138,8 @@ def parse(text: bytes, *, file: str = "crm_sync.yaml") -> Document:
         return Document(text=text, file=file, root=None, problems=(problem,))
 
     if len(text) > MAX_BYTES:
-        return unreadable(1, 1, f"the file has {len(text):,} bytes; a configuration may have at most {MAX_BYTES:,}.")
+        # A file is read no further than that, so how long it is is not known.
+        return unreadable(1, 1, f"the file is longer than the {MAX_BYTES:,} bytes that a configuration may have.")
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -355,6 +357,11 @@ def _explain(error: MarkedYAMLError, lines: _Lines, index: int) -> tuple[int, in
         if "\t" in indent:
             column = indent.index("\t") + 1
         return number, column, "a tab character; YAML allows only blanks here.", "Replace the tab by blanks."
+    opened = _open_quote(error, lines.text, index)
+    if opened is not None:
+        start, end = opened
+        until = f"closes only in line {lines.place(end)[0]}" if end is not None else "is not closed"
+        return *lines.place(start), f"not valid YAML: a quote opens here and {until}.", "Close it where its text ends."
     place = lines.place(index)
     problem = " ".join(str(error.problem or error.context or "").split())
     for pattern, message, suggestion in _HINTS:
@@ -363,6 +370,24 @@ def _explain(error: MarkedYAMLError, lines: _Lines, index: int) -> tuple[int, in
             bracket = f" The bracket was opened in line {lines.place(opened.index)[0]}." if opened is not None else ""
             return *place, f"not valid YAML: {message}", suggestion + bracket
     return *place, f"not valid YAML: {problem}.", ""
+
+
+def _open_quote(error: MarkedYAMLError, text: str, index: int) -> tuple[int, int | None] | None:
+    """Where the quote opened that swallowed the lines up to that of the error at `index`, and where it ended (None: it
+    did not); None where there is none."""
+    if error.context_mark is not None and "unexpected end of stream" in (error.problem or ""):
+        return error.context_mark.index, None
+    found = None
+    try:
+        for token in YAML(typ="safe", pure=True).scan(text):
+            start, end = token.start_mark, token.end_mark
+            if start.index >= index:
+                break
+            if isinstance(token, ScalarToken) and token.style in ("'", '"') and end.line > start.line:
+                found = start.index, end.index
+    except (YAMLError, ValueError, OverflowError):
+        pass  # what it scanned up to there is what counts
+    return found if found is not None and "\n" not in text[found[1] : index] else None
 
 
 def ordered(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -33,6 +33,7 @@ class Audit:
     outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
     parent_outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
     refused_fields: int = 0
+    unstamped: int = 0
     #: Records that a write should have changed and did not, for no fault of theirs, by reason.
     unwritten: Counter[str] = field(default_factory=Counter)
 
@@ -66,6 +67,7 @@ class Audit:
         states = []
         for one in settled:
             tally[one.outcome] += 1
+            self.unstamped += one.unstamped
             if one.intended and not one.reached:
                 self.unwritten[one.reason] += 1
             if not one.as_intended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from crm_sync.domain.enrichment import MatchKeys
@@ -58,3 +59,33 @@ class Desk:
         batch = Batch(keys=tuple(self._filling))
         self._filling = []
         return batch
+
+
+def likely_same_together(batches: Iterable[Batch], per_call: int) -> list[Batch]:
+    """The same keys in as many calls, those that may be one person in one call: Apollo charges a person once a call,
+    however often the call names them (contracts/apollo.md 2.1, 2026-10).
+
+    May be one: the same LinkedIn page, or the same name at the same employer, whatever addresses they gave.
+    """
+    keys = [key for batch in batches for key in batch.keys]
+    groups: dict[str, list[MatchKeys]] = {}
+    for key in keys:
+        groups.setdefault(_soft_identity(key) or key.key, []).append(key)
+    if len(groups) == len(keys):
+        return [Batch(keys=tuple(keys[at : at + per_call])) for at in range(0, len(keys), per_call)]
+    calls: list[list[MatchKeys]] = [[] for _ in range(-(-len(keys) // per_call))]
+    for group in sorted(groups.values(), key=len, reverse=True):
+        fitting = next((call for call in calls if len(call) + len(group) <= per_call), None)
+        if fitting is not None:
+            fitting += group
+            continue
+        for key in group:  # it fits nowhere whole
+            next(call for call in calls if len(call) < per_call).append(key)
+    return [Batch(keys=tuple(call)) for call in calls]
+
+
+def _soft_identity(key: MatchKeys) -> str:
+    if key.linkedin_url:
+        return key.linkedin_url
+    name = (key.name or f"{key.first_name} {key.last_name}").strip().casefold()
+    return f"{name}@{key.domain}" if name and key.domain else ""

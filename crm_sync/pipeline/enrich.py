@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from crm_sync import crash
@@ -32,6 +32,7 @@ from crm_sync.store.journal import (
     GUARDING,
     IN_DOUBT,
     LEFT_OPEN,
+    STAMP,
     Expansion,
     Intent,
     NewAnswer,
@@ -96,9 +97,21 @@ class EnrichRoom:
             answer = stored.get(item.keys.key)
             if answer is None or not self._fresh(answer):
                 open_.append(item)
+            elif answer.source == STAMP and answer.verdict != Verdict.NO_MATCH.value:
+                reason = _why_held(answer)
+                served.append(Answered(due=item, outcome=RecordOutcome.SKIPPED, reason=reason))
             elif answer.verdict in _PLAIN:
                 outcome, reason = _PLAIN[answer.verdict]
-                served.append(Answered(due=item, outcome=outcome, reason=reason, batch_id=answer.batch_id))
+                answered_at = answer.obtained_at if answer.verdict != ABANDONED else None
+                served.append(
+                    Answered(
+                        due=item,
+                        outcome=outcome,
+                        reason=reason,
+                        batch_id=answer.batch_id,
+                        answered_at=answered_at,
+                    )
+                )
             else:
                 hits.append((item, answer))
         batches = walk.answers.load(answer.batch_id for _, answer in hits)
@@ -110,7 +123,7 @@ class EnrichRoom:
             if enrichment is None:
                 open_.append(item)
             else:
-                served.append(_answered(item, enrichment, answer.batch_id))
+                served.append(_answered(item, enrichment, answer.batch_id, answer.obtained_at))
         return served, open_
 
     def _fresh(self, answer: StoredAnswer) -> bool:
@@ -309,8 +322,9 @@ class EnrichRoom:
         except ProviderError as error:
             walk.journal.not_charged(call.id, "refused", str(error), now=walk.clock.now())
             raise
-        walk.journal.received(call.id, raw, now=walk.clock.now())
-        return self._expand(call, raw)
+        answered_at = walk.clock.now()
+        walk.journal.received(call.id, raw, now=answered_at)
+        return self._expand(call, raw, answered_at)
 
     def _send(self, call: PlannedCall) -> RawAnswer:
         walk = self._walk
@@ -350,7 +364,8 @@ class EnrichRoom:
 
     def _doubt(self, call: PlannedCall, body: bytes, error: str) -> _Bought:
         walk = self._walk
-        walk.journal.in_doubt(call.id, body, error, now=walk.clock.now())
+        lost_at = walk.clock.now()
+        walk.journal.in_doubt(call.id, body, error, now=lost_at)
         with self._lock:
             self._doubts_in_a_row += 1
             too_many = self._doubts_in_a_row >= DOUBTS_IN_A_ROW
@@ -360,9 +375,10 @@ class EnrichRoom:
                 f"in doubt small. The last one: {error}"
             )
             walk.stop.raise_(message, TransientError(message, provider="apollo", operation="ask"))
-        return _Bought(answered=self._close(call.keys, call.id, outcome=RecordOutcome.IN_DOUBT, reason=error))
+        answered = self._close(call.keys, call.id, outcome=RecordOutcome.IN_DOUBT, reason=error, answered_at=lost_at)
+        return _Bought(answered=answered)
 
-    def _expand(self, call: PlannedCall, raw: RawAnswer) -> _Bought:
+    def _expand(self, call: PlannedCall, raw: RawAnswer, answered_at: datetime) -> _Bought:
         walk, keys = self._walk, call.keys
         try:
             reading = walk.enricher.read(walk.purpose, keys, raw.body)
@@ -372,7 +388,9 @@ class EnrichRoom:
             self._doubts_in_a_row = 0
             self._accepted = True
         crash.point("enrich.read")
-        expansion = expansion_of(call.id, walk.purpose, keys, reading, raw.credits, single=call.single)
+        expansion = expansion_of(
+            call.id, walk.purpose, keys, reading, raw.credits, single=call.single, answered_at=answered_at
+        )
         self._keep(expansion)
         if expansion.open:
             self.flush()  # their guard is released, so that they can be asked singly
@@ -382,7 +400,8 @@ class EnrichRoom:
                 # A bulk answer left it open (contracts/apollo.md 2.3: companies come unordered, some not at all).
                 bought.again.append(([key], True))
             else:
-                bought.answered += [_answered(due, enrichment, call.id) for due in self._desk.answered(key.key)]
+                waiting = self._desk.answered(key.key)
+                bought.answered += [_answered(due, enrichment, call.id, answered_at) for due in waiting]
         return bought
 
     def _close(
@@ -393,9 +412,12 @@ class EnrichRoom:
         outcome: RecordOutcome,
         reason: str,
         reached: bool = True,
+        answered_at: datetime | None = None,
     ) -> list[Answered]:
         return [
-            Answered(due=due, outcome=outcome, reason=reason, batch_id=batch_id, reached=reached)
+            Answered(
+                due=due, outcome=outcome, reason=reason, batch_id=batch_id, reached=reached, answered_at=answered_at
+            )
             for key in keys
             for due in self._desk.answered(key.key)
         ]
@@ -439,14 +461,19 @@ def _why_held(answer: StoredAnswer | None) -> str:
         return "in doubt: an earlier call may have been charged; `crm-sync doubt list` shows it"
     if answer is not None and answer.verdict == ASKED:
         return "another run is asking Apollo for the same; the next run uses its answer"
+    if answer is not None and answer.source == STAMP:
+        return (
+            f"bought on {answer.obtained_at:%Y-%m-%d}, as its stamp in the CRM says, and the answer is not in this "
+            "database any more; not asked again while it would be fresh"
+        )
     return "its stored answer cannot be used here, and is too fresh to be bought again"
 
 
-def _answered(due: Due, enrichment: Enrichment, batch_id: int) -> Answered:
+def _answered(due: Due, enrichment: Enrichment, batch_id: int, answered_at: datetime) -> Answered:
     if enrichment.verdict is Verdict.MATCHED:
-        return Answered(due=due, enrichment=enrichment, batch_id=batch_id)
+        return Answered(due=due, enrichment=enrichment, batch_id=batch_id, answered_at=answered_at)
     outcome = RecordOutcome.NO_MATCH if enrichment.verdict is Verdict.NO_MATCH else RecordOutcome.NEEDS_REVIEW
-    return Answered(due=due, outcome=outcome, reason=enrichment.reason, batch_id=batch_id)
+    return Answered(due=due, outcome=outcome, reason=enrichment.reason, batch_id=batch_id, answered_at=answered_at)
 
 
 def employer(person: Enrichment, wanted: frozenset[str]) -> Enrichment | None:
@@ -469,11 +496,12 @@ def expansion_of(
     credits_told: Decimal | None,
     *,
     single: bool,
+    answered_at: datetime | None,
 ) -> Expansion:
     """The index rows of one answer; a person's employer becomes known as a company too."""
     source = "single" if single else "bulk"
     rows: list[NewAnswer] = []
-    found = 0
+    found: set[str] = set()
     left_open: list[MatchKeys] = []
     for position, (key, enrichment) in enumerate(zip(keys, reading.enrichments, strict=True)):
         if enrichment is None:
@@ -485,7 +513,7 @@ def expansion_of(
             NewAnswer(purpose=purpose, key=key.key, verdict=enrichment.verdict, source=source, position=position)
         )
         if enrichment.verdict is not Verdict.NO_MATCH:
-            found += 1
+            found.add(enrichment.apollo_id or f"at {position}")
         if enrichment.verdict is Verdict.MATCHED:
             rows += [
                 NewAnswer(purpose=purpose, key=other, verdict=Verdict.MATCHED, source="alias", position=position)
@@ -502,6 +530,12 @@ def expansion_of(
                         position=position,
                     )
                 )
-    # Companies' answers tell no cost: one credit each that was found (contracts/apollo.md 5).
-    charged = None if credits_told is not None else Decimal(found)
-    return Expansion(batch_id=batch_id, rows=tuple(rows), open=tuple(left_open), credits_charged=charged)
+    # Companies' answers tell no cost: one credit for each one in it, asked for twice or not (contracts/apollo.md 5).
+    charged = None if credits_told is not None else Decimal(len(found) if reading.outputs is None else reading.outputs)
+    return Expansion(
+        batch_id=batch_id,
+        rows=tuple(rows),
+        open=tuple(left_open),
+        credits_charged=charged,
+        answered_at=answered_at,
+    )

@@ -21,13 +21,20 @@ from crm_sync.store.runs import WRITING
 _SILENT_FOR = timedelta(minutes=10)
 #: Tells this process from an earlier one with its number: in a container that is started again it is the same one.
 _LIFE = secrets.token_hex(4)
+#: Runs of this process that failed so badly that even their end could not be written down (no disk, no database).
+_given_up: set[str] = set()
+
+
+def give_up(run_id: str) -> None:
+    """A run of this process ended without its end being written: the next one closes it."""
+    _given_up.add(run_id)
 
 
 def recover(services: Services) -> list[SyncRun]:
     """Close every run whose process is gone; returns them. Costs no call."""
     closed = []
     for run, owner, alive_at in services.runs.unfinished():
-        if not is_alive(owner, alive_at, services.clock.now()):
+        if run.id in _given_up or not is_alive(owner, alive_at, services.clock.now()):
             crash.point("recover.found")
             settle_calls(run, services)
             closed.append(_close(run, services))
@@ -75,7 +82,17 @@ def settle_calls(run: SyncRun, services: Services) -> None:
         except ContractError as error:
             journal.in_doubt(call.id, call.body, str(error), now=now)
             continue
-        expansions.append(expansion_of(call.id, call.purpose, call.keys, reading, call.credits, single=call.single))
+        expansions.append(
+            expansion_of(
+                call.id,
+                call.purpose,
+                call.keys,
+                reading,
+                call.credits,
+                single=call.single,
+                answered_at=call.answered_at,
+            )
+        )
     if expansions:
         crash.point("recover.expanding")
         journal.expand(expansions, now=now)

@@ -13,14 +13,22 @@ from crm_sync import crash
 from crm_sync.config.model import Sync
 from crm_sync.domain.enrichment import MatchKeys, Purpose
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
-from crm_sync.errors import BudgetError, BusyError, ConfigError, ContractError, CredentialsError, CrmSyncError
+from crm_sync.errors import (
+    BudgetError,
+    BusyError,
+    ConfigError,
+    ContractError,
+    CredentialsError,
+    CrmSyncError,
+    HeldError,
+)
 from crm_sync.mapping.blanks import lacking
 from crm_sync.mapping.match_keys import registrable_domain, weakness
-from crm_sync.pipeline import doubt
+from crm_sync.pipeline import doubt, restore
 from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
-from crm_sync.pipeline.recover import owner, recover, settle_calls
+from crm_sync.pipeline.recover import give_up, owner, recover, settle_calls
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Due, Spending, Stop, Walk, prepare
@@ -66,12 +74,9 @@ def run_sync(
         StoreError: the database failed, so nothing more may be spent.
         BusyError: the sync is running already; two walks would ask for the same people.
     """
-    crm, enricher = services.crm(sync.crm), services.enricher()
     before = _calls(sync, services)
     recover(services)
     _refuse_overlap(sync, services)
-    if not spending.free:
-        doubt.resolve(services)
     run = SyncRun(
         id=_new_id(services.clock.now()),
         sync=sync.name,
@@ -86,11 +91,45 @@ def run_sync(
     services.runs.open(run, owner=owner())
     crash.point("run.opened")
     try:
+        ended = _to_its_end(run, sync, services, limit=limit, spending=spending, stop=stop, watch=watch, met=met)
+        calls = Counter(_calls(sync, services))
+        calls.subtract(before)
+        ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
+        services.runs.save(ended, now=services.clock.now())
+    except BaseException:
+        give_up(run.id)
+        raise
+    crash.point("run.closed")
+    return ended
+
+
+def _to_its_end(
+    run: SyncRun,
+    sync: Sync,
+    services: Services,
+    *,
+    limit: int | None,
+    spending: Spending,
+    stop: Stop | None,
+    watch: Callable[[Progress], None] | None,
+    met: Callable[[Due], None] | None,
+) -> SyncRun:
+    try:
         walk = prepare(
-            sync, services, run_id=run.id, kind=kind, limit=limit, spending=spending, crm=crm, enricher=enricher
+            sync,
+            services,
+            run_id=run.id,
+            kind=run.kind,
+            limit=limit,
+            spending=spending,
+            crm=services.crm(sync.crm),
+            enricher=services.enricher(),
         )
         if stop is not None:
             walk.stop = stop
+        if not walk.free:
+            restore.begin(walk, services)
+            doubt.resolve(services)
         ended = _walk(walk, run, services, watch, met)
     except ConfigError as error:
         services.runs.save(_end(run, services, RunStatus.FAILED, str(error)), now=services.clock.now())
@@ -99,13 +138,7 @@ def run_sync(
         ended = _end(run, services, RunStatus.FAILED, str(error))
     crash.point("run.closing")
     settle_calls(run, services)
-    ended = replace(ended, credits=services.journal.spent(run.id))
-    calls = Counter(_calls(sync, services))
-    calls.subtract(before)
-    ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
-    services.runs.save(ended, now=services.clock.now())
-    crash.point("run.closed")
-    return ended
+    return replace(ended, credits=services.journal.spent(run.id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,9 +220,11 @@ def _walk(
             counts = desk.audit.counts(stages.selected)
             spent = walk.journal.spent(run.id)
             services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out), credits=spent), now=now)
+            _advance(walk, services)
             if services.runs.cancel_asked(run.id):
                 walk.stop.raise_("cancelled by crm-sync cancel")
     desk.finish()
+    _advance(walk, services)
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
     counts = desk.audit.counts(stages.selected)
@@ -198,6 +233,16 @@ def _walk(
     if watch is not None:
         watch(_progress(walk, desk, expected, counts))
     return _end(run, services, *_verdict(walk, run, desk.audit))
+
+
+def _advance(walk: Walk, services: Services) -> None:
+    """Note outside the database how far it has come: a backup made in mid-run must not look like the end of it."""
+    if walk.free:
+        return
+    try:
+        restore.advance(services)
+    except CrmSyncError as error:
+        walk.stop.raise_(str(error), error)
 
 
 def _with_more(walk: Walk, expected: list[int], counts: Counts, left_out: dict[str, int]) -> dict[str, int]:
@@ -238,7 +283,7 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
         if isinstance(stop.error, BudgetError):
             status = RunStatus.FAILED if walk.budget.at_limit == "fail" else RunStatus.STOPPED_AT_BUDGET
             return status, stop.reason
-        if is_barren or isinstance(stop.error, CredentialsError | ContractError) or not _expected(stop.error):
+        if is_barren or isinstance(stop.error, _ENDINGS) or not _expected(stop.error):
             return RunStatus.FAILED, stop.reason
         return RunStatus.COMPLETED_WITH_ERRORS, stop.reason
     troubles = [
@@ -248,12 +293,21 @@ def _verdict(walk: Walk, run: SyncRun, audit: Audit) -> tuple[RunStatus, str]:
         (counts.in_doubt, "in doubt"),
         (run.parents.rejected, f"rejected on {walk.parent.object_type}" if walk.parent else ""),
         (audit.refused_fields, "field values refused"),
+        (audit.unstamped, "not stamped"),
     ]
     if audit.unwritten and is_barren:
         return RunStatus.FAILED, audit.unwritten.most_common(1)[0][0]
-    if any(count for count, _ in troubles):
-        return RunStatus.COMPLETED_WITH_ERRORS, ", ".join(f"{count} {word}" for count, word in troubles if count)
-    return RunStatus.COMPLETED, ""
+    said = [f"{count} {word}" for count, word in troubles if count]
+    said += [
+        f"nothing was stamped on {target.object_type}: {target.stamping.problem}"
+        for target in (walk.target, walk.parent)
+        if target is not None and target.stamping.problem and counts.selected
+    ]
+    return (RunStatus.COMPLETED_WITH_ERRORS, ", ".join(said)) if said else (RunStatus.COMPLETED, "")
+
+
+#: Whatever was done before: these need a person.
+_ENDINGS = (CredentialsError, ContractError, HeldError)
 
 
 def _expected(error: Exception) -> bool:
@@ -283,15 +337,24 @@ class WritingDesk:
         self._parents_done: set[str] = set()
 
     def take(self, group: list[Answered]) -> None:
-        plain = [answered for answered in group if answered.enrichment is None]
+        plain = [answered for answered in group if answered.enrichment is None and not self._is_to_stamp(answered)]
         if plain:
             self._close_plain(plain)
-        self._waiting += [self._map(answered) for answered in group if answered.enrichment is not None]
+        for answered in group:
+            if answered.enrichment is not None:
+                self._waiting.append(self._map(answered))
+            elif self._is_to_stamp(answered):
+                self._waiting.append((answered, _to_stamp(answered)))
         self.taken += len(group)
         size = self._walk.crm.read_size
         while len(self._waiting) >= size:
             chunk, self._waiting = self._waiting[:size], self._waiting[size:]
             self._settle(chunk)
+
+    def _is_to_stamp(self, answered: Answered) -> bool:
+        """Whether Apollo was asked about it and had no value: its record goes the way of the others, to be stamped."""
+        has_stamps = self._walk.kind is RunKind.RUN and bool(self._walk.target.stamping.fields)
+        return has_stamps and answered.answered_at is not None
 
     def finish(self) -> None:
         if self._waiting:
@@ -311,6 +374,7 @@ class WritingDesk:
             batch_id=answered.batch_id,
             keys=answered.due.keys,
             enrichment=answered.enrichment,
+            answered_at=answered.answered_at,
         )
         if walk.parent is not None:
             self._map_parent(answered)
@@ -337,6 +401,7 @@ class WritingDesk:
             wanted=mapped.wanted,
             batch_id=answered.batch_id,
             keys=MatchKeys(purpose=Purpose.COMPANY, domain=domain),
+            answered_at=answered.answered_at,
         )
         if len(self._parents) >= walk.crm.read_size:
             self._settle_parents()
@@ -383,6 +448,18 @@ class WritingDesk:
             if answered.reached:
                 attempts[record_id] = Attempt(keys=answered.due.keys, lacking=answered.due.lacking)
         self.audit.close(self._walk.target, settled, attempts)
+
+
+def _to_stamp(answered: Answered) -> Candidate:
+    return Candidate(
+        record_id=answered.due.record.ref.id,
+        wanted=(),
+        batch_id=answered.batch_id,
+        keys=answered.due.keys,
+        answered_at=answered.answered_at,
+        outcome=answered.outcome,
+        reason=answered.reason,
+    )
 
 
 def _calls(sync: Sync, services: Services) -> dict[str, int]:

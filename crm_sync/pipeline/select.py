@@ -22,9 +22,9 @@ _REFRESH_PAGE = 100
 
 LEFT_OUT_SEEN = "nothing new since the last attempt"
 LEFT_OUT_DOUBT = "in doubt"
-#: Due, and more than this run takes: by the CRM's count, or where it does not count what is due, as many as were seen.
-LEFT_OUT_MORE = "more than this run takes"
-LEFT_OUT_SEEN_MORE = "more than this run takes, as far as it looked"
+#: Due, and more than this run takes, by the CRM's count, or where it does not count what is due, as many as were seen.
+LEFT_OUT_MORE = "beyond the limit"
+LEFT_OUT_SEEN_MORE = "beyond the limit, as far as it looked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

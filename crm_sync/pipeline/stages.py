@@ -17,7 +17,7 @@ from crm_sync import crash
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.errors import CrmSyncError
 from crm_sync.mapping.match_keys import weakness
-from crm_sync.pipeline.batch import Batch, Desk
+from crm_sync.pipeline.batch import Batch, Desk, likely_same_together
 from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.select import DuePage, due_pages
 from crm_sync.pipeline.walk import Answered, Due, Walk
@@ -122,7 +122,8 @@ class Stages:
             self._plan()
 
     def _plan(self) -> None:
-        for calls, answered in self._room.plan(self._formed):
+        per_call = self._walk.enricher.per_call
+        for calls, answered in self._room.plan(likely_same_together(self._formed, per_call)):
             if answered:
                 self._put(answered)
             for call in calls:

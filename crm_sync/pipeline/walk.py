@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from crm_sync.config.model import Budget, FieldMapping, Match, Sync
+from crm_sync.config.model import Budget, FieldMapping, Match, Stamps, Sync
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose
 from crm_sync.domain.records import ObjectSchema, Record, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.mapping.apply import Mapper, sources
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.mapping.match_keys import compile_keys
+from crm_sync.mapping.stamps import Stamping, compile_stamps
 from crm_sync.pipeline.suppress import Guard, Screen, guard
 from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.services import Services
@@ -73,7 +74,8 @@ class Due:
 class Answered:
     """A due record at the end of the enriching stage: `enrichment` to be mapped, or its final `outcome`.
 
-    `reached` is False when the run ended before its turn: nothing was learnt about it.
+    `reached` is False when the run ended before its turn: nothing was learnt about it. `answered_at` is when Apollo's
+    answer came, or was lost; None where nobody was asked. The record is stamped with it.
     """
 
     due: Due
@@ -82,6 +84,7 @@ class Answered:
     reason: str = ""
     batch_id: int | None = None
     reached: bool = True
+    answered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,7 @@ class Target:
     mapper: Mapper
     read_fields: tuple[str, ...]
     guard: Guard
+    stamping: Stamping = field(default_factory=Stamping)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,6 +170,7 @@ def prepare(
             sync.parent.fields,
             (),
             guard(sync, sync.parent.object_type, of_parent, crm, config.suppress, is_parent=True),
+            config.stamps,
         )
     return Walk(
         run_id=run_id,
@@ -190,6 +195,7 @@ def prepare(
             sync.fields,
             sync.choose.missing_any,
             guard(sync, sync.object_type, schema, crm, config.suppress),
+            config.stamps,
         ),
         parent=parent,
         placeholders=config.placeholders,
@@ -211,15 +217,19 @@ def seen(walk: Walk, keys: MatchKeys, lacking: tuple[str, ...]) -> bytes:
     return digest.digest()
 
 
-def _target(schema: ObjectSchema, fields: tuple[FieldMapping, ...], also: tuple[str, ...], its_guard: Guard) -> Target:
+def _target(
+    schema: ObjectSchema, fields: tuple[FieldMapping, ...], also: tuple[str, ...], its_guard: Guard, stamps: Stamps
+) -> Target:
+    stamping = compile_stamps(stamps, schema)
     names = dict.fromkeys([mapping.field for mapping in fields])
-    names.update(dict.fromkeys(also))
+    names.update(dict.fromkeys((*also, *stamping.fields)))
     return Target(
         object_type=its_guard.object_type,
         schema=schema,
         mapper=Mapper(fields, schema),
         read_fields=tuple(names),
         guard=its_guard,
+        stamping=stamping,
     )
 
 

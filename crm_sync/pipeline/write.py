@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from crm_sync import crash
 from crm_sync.domain.changes import ChangeSet, FieldDecision, FieldOutcome, WantedValue, WriteOutcome, Written
 from crm_sync.domain.enrichment import Enrichment, MatchKeys
-from crm_sync.domain.records import Record, Value
+from crm_sync.domain.records import Record, RecordRef, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.errors import CrmSyncError
 from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.diff import decide
+from crm_sync.pipeline.stamped import Sent, Stamped, send, stamps_of
 from crm_sync.pipeline.suppress import Subject
 from crm_sync.pipeline.walk import Target, Walk
-from crm_sync.ports import Selection, WriteRequest
+from crm_sync.ports import Selection
 
 _GONE = "gone from the CRM since it was read"
 _NOTHING = "Apollo has no value for any mapped field"
@@ -24,17 +26,25 @@ _NOTHING = "Apollo has no value for any mapped field"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A record with what the mapping wants it to hold, and whom it is about: by the keys Apollo was asked by, and by
-    its answer."""
+    its answer, which came at `answered_at`. `outcome` is set where Apollo had nothing for it: it is here to be
+    stamped."""
 
     record_id: str
     wanted: tuple[WantedValue, ...]
     batch_id: int | None
     keys: MatchKeys | None = None
     enrichment: Enrichment | None = None
+    answered_at: datetime | None = None
+    outcome: RecordOutcome | None = None
+    reason: str = ""
 
     @property
     def key(self) -> str:
         return self.keys.key if self.keys is not None else ""
+
+    @property
+    def has_wishes(self) -> bool:
+        return any(w.value is not None or w.problem for w in self.wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +54,7 @@ class Settled:
     `key` is the MatchKeys.key that was asked by. `values` is what the record holds now, as far as it was read and
     written; None where it was not read. `intended`:
     the audit holds a row for it from before the write, and `as_intended` that its decisions came out as that row has
-    them. `reached` is False when the run ended before its turn.
+    them. `reached` is False when the run ended before its turn. `unstamped`: its stamp was not written.
     """
 
     record_id: str
@@ -57,6 +67,7 @@ class Settled:
     intended: bool = False
     as_intended: bool = False
     reached: bool = True
+    unstamped: bool = False
 
 
 def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate], audit: Audit) -> list[Settled]:
@@ -65,7 +76,7 @@ def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate]
     A CRM's failure never raises here: the stop sign goes up, and each record says what is known of it. Who was
     suppressed or opted out since the selection is not written.
     """
-    to_read = [c for c in candidates if any(w.value is not None or w.problem for w in c.wanted)]
+    to_read = [c for c in candidates if c.has_wishes or _is_stamped(walk, target, c)]
     try:
         current, kinds = _read_for_writing(walk, target, to_read)
         left_alone = _left_alone(walk, target, to_read, current, kinds)
@@ -76,10 +87,13 @@ def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate]
     changes: dict[str, ChangeSet] = {}
     settled: dict[str, Settled] = {}
     for candidate in candidates:
-        if candidate.record_id not in current:
+        record = current.get(candidate.record_id)
+        if candidate.outcome is not None:
+            settled[candidate.record_id] = _plain(candidate, candidate.outcome, candidate.reason)
+            continue
+        if not candidate.has_wishes:
             settled[candidate.record_id] = _plain(candidate, RecordOutcome.UNCHANGED, _NOTHING)
             continue
-        record = current[candidate.record_id]
         if record is None:
             settled[candidate.record_id] = _plain(candidate, RecordOutcome.SKIPPED, _GONE)
             continue
@@ -94,9 +108,82 @@ def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate]
         else:
             settled[candidate.record_id] = _kept(candidate, change, record)
     by_id = {c.record_id: c for c in candidates}
-    for record_id, outcome, change in _write(walk, target, changes, by_id, audit):
+    stamps = stamps_of(walk, target, _to_stamp(by_id, current, settled, changes, left_alone))
+    refs = {record_id: record.ref for record_id, record in current.items() if record is not None}
+    written, sent = _write(walk, target, refs, changes, stamps, by_id, audit)
+    for record_id, outcome, change in written:
         settled[record_id] = _written(by_id[record_id], change, current[record_id], outcome)
-    return [settled[c.record_id] for c in candidates]
+    _stamp_refused(walk, target, by_id, current, settled, changes, sent)
+    return [_told(settled[c.record_id], sent) for c in candidates]
+
+
+def _is_stamped(walk: Walk, target: Target, candidate: Candidate) -> bool:
+    has_stamps = walk.kind is RunKind.RUN and bool(target.stamping.fields)
+    return has_stamps and candidate.answered_at is not None and target is walk.target
+
+
+def _to_stamp(
+    candidates: Mapping[str, Candidate],
+    current: Mapping[str, Record | None],
+    settled: Mapping[str, Settled],
+    changes: Mapping[str, ChangeSet],
+    left_alone: Mapping[str, str],
+) -> list[Stamped]:
+    found = []
+    for record_id, candidate in candidates.items():
+        record = current.get(record_id)
+        if record is not None and candidate.answered_at is not None and record_id not in left_alone:
+            is_written = record_id in changes
+            word = RecordOutcome.UPDATED if is_written else settled[record_id].outcome
+            found.append(
+                Stamped(
+                    record_id=record_id,
+                    values=record.values,
+                    answered_at=candidate.answered_at,
+                    word=word.value,
+                    data=is_written,
+                )
+            )
+    return found
+
+
+def _stamp_refused(
+    walk: Walk,
+    target: Target,
+    candidates: Mapping[str, Candidate],
+    current: Mapping[str, Record | None],
+    settled: dict[str, Settled],
+    changes: Mapping[str, ChangeSet],
+    sent: Sent,
+) -> None:
+    """Records whose data the CRM refused: their answer is paid for all the same, so they get its stamp alone, and the
+    word says Rejected where it said Updated."""
+    refused = [
+        record_id
+        for record_id in changes
+        if settled[record_id].outcome is RecordOutcome.REJECTED and record_id not in sent.unstamped
+    ]
+    if not refused or walk.stop or target is not walk.target:
+        return
+    records = []
+    for record_id in refused:
+        record, answered_at = current[record_id], candidates[record_id].answered_at
+        if record is not None and answered_at is not None:
+            shown = {**record.values, **sent.stamps.get(record_id, {})}
+            word = RecordOutcome.REJECTED.value
+            records.append(Stamped(record_id=record_id, values=shown, answered_at=answered_at, word=word, data=True))
+    refs = {record_id: record.ref for record_id, record in current.items() if record is not None}
+    late = send(walk, target, refs, {}, stamps_of(walk, target, records))
+    sent.unstamped.update(late.unstamped)
+
+
+def _told(settled: Settled, sent: Sent) -> Settled:
+    why = sent.unstamped.get(settled.record_id)
+    if why is None:
+        return settled
+    reason = "; ".join(part for part in (settled.reason, f"not stamped: {why}") if part)
+    is_reached = settled.reached and settled.record_id not in sent.later
+    return replace(settled, reason=reason, reached=is_reached, unstamped=True)
 
 
 def _read(
@@ -160,25 +247,28 @@ def _decide(walk: Walk, target: Target, candidate: Candidate, record: Record) ->
 
 
 def _write(
-    walk: Walk, target: Target, changes: Mapping[str, ChangeSet], candidates: Mapping[str, Candidate], audit: Audit
-) -> list[tuple[str, WriteOutcome, ChangeSet]]:
-    if not changes:
-        return []
+    walk: Walk,
+    target: Target,
+    refs: Mapping[str, RecordRef],
+    changes: Mapping[str, ChangeSet],
+    stamps: Mapping[str, Mapping[str, Value]],
+    candidates: Mapping[str, Candidate],
+    audit: Audit,
+) -> tuple[list[tuple[str, WriteOutcome, ChangeSet]], Sent]:
     if walk.kind is RunKind.PLAN:
-        return [
+        planned = [
             (record_id, WriteOutcome(ref=change.ref, written=Written.PLANNED), change)
             for record_id, change in changes.items()
         ]
-    audit.intend(target, changes, candidates)
-    requests = [WriteRequest(ref=change.ref, values=change.writes) for change in changes.values()]
-    try:
-        outcomes = walk.crm.write(target.object_type, requests)
-    except CrmSyncError as error:
-        walk.stop.raise_(str(error), error)
-        outcomes = [WriteOutcome(ref=r.ref, written=Written.NOT_WRITTEN, reason=str(error)) for r in requests]
-    crash.point("write.answered")
-    results = list(zip(changes, outcomes, changes.values(), strict=True))
-    return _account(walk, target, results, candidates)
+        return planned, Sent()
+    if changes:
+        audit.intend(target, changes, candidates)
+    data = {record_id: change.writes for record_id, change in changes.items()}
+    sent = send(walk, target, refs, data, stamps)
+    if changes:
+        crash.point("write.answered")
+    results = [(record_id, sent.outcomes[record_id], change) for record_id, change in changes.items()]
+    return _account(walk, target, results, candidates), sent
 
 
 def _account(
@@ -232,6 +322,8 @@ def _plain(candidate: Candidate, outcome: RecordOutcome, reason: str) -> Settled
 
 
 def _unreached(candidate: Candidate, error: str) -> Settled:
+    if candidate.outcome is not None:
+        return replace(_plain(candidate, candidate.outcome, f"{candidate.reason}; not stamped: {error}"), reached=False)
     return replace(_plain(candidate, RecordOutcome.SKIPPED, f"not written: {error}"), reached=False)
 
 

@@ -28,6 +28,7 @@ _OTHERS = (
     "502_html", "cut", "garbage", "wrong_type", "empty", "silence", "slow", "reset", "redirect", "huge", "not_utf8",
 )  # fmt: skip
 WHAT = (*_STATUSES, *_OTHERS)
+_MOST = 1_000_000_000
 _KEYS = {"call", "nth", "times", "when", "what", "retry_after", "seconds"}
 
 #: status line's number and reason, headers, body
@@ -153,6 +154,12 @@ def _fault(entry: Any, whats: Iterable[str]) -> Fault:
     unknown = set(entry) - _KEYS
     if unknown:
         raise ValueError(f"a fault has no {_list(unknown)}; it may have {_list(_KEYS)}")
+    if not isinstance(entry["call"], str) or not isinstance(entry["what"], str):
+        raise ValueError('"call" and "what" are texts')
+    for name in ("nth", "times"):
+        _check_number(name, entry.get(name, 1), 1, whole=True)
+    for name in ("retry_after", "seconds"):
+        _check_number(name, entry.get(name, 0), 0, whole=False)
     if entry["what"] not in WHAT:
         raise ValueError(f"no fault is called {entry['what']!r}; there are {_list(whats)}")
     if entry["what"] not in whats:
@@ -160,6 +167,13 @@ def _fault(entry: Any, whats: Iterable[str]) -> Fault:
     if entry.get("when", "before") not in ("before", "after"):
         raise ValueError('"when" is before or after')
     return Fault(**entry)
+
+
+def _check_number(name: str, value: Any, least: int, *, whole: bool) -> None:
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value < _MOST:
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f'"{name}" is {kind} of at least {least}, not {value!r}')
 
 
 def _list(words: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,17 @@ from crm_sync.errors import ConfigError, StoreError
 
 T = TypeVar("T")
 
+#: How long a paid answer waits for a database that does not take it: a server that restarts, a lock, a full disk.
+PATIENCE_S = 300.0
+#: Where two machines may write one file, SQLite's locks and its shared memory do not hold (sqlite.org, "Write-Ahead
+#: Logging", 2026-11). 9p and virtiofs are not here: containers and virtual machines keep their own disk on them.
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "afs", "beegfs", "ceph", "cifs", "davfs", "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone",
+        "fuse.s3fs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
+    }
+)  # fmt: skip
+
 #: The schema this code was written for: the newest file in migrations/versions.
 SCHEMA_VERSION = "0002"
 #: A schema that was never released; its answers were not encrypted.
@@ -28,6 +40,10 @@ _BEFORE_RELEASE = "0001"
 
 #: Compacting waits so long for readers; they hold up nothing but that.
 _COMPACT_WAIT_MS = 5_000
+
+
+class ReplacedError(StoreError):
+    """The database file is not the one that was opened: waiting does not help."""
 
 
 class _Job:
@@ -79,6 +95,7 @@ class Store:
         self._jobs_lock = threading.Lock()
         self._writer: Connection | None = None
         self._lock_file: int | None = None
+        self._opened: tuple[int, int] | None = None
         if self.path is not None:
             self._create_private(self.path)
         self.engine: Engine = create_engine(
@@ -98,8 +115,17 @@ class Store:
             )
         if path.is_dir():
             raise ConfigError(f"The database {path} is a folder; name a file in it in CRM_SYNC_DATABASE_URL")
+        kind = network_file_system(path)
+        if kind:
+            raise ConfigError(
+                f"The database {path} lies on a network file system ({kind}), where SQLite cannot keep two writers "
+                "apart and a commit may be lost: put it on a disk of this machine, or use PostgreSQL "
+                "(CRM_SYNC_DATABASE_URL)"
+            )
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._opened = _identity(os.fstat(file))
+            os.close(file)
             self._lock_file = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(
@@ -116,6 +142,7 @@ class Store:
         with self._turn:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
+                self._refuse_replaced()
                 with self._translated():
                     # One connection is kept for writing: taking one from the pool costs more than a small commit.
                     if self._writer is None:
@@ -147,6 +174,25 @@ class Store:
             raise job.error
         return job.result  # type: ignore[no-any-return]
 
+    def patiently(self, work: Callable[[Connection], T], *, seconds: float = PATIENCE_S) -> T:
+        """As `together`, and again while the database does not take it: for what must not be lost.
+
+        Raises:
+            StoreError: it did not take it for so long.
+        """
+        until = time.monotonic() + seconds
+        nap = 0.05
+        while True:
+            try:
+                return self.together(work)
+            except ReplacedError:
+                raise
+            except StoreError:
+                if time.monotonic() + nap > until:
+                    raise
+            time.sleep(nap)
+            nap = min(2 * nap, 2.0)
+
     def _lead(self, jobs: list[_Job]) -> None:
         try:
             with self.write() as connection:
@@ -162,6 +208,37 @@ class Store:
         finally:
             for job in jobs:
                 job.done = True
+
+    def _refuse_replaced(self) -> None:
+        """A file that was deleted, or replaced by a backup, is still open to us and takes every commit, which nobody
+        would ever see again."""
+        if self.path is None or self._opened is None:
+            return
+        try:
+            found = _identity(os.stat(self.path))  # noqa: PTH116 - once a commit: a Path costs twice as much
+        except OSError:
+            found = None
+        if found != self._opened:
+            raise ReplacedError(
+                f"The database {self.path} was moved, deleted or replaced while it was in use; nothing more is spent "
+                "or written. Start again once it is in its place"
+            )
+
+    def why_not_durable(self) -> str:
+        """Why a commit may be lost with a crash of the server, "" when none is; SQLite's are set as they must be."""
+        if self.dialect != "postgresql":
+            return ""
+        names = ("fsync", "synchronous_commit")
+        with self.read() as connection:
+            found = {name: connection.execute(text(f"show {name}")).scalar() for name in names}
+        off = [name for name in names if found[name] == "off"]
+        if not off:
+            return ""
+        return (
+            f"PostgreSQL runs with {' and '.join(f'{name} = off' for name in off)}: a crash of the server would forget "
+            "what was bought, and it would be bought again. Nothing is spent until it is on (postgresql.conf, or ALTER "
+            "DATABASE … SET synchronous_commit = on)"
+        )
 
     def _drop_writer(self) -> None:
         """After an error its state is nobody's guess."""
@@ -273,6 +350,30 @@ class Store:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def network_file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """The type of the network file system that `path` lies on, "" for any other, or where the system does not tell."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    folder = path.parent.resolve()
+    best, kind = -1, ""
+    for line in lines:
+        # man 5 proc_pid_mountinfo: the mount point is the fifth field, the type the first one behind the hyphen.
+        head, _, tail = line.partition(" - ")
+        fields, types = head.split(" "), tail.split(" ")
+        if len(fields) < 5 or not types:
+            continue
+        point = Path(fields[4].replace("\\040", " "))
+        if len(point.parts) > best and folder.is_relative_to(point):
+            best, kind = len(point.parts), types[0]
+    return kind if kind in _NETWORK_FILE_SYSTEMS else ""
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -30,6 +30,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     or_,
     select,
     text,
@@ -39,9 +40,10 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
-from crm_sync.errors import StoreError
+from crm_sync.errors import HeldError, StoreError
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import Credits, answers, balances, batches, millis, runs, spending
+from crm_sync.store.instance import GONE_BACK
+from crm_sync.store.tables import Credits, answers, balances, batches, instance, millis, runs, spending
 from crm_sync.store.upsert import run_many, upsert
 from crm_sync.store.vault import Vault
 
@@ -51,6 +53,8 @@ IN_DOUBT = "in doubt"  # a paid call left without a readable answer
 ABANDONED = "abandoned"  # a person gave up on a call in doubt
 LEFT_OPEN = "left open"  # a bulk answer said nothing about it: asked for in bulk again, its company is paid for again
 GUARDING = (ASKED, IN_DOUBT)
+#: The `source` of a row that a stamp in the CRM stands for: bought, and the answer is not here.
+STAMP = "stamp"
 
 #: States that a call never leaves: its credits are counted for good, and its keys guarded no more.
 _ENDED = ("done", "refused", "unsent", "not charged", "accepted")
@@ -133,12 +137,26 @@ class NewAnswer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
     """What one paid call's answer says, to be indexed. `credits_charged` None: as Apollo said; `open`: keys that the
-    answer says nothing about, to be asked for singly."""
+    answer says nothing about, to be asked for singly; `answered_at`: when it came, None for the time of indexing.
+    Records are stamped with it, so it must be the same whenever, and by whomever, the answer is read."""
 
     batch_id: int
     rows: tuple[NewAnswer, ...]
     open: tuple[MatchKeys, ...] = ()
     credits_charged: Decimal | None = None
+    answered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StampedAnswer:
+    """What a stamp on a CRM record says was bought: not before one moment, and at the other at the latest (a date
+    leaves a day open). The answer itself is not here."""
+
+    purpose: Purpose
+    key: str
+    verdict: Verdict
+    not_before: datetime
+    obtained_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,9 +214,11 @@ _SENT = (
         batches.c.id == bindparam("b_id"),
         batches.c.state.in_(("planned", "sent")),
         ~exists().where(runs.c.id == batches.c.run_id, runs.c.cancel_asked_at.is_not(None)),
+        ~exists().where(or_(instance.c.held != "", instance.c.epoch < bindparam("b_epoch"))),
     )
     .values(state="sent", sent_at=bindparam("b_at"))
 )
+_HOLD = select(instance.c.held, instance.c.epoch).limit(1)
 _RECEIVED = (
     update(batches)
     .where(batches.c.id == bindparam("b_id"))
@@ -240,6 +260,9 @@ class Journal:
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store = store
         self._vault = vault
+        #: The epoch that this process raised the database to before it spends: a database that shows a lower one was
+        #: replaced by a backup under our hands.
+        self.at_epoch = 0
 
     # --- a call's life ------------------------------------------------------------------------------------------
 
@@ -247,6 +270,9 @@ class Journal:
         """Guard the keys, reserve the worst cost, and write down what is meant to be asked; nothing has left.
 
         `room_of` decides what may be spent, from what has been.
+
+        Raises:
+            HeldError: nothing may be spent (store/instance.py).
         """
         crash.point("journal.plan.before")
         plan = self._store.together(lambda connection: self._plan(connection, intent, room_of, now))
@@ -257,13 +283,16 @@ class Journal:
         """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run.
 
         Raises:
+            HeldError: nothing may be spent since the call was planned.
             StoreError: another process took this one for dead and closed the call: its keys are not guarded any more.
         """
 
         def work(connection: Connection) -> bool:
-            if connection.execute(_SENT, {"b_id": batch_id, "b_at": now}).rowcount == 1:
+            values = {"b_id": batch_id, "b_at": now, "b_epoch": self.at_epoch}
+            if connection.execute(_SENT, values).rowcount == 1:
                 crash.point("journal.sent.inside")
                 return True
+            self._refuse_hold(connection)
             state = connection.execute(select(batches.c.state).where(batches.c.id == batch_id)).scalar()
             if state not in ("planned", "sent"):
                 raise StoreError(
@@ -277,8 +306,14 @@ class Journal:
         crash.point("journal.sent.after")
         return noted
 
+    def _refuse_hold(self, connection: Connection) -> None:
+        held, epoch = connection.execute(_HOLD).one_or_none() or ("", 0)
+        if held or epoch < self.at_epoch:
+            raise HeldError(held or GONE_BACK)
+
     def received(self, batch_id: int, raw: RawAnswer, *, now: datetime) -> None:
-        """The raw bytes, before anything reads them."""
+        """The raw bytes, before anything reads them. They are paid for: a database that does not take them now is asked
+        again for some minutes."""
         crash.point("journal.received.before")
         values = {
             "b_id": batch_id,
@@ -287,7 +322,7 @@ class Journal:
             "b_request_id": raw.request_id,
             "b_body": self._vault.seal(raw.body, body_name(batch_id)),
         }
-        self._store.together(lambda connection: self._received(connection, values))
+        self._store.patiently(lambda connection: self._received(connection, values))
         crash.point("journal.received.after")
 
     def _received(self, connection: Connection, values: dict[str, object]) -> None:
@@ -321,20 +356,44 @@ class Journal:
         crash.point("journal.expand.after")
 
     def _index(self, connection: Connection, expansions: Sequence[Expansion], now: datetime) -> None:
-        at = millis(now)
         rows: dict[str, dict[tuple[Purpose, str], _AnswerRow]] = defaultdict(dict)
         for expansion in expansions:
             for row in expansion.rows:
                 kind = row.source if row.source in _BESIDE else "own"
-                rows[kind][row.purpose, row.key] = self._row(row, expansion.batch_id, at)
+                rows[kind][row.purpose, row.key] = self._row(
+                    row, expansion.batch_id, millis(expansion.answered_at or now)
+                )
         for kind, statement in (
             ("own", upsert(connection, answers, _ANSWER_CHANGES)),
-            # Another name is as fresh as the newest answer that came with it.
-            ("alias", upsert(connection, answers, _ANSWER_CHANGES, only=("source", "alias"))),
+            # Another name is as fresh as the newest answer that came with it, and better than a stamp without one.
+            ("alias", upsert(connection, answers, _ANSWER_CHANGES, where=_REPLACED_BY_ALIAS)),
             ("employer", upsert(connection, answers, ())),
         ):
             if rows[kind]:
                 run_many(connection, statement, _ANSWER, sorted(rows[kind].values()))
+
+    def guard_stamped(self, stamped: Sequence[StampedAnswer]) -> int:
+        """After a restore: these were bought, and the answers are not here. Rows that know something newer stay;
+        returns how many were put."""
+        rows = [
+            {
+                "purpose": each.purpose.value,
+                "key": self._vault.digest(each.key),
+                "verdict": each.verdict.value,
+                "source": STAMP,
+                "batch_id": 0,
+                "position": 0,
+                "obtained_at": each.obtained_at,
+                "b_not_before": each.not_before,
+            }
+            for each in stamped
+        ]
+        rows.sort(key=lambda row: (row["purpose"], row["key"]))
+        with self._store.write() as connection:
+            _lock_planning(connection)
+            statement = upsert(connection, answers, _ANSWER_CHANGES, where=_OLDER_THAN_STAMP)
+            counted = {"preserve_rowcount": True}  # PostgreSQL's dialect forgets it after an INSERT
+            return sum(connection.execute(statement, row, execution_options=counted).rowcount for row in rows)
 
     def not_charged(self, batch_id: int, state: str, why: str, *, now: datetime) -> None:
         """`state` is "refused" (Apollo said no) or "unsent" (it never left)."""
@@ -473,6 +532,12 @@ class Journal:
         """Calls in doubt that were given up on by this person or policy."""
         return self._calls(and_(batches.c.state == "accepted", batches.c.resolved_by == by))
 
+    def newest_meter(self) -> MeterReading | None:
+        """What Apollo's meter said the last time it was read."""
+        with self._store.read() as connection:
+            row = connection.execute(select(balances).order_by(balances.c.at.desc()).limit(1)).one_or_none()
+        return MeterReading(at=row.at, used=row.used, left=row.left_over) if row is not None else None
+
     def note_meter(self, reading: MeterReading) -> None:
         with self._store.write() as connection:
             connection.execute(insert(balances).values(at=reading.at, used=reading.used, left_over=reading.left))
@@ -532,6 +597,7 @@ class Journal:
 
     def _plan(self, connection: Connection, intent: Intent, room_of: Callable[[Spent], Room], now: datetime) -> Plan:
         _lock_planning(connection)
+        self._refuse_hold(connection)
         day, spent = _look(connection, intent.run_id, intent.day)
         room = room_of(spent)
         digests = {key: self._vault.digest(key.key) for keys in intent.calls for key in keys}
@@ -633,6 +699,11 @@ class Journal:
         return row.purpose.value, digest, row.verdict.value, row.source, batch_id, row.position, at
 
 
+_REPLACED_BY_ALIAS = answers.c.source.in_([literal_column("'alias'"), literal_column(f"'{STAMP}'")])
+_OLDER_THAN_STAMP = and_(
+    answers.c.obtained_at < bindparam("b_not_before", type_=answers.c.obtained_at.type),
+    answers.c.verdict.not_in(GUARDING),
+)
 #: What came with somebody else's answer, or is known by another name than the one asked by.
 _BESIDE = ("employer", "alias")
 _JOURNAL = select(batches)

@@ -240,13 +240,16 @@ marks = Table(
     Column("at", Moment, nullable=False),
 )
 
-#: This database's name for itself, and how far it has come; the same is noted outside it (pipeline/restore.py).
+#: One row: this database's name for itself, and how far it has come; the same is noted outside it (store/instance.py).
 instance = Table(
     "instance",
     metadata,
     Column("id", String(32), primary_key=True),
     Column("epoch", BigInteger, nullable=False),
+    Column("home", String(60), nullable=False),  # PostgreSQL: its server and number there, to tell a copy
+    Column("noted_at", Moment),  # up to when it knows all that was bought, at least
     Column("held", Text, nullable=False),  # why nothing may be spent; "" when it may
+    Column("why", String(12), nullable=False),  # the same in a word of pipeline/restore.Why
     Column("held_at", Moment),
     Column("released_at", Moment),
     Column("released_by", String(200), nullable=False),

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Executable, Table, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.dialects.sqlite import pysqlite
+from sqlalchemy.sql.elements import ColumnElement
 
 
 def upsert(
@@ -20,18 +21,25 @@ def upsert(
     *,
     add: tuple[str, ...] = (),
     only: tuple[str, str] | None = None,
+    where: ColumnElement[bool] | None = None,
 ) -> Executable:
-    """An INSERT that on a conflict of the primary key sets the `changed` columns and increases the `add` ones.
+    """An INSERT that on a conflict of the primary key sets the `changed` columns and increases the `add` ones; with
+    `where` only if that holds for the row that is there.
 
     Nothing to change and nothing to add: the row that is there stays. `only` (column, value): so does one that has
     another value there.
     """
-    return _upsert(connection.dialect.name, table, changed, add, only)
+    return _upsert(connection.dialect.name, table, changed, add, only, where)
 
 
 @cache  # composing a statement costs more than running it
 def _upsert(
-    dialect: str, table: Table, changed: tuple[str, ...], add: tuple[str, ...], only: tuple[str, str] | None
+    dialect: str,
+    table: Table,
+    changed: tuple[str, ...],
+    add: tuple[str, ...],
+    only: tuple[str, str] | None,
+    where: ColumnElement[bool] | None,
 ) -> Executable:
     make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = make(table)
@@ -40,7 +48,8 @@ def _upsert(
         return statement.on_conflict_do_nothing(index_elements=keys)
     assignments: dict[str, Any] = {name: statement.excluded[name] for name in changed}
     assignments |= {name: table.c[name] + statement.excluded[name] for name in add}
-    where = table.c[only[0]] == literal_column(f"'{only[1]}'") if only is not None else None
+    if only is not None:
+        where = table.c[only[0]] == literal_column(f"'{only[1]}'")
     return statement.on_conflict_do_update(index_elements=keys, set_=assignments, where=where)
 
 

@@ -195,9 +195,10 @@ def open_vault(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
     with store.write() as connection:
         rows = connection.execute(select(data_keys)).all()
         if not rows:
-            new = [_new(ring[0], number, purpose, now) for number, purpose in ((1, "seal"), (2, "index"))]
-            connection.execute(upsert(connection, data_keys, ()), new)  # where two do this at once, the first counts
-            crash.point("vault.keys.inside")
+            for number, purpose in ((1, "seal"), (2, "index")):
+                # Where two processes do this at once, the keys of the first one count.
+                connection.execute(upsert(connection, data_keys, ()), _new(ring[0], number, purpose, now))
+                crash.point("vault.keys.inside")
             rows = connection.execute(select(data_keys)).all()
     crash.point("vault.keys.after")
     index = next(_unwrap(row, ring, store) for row in rows if row.purpose == "index")

@@ -614,7 +614,7 @@ def test_access_is_checked_path_by_path_without_asking_for_anybody(bench: Bench,
 
     assert all(check.ok for check in checks.values())
     assert "not tried" in checks["Apollo people/match"].detail
-    assert "7500 left, renewed 2026-11-01" in checks["Apollo credits"].detail
+    assert "7,500 left, renewed 2026-11-01" in checks["Apollo credits"].detail
     assert "20 a minute" in checks["Apollo limits"].detail
     assert (Window(seconds=60, limit=20, left=0) in windows for windows in bench.pace.windows)
     assert all(b"email" not in (r.body or b"") for r in wire.request_history)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from adapters.hubspot import search
-from crm_sync.ports import Selection
+from crm_sync.ports import Selection, Within
 from tests.adapters.hubspot_schema import contacts_schema
 
 SCHEMA = contacts_schema()
@@ -209,3 +210,45 @@ def test_a_sound_selection_is_not_complained_about() -> None:
 )
 def test_what_the_search_would_refuse_is_said_with_the_cure(changes: dict[str, Any], words: str) -> None:
     assert words in _said(**changes)
+
+
+def test_records_of_a_time_are_one_filter_in_each_group() -> None:
+    moment = datetime(2026, 11, 27, 12, 0, 0, 500_000, tzinfo=UTC)
+    within = Within(field="seen", first=moment, last=moment + timedelta(hours=1))
+    where = [
+        [{"property": "city", "operator": "EQ", "value": "Berlin"}],
+        [{"property": "city", "operator": "EQ", "value": "Bonn"}],
+    ]
+
+    body = bodies(search.plan(a_selection(where=where, within=within), SCHEMA))[0]
+
+    between = {
+        "propertyName": "seen",
+        "operator": "BETWEEN",
+        "value": "1795780800000",
+        "highValue": "1795784400000",
+    }
+    assert [group["filters"][1] for group in body["filterGroups"]] == [between, between]
+    assert [len(group["filters"]) for group in body["filterGroups"]] == [3, 3]
+
+
+def test_a_date_is_its_midnight_and_never_the_epoch() -> None:
+    moment = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+    within = Within(field="born", first=datetime(1970, 1, 1, tzinfo=UTC), last=moment)
+
+    body = bodies(search.plan(a_selection(within=within), SCHEMA))[0]
+
+    found = body["filterGroups"][0]["filters"][1]
+    assert (found["value"], found["highValue"]) == ("86400000", "1795737600000")
+
+
+@pytest.mark.parametrize(
+    ("field", "said"), [("jobtitle", "cannot search jobtitle"), ("no_such", "no property no_such")]
+)
+def test_what_is_no_time_cannot_be_searched_by_time(field: str, said: str) -> None:
+    moment = datetime(2026, 11, 27, tzinfo=UTC)
+
+    problems = search.check(a_selection(within=Within(field=field, first=moment, last=moment)), SCHEMA)
+
+    assert len(problems) == 1
+    assert said in problems[0]

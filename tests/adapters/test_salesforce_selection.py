@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -14,7 +15,7 @@ from adapters.salesforce.selection import Names, Plan, folded, lacks, plan, prob
 from adapters.salesforce.where import WhereError
 from crm_sync.domain.records import Record, RecordRef, Value
 from crm_sync.mapping.blanks import lacking
-from crm_sync.ports import Selection
+from crm_sync.ports import Selection, Within
 from crm_sync.sandbox.salesforce import soql
 from tests.adapters.salesforce_schema import CONTACT, a_field, contact, schema
 
@@ -182,3 +183,34 @@ def test_what_lacks_here_lacks_for_the_walk_too(value: Value) -> None:
     words = folded(selection.placeholders)
 
     assert lacks(record, selection, words) == bool(lacking(record.values, ("Title",), words))
+
+
+def test_records_of_a_time_are_asked_for_without_quotes_and_without_an_offset() -> None:
+    berlin = timezone(timedelta(hours=1))
+    within = Within(
+        field="lastmodifieddate",
+        first=datetime(2026, 11, 27, 1, tzinfo=berlin),
+        last=datetime(2026, 11, 28, tzinfo=UTC),
+    )
+
+    assert query(fields=("Email",), where="Title = 'a' OR Title = 'b'", within=within) == (
+        "SELECT Id, Email FROM Contact WHERE (Title = 'a' OR Title = 'b') AND LastModifiedDate >= "
+        "2026-11-27T00:00:00Z AND LastModifiedDate <= 2026-11-28T00:00:00Z ORDER BY Id LIMIT 2000"
+    )
+
+
+def test_a_date_is_compared_by_its_day() -> None:
+    moment = datetime(2026, 11, 27, 23, 30, tzinfo=UTC)
+
+    asked = query(within=Within(field="Birthdate", first=moment, last=moment))
+
+    assert "Birthdate >= 2026-11-27 AND Birthdate <= 2026-11-27" in asked
+
+
+def test_what_is_no_time_cannot_be_searched_by_time() -> None:
+    moment = datetime(2026, 11, 27, tzinfo=UTC)
+
+    assert said(within=Within(field="Title", first=moment, last=moment)) == [
+        "Title is text and cannot be searched by time; name a date, or a date and time"
+    ]
+    assert "has no field Nowhere__c" in said(within=Within(field="Nowhere__c", first=moment, last=moment))[0]

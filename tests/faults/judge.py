@@ -20,7 +20,8 @@ from crm_sync.store.journal import ASKED, IN_DOUBT, body_name, keys_of, request_
 from crm_sync.store.runs import WRITING, Runs
 from crm_sync.store.tables import answers, batches, run_records, spending
 from crm_sync.store.vault import open_vault, ring_of
-from tests.faults.forks import Answer, Report
+from tests.faults.scenes import Allowed
+from tests.faults.witness import Answer, Report
 
 _UNFINISHED = ("planned", "sent", "received")
 _ZERO = Decimal(0)
@@ -79,7 +80,7 @@ class Books:
                             most=row.most,
                             credits=row.credits,
                             body=None if row.body is None else vault.unseal(row.body, body_name(row.id)),
-                        )  # fmt: skip
+                        )
                     )
                 spent = {
                     (row.day, row.run_id, row.purse): (row.calls, row.reserved, row.settled, row.doubted)
@@ -143,25 +144,40 @@ def lost_answers(books: Books, report: Report) -> list[Answer]:
     return lost
 
 
-def judge(books: Books, report: Report, clean: Clean, *, unsent: int, strict: bool) -> Judgement:
-    """`unsent`: so many calls may be in doubt that never reached Apollo. `strict`: nothing that was weighed on Apollo's
-    meter is settled yet, so that every lost answer must be in doubt, also one that charged nobody."""
+def judge(
+    books: Books,
+    report: Report,
+    clean: Clean,
+    allowed: Allowed,
+    *,
+    strict: bool,
+    budget: Mapping[str, Any] | None = None,
+) -> Judgement:
+    """`strict`: nothing was weighed on Apollo's meter yet, so that every lost answer must be in doubt, also one that
+    charged nobody."""
     judgement = Judgement(in_doubt=len(books.doubts))
     told = judgement.violations
     for line in _charged_twice(report, clean):
         judgement.charged_twice += 1
         told.append(line)
-    for answer in _neither_stored_nor_in_doubt(books, lost_answers(books, report)):
+    lost = lost_answers(books, report)
+    for answer in _neither_stored_nor_in_doubt(books, lost):
         if strict or answer.charged:
             judgement.answers_lost += 1
             told.append(
                 f"an answer to {answer.endpoint}, {len(answer.charged)} charged, is neither stored nor in doubt"
             )
-    unexplained = len(_unexplained(books, report))
-    if unexplained > unsent:
-        told.append(f"{unexplained} calls are in doubt that Apollo never answered; {unsent} may be")
+    for count, most, what in (
+        (len(lost), allowed.lost, "answers of Apollo's were lost"),
+        (len(_unexplained(books, report)), allowed.unsent, "calls are in doubt that Apollo never answered"),
+        (len(books.doubts), allowed.calls, "calls are in doubt"),
+    ):
+        if count > most:
+            told.append(f"{count} {what}; {most} may be")
     told += _asked_again(books, report)
+    told += _costs(books, report)
     told += _spending(books)
+    told += _within(books, budget or {})
     told += _stuck(books)
     told += _indexed(books)
     told += _balanced(books)
@@ -219,6 +235,18 @@ def _asked_again(books: Books, report: Report) -> Iterator[str]:
                 yield f"somebody in doubt (call {call.id}) was asked for again: {question}"
 
 
+def _costs(books: Books, report: Report) -> Iterator[str]:
+    """Each settled call cost what Apollo charged for it."""
+    charged = {(answer.question, answer.body): len(answer.charged) for answer in report.answers if answer.status == 200}
+    for call in books.calls:
+        if call.state == "done":
+            wanted = charged.get((call.question, call.body or b""))
+            if wanted is None:
+                yield f"call {call.id} holds an answer that Apollo never gave"
+            elif call.credits != wanted:
+                yield f"call {call.id} was settled at {call.credits} credits, and Apollo charged {wanted}"
+
+
 def _spending(books: Books) -> Iterator[str]:
     """`spending` is what the journal says, recomputed from its rows."""
     wanted: dict[tuple[str, str, str], list[Any]] = defaultdict(lambda: [0, _ZERO, _ZERO, _ZERO])
@@ -235,6 +263,20 @@ def _spending(books: Books) -> Iterator[str]:
         want, have = tuple(wanted.get(key, (0, _ZERO, _ZERO, _ZERO))), books.spending.get(key)
         if have != want:
             yield f"spending of {key} says {_shown(have)}, the journal {_shown(want)} (calls, reserved, settled, doubted)"
+
+
+def _within(books: Books, budget: Mapping[str, Any]) -> Iterator[str]:
+    """No limit is exceeded, with what is open or in doubt at its worst."""
+    for name, of in (("per_run", "run_id"), ("per_day", "day")):
+        spent: Counter[str] = Counter()
+        for call in books.calls:
+            if call.state == "done":
+                spent[getattr(call, of)] += call.credits or _ZERO
+            elif call.state in (*_UNFINISHED, IN_DOUBT, "accepted"):
+                spent[getattr(call, of)] += call.most
+        for key, amount in spent.items():
+            if name in budget and amount > budget[name]:
+                yield f"{amount:f} credits were spent in {key}; budget.{name} is {budget[name]}"
 
 
 def _shown(row: tuple[Any, ...] | None) -> str:
@@ -304,7 +346,13 @@ def _crm(books: Books, report: Report, clean: Clean) -> Iterator[str]:
             if record_id in held and not (is_company and clean.mixed):
                 if have != clean.begun.touched.get(kind, {}).get(record_id, {}):
                     yield f"{kind} {record_id} is in doubt and was written: {have}"
-            elif held and is_company:
+            elif is_company and clean.mixed:
+                # Who comes first fills it; what was brought by both is the same.
+                if any(have[name] != want[name] for name in have.keys() & want.keys()) or not (
+                    held or have.keys() >= want.keys()
+                ):
+                    yield f"{kind} {record_id} holds {have}, and {want} without a kill"
+            elif is_company and held:
                 if not have.items() <= want.items():
                     yield f"{kind} {record_id} holds {have}, and {want} without a kill"
             elif have != want:

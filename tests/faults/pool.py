@@ -53,7 +53,8 @@ class Pool:
                 try:
                     for line in (*self._lines, ours):
                         line.close()
-                    signal.signal(signal.SIGINT, signal.SIG_IGN)
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that began this one ends it
+                    signal.signal(signal.SIGTERM, signal.SIG_DFL)
                     _serve(theirs, begin, own)
                     code = 0
                 except BaseException:

@@ -38,6 +38,36 @@ def test_a_fault_nobody_has_is_refused_with_a_sentence() -> None:
         Faults(wordings.apollo).add([{"call": "*", "what": "418"}])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"times": "two"}, "\"times\" is a whole number of at least 1, not 'two'"),
+        ({"times": 0}, '"times" is a whole number of at least 1, not 0'),
+        ({"nth": 1.5}, '"nth" is a whole number of at least 1, not 1.5'),
+        ({"nth": True}, '"nth" is a whole number of at least 1, not True'),
+        ({"seconds": None}, '"seconds" is a number of at least 0, not None'),
+        ({"retry_after": -1}, '"retry_after" is a number of at least 0, not -1'),
+        ({"call": 7}, '"call" and "what" are texts'),
+        ({"what": ["500"]}, '"call" and "what" are texts'),
+        ({"when": "later"}, '"when" is before or after'),
+        ({"when": []}, '"when" is before or after'),
+    ],
+)
+def test_a_fault_of_the_wrong_type_is_refused_with_a_sentence_and_none_of_its_script_is_taken(
+    wrong: dict[str, object], sentence: str
+) -> None:
+    with Sandbox(contacts=5) as sandbox:
+        url = f"{sandbox.apollo_url}/_sandbox/faults"
+
+        answer = requests.post(
+            url, json=[{"call": "*", "what": "500"}, {"call": "*", "what": "500", **wrong}], timeout=9
+        )
+
+        assert answer.status_code == 400
+        assert answer.json() == {"error": sentence}
+        assert requests.get(url, timeout=9).json() == []
+
+
 def _apollo_keys(status: int, kind: str) -> list[set[str]]:
     recorded = orjson.loads(_RECORDED.read_bytes())
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from adapters.hubspot.client import HubSpotCredentials, HubSpotCrm
 from crm_sync.domain.changes import Written
 from crm_sync.domain.records import RecordRef, Value
-from crm_sync.ports import Selection, WriteRequest
+from crm_sync.ports import Selection, Within, WriteRequest
 from crm_sync.sandbox import hubspot
 from crm_sync.sandbox.server import Server
 from crm_sync.sandbox.world import World
@@ -102,3 +103,35 @@ def test_a_token_is_fetched_within_the_contract(monkeypatch: pytest.MonkeyPatch)
         crm.describe("companies")
 
     assert watched.calls == [("POST /oauth/v1/token", 200), ("GET /crm/v3/properties/companies", 200)]
+
+
+def test_records_of_a_time_are_found_and_never_by_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list knows no filter; a large result must not tempt the client to walk it."""
+    monkeypatch.setattr("adapters.hubspot.search.WORTH_COUNTING", 1)
+    noon = datetime(2026, 10, 8, 12, 0, tzinfo=UTC)
+    with connected(monkeypatch, burst=1000) as (crm, _):
+        crm.write("contacts", [a_request(index, apollo_enriched_at="2026-10-08T12:00:00Z") for index in range(300)])
+        crm.write(
+            "contacts", [a_request(index, apollo_enriched_at="2026-10-08T12:00:01Z") for index in range(400, 410)]
+        )
+        within = Within(field="apollo_enriched_at", first=noon, last=noon)
+
+        pages = list(crm.select(Selection(object_type="contacts", fields=("apollo_enriched_at",), within=within)))
+        calls = crm.calls()
+
+    found = [record.ref.id for page in pages for record in page.records]
+    assert found == [contact_id(index) for index in range(300)]
+    assert pages[0].expected == 300
+    assert "list" not in calls
+
+
+def test_records_of_a_time_among_given_ids_are_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    noon = datetime(2026, 10, 8, 12, 0, tzinfo=UTC)
+    with connected(monkeypatch) as (crm, _):
+        crm.write("contacts", [a_request(index, apollo_enriched_at="2026-10-08T12:00:00Z") for index in (3, 5)])
+        within = Within(field="apollo_enriched_at", first=noon, last=noon)
+        ids = tuple(contact_id(index) for index in range(5))
+
+        pages = crm.select(Selection(object_type="contacts", fields=(), within=within, ids=ids))
+
+        assert [record.ref.id for page in pages for record in page.records] == [contact_id(3)]

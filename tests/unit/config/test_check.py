@@ -7,8 +7,9 @@ import pytest
 from crm_sync.config.check import check
 from crm_sync.config.loader import load
 from crm_sync.config.problems import Severity
+from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema
 
-from .fields import ACCOUNT, CONTACT, CONTACTS, LEAD, MemoryCrm, an_object
+from .fields import ACCOUNT, CONTACT, CONTACTS, LEAD, MemoryCrm, a_field, an_object
 
 BASE = """\
 version: 1
@@ -372,3 +373,79 @@ def test_who_enriches_in_spite_of_an_opt_out_of_mail_needs_not_see_it() -> None:
     bare = an_object("Contact", *(f for name, f in CONTACT.fields.items() if name != "HasOptedOutOfEmail"))
 
     assert checked(BASE + "suppress: {email_opt_out: enrich}\n", MemoryCrm(bare, ACCOUNT)) == []
+
+
+# --- stamps ---
+
+STAMPED = BASE.replace("syncs:\n", "stamps: {enriched_at: Apollo_At__c, status: Apollo_Status__c}\nsyncs:\n")
+WITH_ACCOUNT = """\
+    account:
+      via: AccountId
+      fields: {NumberOfEmployees: organization.estimated_num_employees}
+"""
+
+
+def stampable(schema: ObjectSchema, **changes: FieldSchema) -> ObjectSchema:
+    fields = {
+        "Apollo_At__c": a_field("Apollo_At__c", FieldKind.DATETIME),
+        "Apollo_Status__c": a_field("Apollo_Status__c", length=40),
+    }
+    return an_object(schema.object_type, *schema.fields.values(), *(fields | changes).values())
+
+
+def test_stamps_that_fit_every_object_have_no_problem() -> None:
+    crm = MemoryCrm(stampable(CONTACT), stampable(ACCOUNT))
+
+    assert checked(STAMPED + WITH_ACCOUNT, crm) == []
+
+
+def test_a_stamp_must_be_on_every_object_a_sync_writes() -> None:
+    crm = MemoryCrm(stampable(CONTACT), ACCOUNT)
+
+    assert checked(STAMPED, crm) == []
+    assert [problem.split(": ", 2)[1:] for problem in checked(STAMPED + WITH_ACCOUNT, crm)] == [
+        [
+            "stamps.enriched_at",
+            (
+                "Account has no field Apollo_At__c, or this user may not see it. `crm-sync fields salesforce Account` lists "
+                "them."
+            ),
+        ],
+        [
+            "stamps.status",
+            (
+                "Account has no field Apollo_Status__c, or this user may not see it. `crm-sync fields salesforce Account` "
+                "lists them."
+            ),
+        ],
+    ]
+
+
+def test_a_stamp_of_the_wrong_type_is_refused_at_its_place() -> None:
+    crm = MemoryCrm(stampable(CONTACT, Apollo_At__c=a_field("Apollo_At__c", FieldKind.PHONE)))
+
+    assert checked(STAMPED, crm) == [
+        (
+            "4:23: stamps.enriched_at: on Contact, Apollo_At__c is of the type phone; `enriched_at` needs a date and time, "
+            "or a date."
+        )
+    ]
+
+
+def test_a_field_is_a_stamp_or_is_filled_and_never_both() -> None:
+    text = STAMPED.replace("Title: person.title", "Apollo_Status__c: person.title")
+
+    problems = load(text.encode()).problems
+
+    assert [str(p) for p in problems] == [
+        (
+            "crm_sync.yaml:13:7: syncs.contacts.fields.Apollo_Status__c: Apollo_Status__c is stamps.status; it cannot be "
+            "filled from Apollo too. Map another field, or name another stamp."
+        )
+    ]
+
+
+def test_the_two_stamps_are_two_fields() -> None:
+    problems = load(STAMPED.replace("status: Apollo_Status__c", "status: Apollo_At__c").encode()).problems
+
+    assert ["is `enriched_at` already" in p.message for p in problems] == [True]

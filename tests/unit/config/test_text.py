@@ -21,7 +21,9 @@ def problems(text: str | bytes) -> list[str]:
         ("a:\n  - x\n  \t- y\n", "3:3", "a tab character"),
         ("a: b: c\n", "1:5", "a colon followed by a blank"),
         ("a: [1, 2\nb: 3\n", "2:2", "a colon followed by a blank"),
-        ("a: 'x\nb: 1\n", "3:1", "the file ends inside a quote"),
+        ("a: 'x\nb: 1\n", "1:4", "a quote opens here and is not closed"),
+        ('a: 1\nb: "x\nc: 1\nd: "y"\n', "2:4", "a quote opens here and closes only in line 4"),
+        ("a: ['x, y]\nb: 1\nc: 'y'\n", "1:5", "a quote opens here and closes only in line 3"),
         ("a: [1, 2\n", "2:1", "the file ends inside a quote or a bracket"),
         ("a:\n  b: 1\n c: 2\n", "3:2", "the indentation"),
         ("a: 1\nb\nc: 3\n", "3:1", "a key without a colon"),
@@ -63,7 +65,7 @@ def test_a_byte_order_mark_does_not_move_the_columns() -> None:
 
 
 def test_a_file_above_one_mebibyte_is_refused() -> None:
-    assert "at most 1,048,576" in problems(b"a: 1 #" + b"x" * MAX_BYTES)[0]
+    assert "longer than the 1,048,576 bytes" in problems(b"a: 1 #" + b"x" * MAX_BYTES)[0]
 
 
 def test_duplicate_keys_are_all_reported_and_the_first_one_counts() -> None:
@@ -158,3 +160,9 @@ def test_places_are_found_by_path() -> None:
     assert document.locate(("a", "b", 1, "c")) == (4, 11)
     assert document.locate(("a", "b", 1, "d")) == (4, 14)
     assert document.locate(("a", "nothing", "there")) == (1, 1)
+
+
+def test_a_long_text_in_quotes_is_not_blamed_for_a_mistake_behind_it() -> None:
+    [problem] = parse(b'a: "x\n  y"\nb: c: d\n').problems
+
+    assert (problem.line, "colon" in problem.message) == (3, True)
