@@ -12,6 +12,7 @@ from decimal import Decimal
 from crm_sync import crash
 from crm_sync.config.model import Sync
 from crm_sync.domain.enrichment import MatchKeys, Purpose
+from crm_sync.domain.records import Value
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import (
     BudgetError,
@@ -32,7 +33,7 @@ from crm_sync.pipeline.recover import give_up, owner, recover, settle_calls
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import AS_BUDGETED, Answered, Due, Spending, Stop, Walk, prepare
-from crm_sync.pipeline.write import Candidate, Settled, write_candidates
+from crm_sync.pipeline.write import Candidate, Settled, unreached, write_candidates
 from crm_sync.services import Services
 
 #: How often a running run saves its books, and tells who watches.
@@ -335,6 +336,7 @@ class WritingDesk:
         self._waiting: list[tuple[Answered, Candidate]] = []
         self._parents: dict[str, Candidate] = {}
         self._parents_done: set[str] = set()
+        self._parents_unreached: set[Value] = set()
 
     def take(self, group: list[Answered]) -> None:
         plain = [answered for answered in group if answered.enrichment is None and not self._is_to_stamp(answered)]
@@ -386,7 +388,7 @@ class WritingDesk:
         assert walk.parent is not None
         assert walk.sync.parent is not None
         assert answered.enrichment is not None
-        parent_id = answered.due.record.values.get(walk.sync.parent.via)
+        parent_id = self._parent_id(answered)
         organization = answered.enrichment.organization
         if not isinstance(parent_id, str) or not parent_id or parent_id in self._parents_done:
             return
@@ -410,6 +412,11 @@ class WritingDesk:
         walk = self._walk
         # Their companies first: once people lack nothing they are not selected again, and nobody else may bring them.
         self._settle_parents()
+        stuck = [candidate for answered, candidate in chunk if self._parent_id(answered) in self._parents_unreached]
+        if stuck:
+            reason = "its company could not be written, and nobody else may bring it"
+            self.audit.close(walk.target, [unreached(candidate, reason) for candidate in stuck], {})
+            chunk = [each for each in chunk if self._parent_id(each[0]) not in self._parents_unreached]
         settled = write_candidates(walk, walk.target, [candidate for _, candidate in chunk], self.audit)
         attempts = {
             one.record_id: Attempt(keys=answered.due.keys, lacking=self._lacking(answered, one))
@@ -429,7 +436,13 @@ class WritingDesk:
             return
         crash.point("write.parents")
         candidates, self._parents = list(self._parents.values()), {}
-        self.audit.close(walk.parent, write_candidates(walk, walk.parent, candidates, self.audit), {})
+        settled = write_candidates(walk, walk.parent, candidates, self.audit)
+        self._parents_unreached |= {one.record_id for one in settled if not one.reached}
+        self.audit.close(walk.parent, settled, {})
+
+    def _parent_id(self, answered: Answered) -> Value:
+        parent = self._walk.sync.parent
+        return answered.due.record.values.get(parent.via) if parent is not None else None
 
     def _close_plain(self, group: list[Answered]) -> None:
         settled, attempts = [], {}

@@ -82,7 +82,7 @@ def write_candidates(walk: Walk, target: Target, candidates: Sequence[Candidate]
         left_alone = _left_alone(walk, target, to_read, current, kinds)
     except CrmSyncError as error:
         walk.stop.raise_(str(error), error)
-        return [_unreached(c, str(error)) for c in candidates]
+        return [unreached(c, str(error)) for c in candidates]
     crash.point("write.reread")
     changes: dict[str, ChangeSet] = {}
     settled: dict[str, Settled] = {}
@@ -321,7 +321,8 @@ def _plain(candidate: Candidate, outcome: RecordOutcome, reason: str) -> Settled
     )
 
 
-def _unreached(candidate: Candidate, error: str) -> Settled:
+def unreached(candidate: Candidate, error: str) -> Settled:
+    """Left as it is, for no fault of its own: the next run takes it again."""
     if candidate.outcome is not None:
         return replace(_plain(candidate, candidate.outcome, f"{candidate.reason}; not stamped: {error}"), reached=False)
     return replace(_plain(candidate, RecordOutcome.SKIPPED, f"not written: {error}"), reached=False)
