@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check faults bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ check: $(VENV)/.dev ## format, lint, types, imports, tests
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
+faults: $(VENV)/.dev ## kill the process at every named point, restart it, and compare with Apollo's ledger (10 minutes)
+	@$(BIN)/python -m tests.faults $(ARGS)
+
 bench: $(VENV)/.dev ## the benchmark suite on the sandbox; prints ratios and writes bench/out/latest.json
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -46,4 +49,4 @@ lock: ## resolve the dependencies anew (needs uv)
 	echo 'cumulusci==4.10.1' | uv pip compile - --no-deps --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements-recordings.lock
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) bench/out *.egg-info
+	rm -rf $(VENV) bench/out tests/faults/out *.egg-info

@@ -218,7 +218,10 @@ def read_answer(purpose: Purpose, keys: Sequence[MatchKeys], tree: dict[str, Any
         return Reading(enrichments=tuple(_people(keys, tree["matches"] or [])))
     if single:
         return Reading(enrichments=(_company(keys[0], tree.get("organization")),))
-    return Reading(enrichments=tuple(_companies(keys, tree["organizations"] or [], tree.get("missing_records"))))
+    organizations = [e for e in tree["organizations"] or [] if isinstance(e, dict) and e]
+    return Reading(
+        enrichments=tuple(_companies(keys, organizations, tree.get("missing_records"))), outputs=len(organizations)
+    )
 
 
 def _people(keys: Sequence[MatchKeys], entries: list[Any]) -> list[Enrichment]:
@@ -411,14 +414,15 @@ def _first_names_agree(ours: str, theirs: str) -> bool:
 # --- companies ----------------------------------------------------------------------------------------------------
 
 
-def _companies(keys: Sequence[MatchKeys], entries: list[Any], missing: object) -> list[Enrichment | None]:
+def _companies(
+    keys: Sequence[MatchKeys], organizations: list[dict[str, Any]], missing: object
+) -> list[Enrichment | None]:
     """Pair an unordered bag with what was asked, by identifier only. What stays open is None: ask it singly.
 
     A lone output beside a lone input is a question, not a pair: a rebrand or subsidiary comes back under another
     domain (contracts/apollo.md 2.3, 2026-10). Such an output was charged, for one of the inputs that are open: asking
     any of them singly could buy the same company twice, so a person decides.
     """
-    organizations = [e for e in entries if isinstance(e, dict) and e]
     found: list[Enrichment | None] = []
     used: set[int] = set()
     for key in keys:

@@ -1,4 +1,4 @@
-"""demo and sandbox: the whole story without an account."""
+"""demo and sandbox: the whole story without an account; its last chapter is in demo_kill.py."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ _CRMS = ("salesforce", "hubspot")
 @click.command()
 @click.option("--contacts", type=click.IntRange(5, 1_000_000), default=50, show_default=True)
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another world.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: per CRM the plan, the run, the second run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: each CRM's runs, and the kill.")
 def demo(contacts: int, seed: int, as_json: bool) -> None:
-    """The whole story on the built-in sandbox, no account needed: a plan, a run and a second run, for both CRMs.
+    """The whole story on the built-in sandbox, no account needed: a plan, a run and a second run, for both CRMs; then
+    a run whose process is killed while Apollo works, started again, and Apollo's ledger beside ours.
 
     Nothing leaves this machine; the database is a temporary one.
     """
+    from crm_sync.cli.demo_kill import kill_and_restart
     from crm_sync.sandbox.run import Sandbox
 
     out = Console(quiet=True) if as_json else render.console()
@@ -52,9 +54,11 @@ def demo(contacts: int, seed: int, as_json: bool) -> None:
         )
         for crm in _CRMS:
             out.print(Rule(f"[bold]{crm.capitalize() if crm != 'hubspot' else 'HubSpot'}[/]", align="left"))
-            with _settings(sandbox.settings() | {"CRM_SYNC_DATABASE_URL": f"sqlite:///{folder}/{crm}.db"}):
+            with only_settings(sandbox.settings() | {"CRM_SYNC_DATABASE_URL": f"sqlite:///{folder}/{crm}.db"}):
                 told[crm], made = _story(App(env_file=None), crm, out)
             runs += made
+        out.print(Rule("[bold]A process killed in mid-flight[/]", align="left"))
+        told["kill"] = kill_and_restart(contacts, seed, out)
         if as_json:
             render.print_json(told)
         else:
@@ -67,7 +71,7 @@ def demo(contacts: int, seed: int, as_json: bool) -> None:
 
 def _story(app: App, crm: str, out: Console) -> tuple[dict[str, Any], list[SyncRun]]:
     try:
-        sync_name = _configure(app, crm, out)
+        sync_name = configure(app, crm, out)
         services = app.services()
         sync = services.config.syncs[sync_name]
         out.print("\n[bold]1. A plan of ten records[/]: field by field, before anything is written\n")
@@ -106,11 +110,11 @@ def _story(app: App, crm: str, out: Console) -> tuple[dict[str, Any], list[SyncR
         app.close()
 
 
-def _configure(app: App, crm: str, out: Console) -> str:
+def configure(app: App, crm: str, out: Console, *, workers: int = 4) -> str:
     """What `init`, `config check` and `config apply` do; returns the sync of people."""
     client = app.crm(crm, crm)
-    text = starter(crm, crm, {each: client.describe(each) for each in client.object_types()}).encode()
-    loaded = load(text)
+    text = starter(crm, crm, {each: client.describe(each) for each in client.object_types()})
+    loaded = load(text.replace("workers: 4 ", f"workers: {workers} ").encode())
     config = loaded.require()
     errors = [p for p in check(config, {crm: client}) if p.severity is Severity.ERROR]
     if errors:
@@ -124,8 +128,11 @@ def _configure(app: App, crm: str, out: Console) -> str:
 
 
 def _exit_code(told: dict[str, Any]) -> int:
-    """0 when every run ended as it should and the second ones changed and spent nothing."""
-    for crm in told.values():
+    """0 when every run ended as it should, the second ones changed and spent nothing, and the kill cost nothing."""
+    kill = told["kill"]
+    if kill["charged_twice"] or kill["answers_lost"] or not kill["finished_after_restart"]:
+        return 1
+    for crm in (told[name] for name in _CRMS):
         if any(crm[step]["status"] == "Failed" for step in ("plan", "run", "second_run")):
             return 1
         if crm["second_run"]["updated"] or crm["second_run"]["credits"]:
@@ -134,7 +141,7 @@ def _exit_code(told: dict[str, Any]) -> int:
 
 
 @contextmanager
-def _settings(values: dict[str, str]) -> Iterator[None]:
+def only_settings(values: dict[str, str]) -> Iterator[None]:
     """The sandbox's settings and no others: an admin's own must not be mixed into a demonstration."""
     kept = {name: value for name, value in os.environ.items() if name.upper().startswith("CRM_SYNC_")}
     for name in kept:

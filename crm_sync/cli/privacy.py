@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from crm_sync.bootstrap import App
-from crm_sync.cli import EXIT_FAILED, lists, render
+from crm_sync.cli import EXIT_FAILED, Subcommands, lists, render
 from crm_sync.config.model import Config
 from crm_sync.config.problems import nearest
 from crm_sync.errors import BusyError, ConfigError, CrmSyncError
@@ -40,7 +40,7 @@ _PURGED = {
 }
 
 
-class _Discreet(click.Group):
+class _Discreet(Subcommands):
     """A group that does not print a word it does not know: it is probably an address that came too early."""
 
     def resolve_command(

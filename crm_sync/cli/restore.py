@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from crm_sync.bootstrap import App
-from crm_sync.cli import EXIT_FAILED, render
+from crm_sync.cli import EXIT_FAILED, Subcommands, render
 from crm_sync.pipeline import reconcile as act
 from crm_sync.pipeline.restore import Status, in_words, look
 
 _ACCEPTED = "buy again"
 
 
-@click.group()
+@click.group(cls=Subcommands)
 def restore() -> None:
     """A database that was restored from a backup, moved or copied: what it forgot, and how it may spend again.
 

@@ -163,7 +163,7 @@ def _chosen(services: Services, names: tuple[str, ...], *, every: bool) -> list[
 def _next_steps(run: SyncRun, sync: Sync, limit: int | None) -> Iterator[str]:
     seen = run.left_out.get(LEFT_OUT_SEEN_MORE)
     more = run.left_out.get(LEFT_OUT_MORE) or seen
-    if more:
+    if more and run.status in (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS):
         most = sync.choose.at_most
         bound = f"--limit {limit}" if most is None or (limit is not None and limit <= most) else f"at_most: {most}"
         number = f"{'At least ' if seen else ''}{render.counted(more, 'more record')}"

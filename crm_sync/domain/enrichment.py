@@ -102,9 +102,11 @@ class Reading:
     """A RawAnswer read: one Enrichment per MatchKeys asked, in the order asked.
 
     None where the answer left that one open (a company missing from an unordered bulk answer): ask it singly.
+    `outputs`: how many companies an unordered answer holds, whoever they belong to; None where each has its place.
     """
 
     enrichments: tuple[Enrichment | None, ...]
+    outputs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -507,7 +507,7 @@ def expansion_of(
     """The index rows of one answer; a person's employer becomes known as a company too."""
     source = "single" if single else "bulk"
     rows: list[NewAnswer] = []
-    found = 0
+    found: set[str] = set()
     left_open: list[MatchKeys] = []
     for position, (key, enrichment) in enumerate(zip(keys, reading.enrichments, strict=True)):
         if enrichment is None:
@@ -519,7 +519,7 @@ def expansion_of(
             NewAnswer(purpose=purpose, key=key.key, verdict=enrichment.verdict, source=source, position=position)
         )
         if enrichment.verdict is not Verdict.NO_MATCH:
-            found += 1
+            found.add(enrichment.apollo_id or f"at {position}")
         if enrichment.verdict is Verdict.MATCHED:
             rows += [
                 NewAnswer(purpose=purpose, key=other, verdict=Verdict.MATCHED, source="alias", position=position)
@@ -536,8 +536,8 @@ def expansion_of(
                         position=position,
                     )
                 )
-    # Companies' answers tell no cost: one credit each that was found (contracts/apollo.md 5).
-    charged = None if credits_told is not None else Decimal(found)
+    # Companies' answers tell no cost: one credit for each one in it, asked for twice or not (contracts/apollo.md 5).
+    charged = None if credits_told is not None else Decimal(len(found) if reading.outputs is None else reading.outputs)
     return Expansion(
         batch_id=batch_id,
         rows=tuple(rows),

@@ -161,7 +161,7 @@ class Screen:
         if not self._changed():
             return {}
         kinds = self.kinds_now()
-        named = [(key.key, identity) for key in keys for identity in _of_keys(key) if kind_of(identity) in kinds]
+        named = [(key.key, identity) for key in keys for identity in _of_keys(key, kinds)]
         barred = self._suppressions.among({identity for _, identity in named})
         return {key: words(identity) for key, identity in named if identity in barred}
 
@@ -183,7 +183,7 @@ def _identities(guard: Guard, subject: Subject, kinds: frozenset[str]) -> Iterat
     if "record" in kinds:
         yield f"record:{guard.crm}:{guard.object_type}:{subject.record_id}"
     if subject.keys is not None:
-        yield from (identity for identity in _of_keys(subject.keys) if kind_of(identity) in kinds)
+        yield from _of_keys(subject.keys, kinds)
     if kinds & {"email", "domain"}:
         for name in guard.emails:
             for address in emails_in(values.get(name)):
@@ -197,14 +197,15 @@ def _identities(guard: Guard, subject: Subject, kinds: frozenset[str]) -> Iterat
         yield from (identity for identity in _of_answer(subject.enrichment) if kind_of(identity) in kinds)
 
 
-def _of_keys(keys: MatchKeys) -> Iterator[str]:
-    if keys.email:
+def _of_keys(keys: MatchKeys, kinds: frozenset[str]) -> Iterator[str]:
+    if keys.email and "email" in kinds:
         yield f"email:{keys.email}"
-        if domain := of_domain(keys.email):
+    if "domain" in kinds:
+        if keys.email and (domain := of_domain(keys.email)):
             yield domain
-    if keys.domain:
-        yield f"domain:{keys.domain}"
-    if keys.linkedin_url and (page := of_linkedin(keys.linkedin_url)):
+        if keys.domain:
+            yield f"domain:{keys.domain}"
+    if "linkedin" in kinds and keys.linkedin_url and (page := of_linkedin(keys.linkedin_url)):
         yield page
 
 

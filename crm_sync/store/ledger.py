@@ -97,6 +97,15 @@ class Ledger:
             calls, most = connection.execute(query).one()
         return int(calls), most if most is not None else Decimal(0)
 
+    def request_ids(self) -> dict[str, int]:
+        """Apollo's own number of each answer that is stored, to the number of its call: what Apollo's support asks for
+        when a charge is in question."""
+        query = select(batches.c.request_id, batches.c.id).where(
+            batches.c.request_id != "", batches.c.body.is_not(None)
+        )
+        with self._store.read() as connection:
+            return {row.request_id: row.id for row in connection.execute(query)}
+
     def entries(self, *, since: str = "", until: str = "9999", run_id: str = "") -> Iterator[Entry]:
         """Every credit with its run, sync, call, endpoint and record, oldest first.
 

@@ -31,6 +31,9 @@ from crm_sync.store.upsert import upsert
 
 #: How many calls may be out together while no answer has told a limit yet.
 UNTOLD_AT_ONCE = 4
+#: … and for how long one that is not answered holds up others: its process may have been killed, and the next one
+#: has to be at work within five seconds (design/reliability.md 6).
+_UNTOLD_FOR_S = 3.0
 #: A slot that opens within this time is reserved at once; for a later one the thread looks again.
 _RESERVE_AHEAD_S = 5.0
 _LOOK_EVERY_S = 1.0
@@ -186,7 +189,8 @@ class StorePace:
             if row.limits and not limits:
                 return PaceTicket(self, lane, "", 0.0), 0.0
             if not limits:
-                if row.ledger.out() >= UNTOLD_AT_ONCE:
+                since = now - _UNTOLD_FOR_S + _SINGLE_LIFE_S + self._call_timeout_s
+                if row.ledger.out(answered_after=since) >= UNTOLD_AT_ONCE:
                     return None, _UNTOLD_NAP_S
                 return self._grant(lane, row, size=1, opens_at=now, life=_SINGLE_LIFE_S), 0.0
             shortest = min(limits)
@@ -423,8 +427,9 @@ class Ledger:
     def dump(self) -> bytes:
         return orjson.dumps({"out": self._out, "ends": {f"{s:g}": ends for s, ends in self._ends.items()}})
 
-    def out(self) -> int:
-        return int(sum(count for count, _ in self._out.values()))
+    def out(self, *, answered_after: float = 0.0) -> int:
+        """Permissions without an answer, of those that count as answered after that moment at the latest."""
+        return int(sum(count for count, latest in self._out.values() if latest > answered_after))
 
     def grant(self, grant: str, size: int, answered_at_latest: float) -> None:
         self._out[grant] = [size, answered_at_latest]

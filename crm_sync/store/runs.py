@@ -15,8 +15,8 @@ from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
 from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import record_states, run_records, runs, spending, unmapped_values
-from crm_sync.store.upsert import upsert
+from crm_sync.store.tables import millis, record_states, run_records, runs, spending, unmapped_values
+from crm_sync.store.upsert import run_many, upsert
 
 #: A run record whose CRM write was intended and is not yet confirmed.
 WRITING = "Writing"
@@ -119,7 +119,7 @@ class Runs:
         """What is about to be written, committed before the CRM is asked."""
         crash.point("runs.intend.before")
         with self._store.write() as connection:
-            connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in records])
+            run_many(connection, _RECORDED, _RECORD, [_record_row(run_id, record, millis(now)) for record in records])
             crash.point("runs.intend.inside")
         crash.point("runs.intend.after")
 
@@ -137,36 +137,22 @@ class Runs:
         """In one commit: the intended records that came out as intended, those that came out otherwise, those that
         needed no write, and the last attempts."""
         crash.point("runs.settle.before")
+        at = millis(now)
         with self._store.write() as connection:
             if confirmed:
-                connection.execute(_CONFIRM, [_settled_values(run_id, record, now) for record in confirmed])
+                run_many(connection, _CONFIRM, _SETTLED, [_settled_row(run_id, record, at) for record in confirmed])
             if amended:
-                connection.execute(
-                    _AMEND,
-                    [
-                        _settled_values(run_id, record, now) | {"b_decisions": _encode(record.decisions)}
-                        for record in amended
-                    ],
-                )
+                rows = [(*_settled_row(run_id, record, at), _encode(record.decisions)) for record in amended]
+                run_many(connection, _AMEND, (*_SETTLED, "b_decisions"), rows)
             if others:
-                connection.execute(insert(run_records), [_record_values(run_id, record, now) for record in others])
+                run_many(connection, _RECORDED, _RECORD, [_record_row(run_id, record, at) for record in others])
             crash.point("runs.settle.inside")
             if states:
-                connection.execute(
-                    upsert(connection, record_states, ("outcome", "seen", "attempted_at", "run_id")),
-                    [
-                        {
-                            "sync": sync,
-                            "object_type": state.object_type,
-                            "record_id": state.record_id,
-                            "outcome": state.outcome,
-                            "seen": state.seen,
-                            "attempted_at": state.attempted_at,
-                            "run_id": run_id,
-                        }
-                        for state in states
-                    ],
-                )
+                attempts = [
+                    (sync, each.object_type, each.record_id, each.outcome, each.seen, millis(each.attempted_at), run_id)
+                    for each in states
+                ]
+                run_many(connection, upsert(connection, record_states, _STATE[3:]), _STATE, attempts)
         crash.point("runs.settle.after")
 
     def remember(self, sync: str, states: Sequence[RecordState], *, run_id: str) -> None:
@@ -332,6 +318,12 @@ _CONFIRM = (
     .values(outcome=bindparam("b_outcome"), reason=bindparam("b_reason"), at=bindparam("b_at"))
 )
 _AMEND = _CONFIRM.values(decisions=bindparam("b_decisions"))
+_SETTLED = ("b_run", "b_type", "b_id", "b_outcome", "b_reason", "b_at")
+_RECORDED = insert(run_records)
+_RECORD = (
+    "run_id", "object_type", "record_id", "outcome", "reason", "decisions", "batch_id", "identity", "at",
+)  # fmt: skip
+_STATE = ("sync", "object_type", "record_id", "outcome", "seen", "attempted_at", "run_id")
 
 
 def _run_values(run: SyncRun) -> dict[str, Any]:
@@ -376,29 +368,24 @@ def _run(row: Row[Any]) -> SyncRun:
     )
 
 
-def _settled_values(run_id: str, record: RunRecord, now: datetime) -> dict[str, Any]:
-    return {
-        "b_run": run_id,
-        "b_type": record.object_type,
-        "b_id": record.record_id,
-        "b_outcome": record.outcome,
-        "b_reason": record.reason,
-        "b_at": now,
-    }
+def _settled_row(run_id: str, record: RunRecord, at: int) -> tuple[Any, ...]:
+    """In the order of _SETTLED."""
+    return run_id, record.object_type, record.record_id, record.outcome, record.reason, at
 
 
-def _record_values(run_id: str, record: RunRecord, now: datetime) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "object_type": record.object_type,
-        "record_id": record.record_id,
-        "outcome": record.outcome,
-        "reason": record.reason,
-        "decisions": _encode(record.decisions),
-        "batch_id": record.batch_id,
-        "identity": record.identity,
-        "at": now,
-    }
+def _record_row(run_id: str, record: RunRecord, at: int) -> tuple[Any, ...]:
+    """In the order of _RECORD."""
+    return (
+        run_id,
+        record.object_type,
+        record.record_id,
+        record.outcome,
+        record.reason,
+        _encode(record.decisions),
+        record.batch_id,
+        record.identity,
+        at,
+    )
 
 
 def _encode(decisions: tuple[FieldDecision, ...]) -> bytes | None:

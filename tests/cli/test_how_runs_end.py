@@ -46,6 +46,7 @@ def test_a_write_that_is_refused_to_everybody_is_told_as_not_written(desk: Desk,
         "Planned", "Same", "Kept", "No value", "Invalid",
     }  # fmt: skip
     assert "lost" not in desk.run("show").flat
+    assert "to go on" not in desk.run("run", "contacts", "--limit", "5").flat  # the reason has the next step
 
 
 def test_what_was_not_written_is_written_by_the_next_run_for_no_credit(desk: Desk) -> None:

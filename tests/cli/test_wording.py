@@ -49,12 +49,14 @@ def test_doctor_writes_credits_as_people_do(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("crm", ["hubspot"])
-@pytest.mark.parametrize("words", [(), ("config",), ("doubt",), ("secrets",)])
+@pytest.mark.parametrize(
+    "words", [(), ("config",), ("doubt",), ("secrets",), ("suppress",), ("privacy",), ("restore",)]
+)
 def test_help_is_wrapped_and_not_cut(desk: Desk, words: tuple[str, ...]) -> None:
     shown = desk.on_terminal(80, *words, "--help")
 
     assert "..." not in shown.partition("Commands:")[2]
-    assert len(shown.partition("Commands:")[2].splitlines()) > 3
+    assert len(shown.partition("Commands:")[2].splitlines()) > 1
     assert max(map(len, shown.splitlines())) <= 80
 
 

@@ -175,6 +175,7 @@ def judge(
         if count > most:
             told.append(f"{count} {what}; {most} may be")
     told += _asked_again(books, report)
+    told += _costs(books, report)
     told += _spending(books)
     told += _within(books, budget or {})
     told += _stuck(books)
@@ -232,6 +233,18 @@ def _asked_again(books: Books, report: Report) -> Iterator[str]:
         for question in _questions(asked):
             if times[question] > 1:
                 yield f"somebody in doubt (call {call.id}) was asked for again: {question}"
+
+
+def _costs(books: Books, report: Report) -> Iterator[str]:
+    """Each settled call cost what Apollo charged for it."""
+    charged = {(answer.question, answer.body): len(answer.charged) for answer in report.answers if answer.status == 200}
+    for call in books.calls:
+        if call.state == "done":
+            wanted = charged.get((call.question, call.body or b""))
+            if wanted is None:
+                yield f"call {call.id} holds an answer that Apollo never gave"
+            elif call.credits != wanted:
+                yield f"call {call.id} was settled at {call.credits} credits, and Apollo charged {wanted}"
 
 
 def _spending(books: Books) -> Iterator[str]:

@@ -182,8 +182,15 @@ def test_a_permission_nobody_answers_counts_until_its_time_out_and_a_window(stor
     assert 90.0 <= call(survivor, clock) <= 95.0
 
 
+class StillClock(FakeClock):
+    """Sleeping takes a moment and moves nothing on."""
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(0.001)
+
+
 def test_few_calls_go_out_until_the_first_answer_told_a_limit(store: Store) -> None:
-    clock = FakeClock()
+    clock = StillClock()
     pace = a_pace(store, clock)
     tickets = [pace.acquire(ENDPOINT) for _ in range(UNTOLD_AT_ONCE)]
     assert clock.slept == []
@@ -199,6 +206,17 @@ def test_few_calls_go_out_until_the_first_answer_told_a_limit(store: Store) -> N
     tickets[0].answered()
     assert done.wait(5.0)
     thread.join()
+
+
+def test_calls_of_a_process_that_was_killed_before_any_limit_was_told_hold_up_the_next_one_for_seconds_only(
+    sqlite_store: Store,
+) -> None:
+    clock = FakeClock()
+    killed, survivor = a_pace(sqlite_store, clock), a_pace(another(sqlite_store), clock)
+    for _ in range(UNTOLD_AT_ONCE):
+        killed.acquire(ENDPOINT)
+
+    assert 2.0 <= call(survivor, clock) <= 5.0
 
 
 def test_the_first_headers_count_the_calls_made_before_them(store: Store) -> None:

@@ -98,6 +98,9 @@ def test_a_field_blanked_by_a_person_is_filled_again_from_the_stored_answer(open
 
 def test_everybody_is_bought_once_however_many_records_ask(open_office: Open, crm: str) -> None:
     office = open_office(contacts=400)
+    # HubSpot has the second record of a person under another property; two keys of one person, asked for in two calls
+    # of one run, are two purchases.
+    office.apply(office.text.replace("email: email\n", "email: [email, work_email]\n"))
 
     run = office.walk()
 

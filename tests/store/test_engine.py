@@ -477,8 +477,11 @@ def test_compacting_leaves_nothing_of_what_was_deleted_in_the_files(tmp_path: Pa
         connection.execute(text("create table people (name text)"))
         for number in range(500):
             connection.execute(text("insert into people values (:name)"), {"name": f"ada-{number}-" + "x" * 500})
-    with store.write() as connection:
-        connection.execute(text("delete from people where name like 'ada-7%'"))
+    careless = sqlite3.connect(tmp_path / "crm_sync.db")  # as a SQLite without secure_delete leaves it
+    careless.execute("pragma secure_delete=off")
+    careless.execute("delete from people where name like 'ada-7%'")
+    careless.commit()
+    careless.close()
 
     said = store.compact()
 

@@ -129,7 +129,7 @@ def test_an_emptied_call_can_still_be_looked_at(store: Store, retention: Retenti
     from crm_sync.store.journal import Journal
     from crm_sync.store.vault import Vault
 
-    vault = Vault({1: b"1" * 32}, b"2" * 32)
+    vault = Vault({1: b"1" * 32}, b"2" * 32, dict)
     old = a_call(store, "done", NOON - 300 * DAY)
     retention.purge(cutoffs(config(), NOON), now=NOON)
 

@@ -133,7 +133,7 @@ def test_nothing_readable_is_stored_and_another_installation_cannot_tell_who_it_
         rows = connection.execute(select(table)).all()
 
     assert b"ada" not in b"".join(bytes(row.digest) for row in rows)
-    stranger = Suppressions(store, Vault({1: b"1" * 32}, b"2" * 32))
+    stranger = Suppressions(store, Vault({1: b"1" * 32}, b"2" * 32, dict))
     assert stranger.among([ADA]) == frozenset()
 
 

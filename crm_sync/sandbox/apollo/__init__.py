@@ -12,6 +12,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -45,14 +46,24 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a mistake
         self.status, self.body, self.headers, self.text = status, body, dict(headers or {}), text
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One question about people that was answered: `credits` charged for it, `request_id` as the caller was told."""
+
+    endpoint: str
+    request_id: str
+    credits: int
+
+
 class Ledger:
-    """Every credit, by person and company."""
+    """Every credit, by person and company, and each answer about people with what it cost."""
 
     def __init__(self, balance: Decimal) -> None:
         self._lock = threading.Lock()
         self.balance = balance
         self.begun_with = balance
         self.charged: Counter[str] = Counter()
+        self.answered: list[Answered] = []
 
     def charge(self, apollo_id: str) -> bool:
         """One credit for one person or company; False when there is none left."""
@@ -79,6 +90,7 @@ class Simulator:
                 "balance": float(self._ledger.balance),
                 "more_than_once": {key: count for key, count in charged.items() if count > 1},
                 "by_id": dict(charged.most_common(1000)),
+                "by_answer": [asdict(answer) for answer in self._ledger.answered[-1000:]],
             },
             "refused_by_limit": self._limits.refused,
         }
@@ -268,6 +280,8 @@ class _Service:
         charged: dict[str, bool] = {}
         matches = [self._match(detail, charged) for detail in details]
         paid = sum(charged.values())
+        request_id = self._request_id()
+        self._ledger.answered.append(Answered(_BULK_MATCH, str(request_id), paid))
         answer = {
             "status": "success",
             "error_code": None,
@@ -278,7 +292,7 @@ class _Service:
             # Decimals are real: the seed shows 1.01.
             "credits_consumed": float(paid),
             "matches": matches,
-            "request_id": self._request_id(),
+            "request_id": request_id,
         }
         if self._variant == "b":
             del answer["credits_consumed"]
@@ -288,10 +302,13 @@ class _Service:
         _refuse_flags(content)
         detail = {key: value for key, value in content.items() if key not in _FLAGS}
         _check_person(detail)
-        found = self._match(detail, {})
+        charged: dict[str, bool] = {}
+        found = self._match(detail, charged)
+        request_id = self._request_id()
+        self._ledger.answered.append(Answered(_MATCH, str(request_id), sum(charged.values())))
         if found is None and self._variant == "b":
             raise Refusal(404, {"error": "Person not found"})
-        return {"person": found, "request_id": self._request_id()}
+        return {"person": found, "request_id": request_id}
 
     def _match(self, detail: Mapping[str, Any], charged: dict[str, bool]) -> dict[str, Any] | None:
         person = self._find(detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,15 @@ class PrivacyOffice(Office):
 
 
 def all_columns(store: Store) -> dict[str, bytes]:
-    """Every value of every column of every table, joined: what a dump would hold."""
+    """Every value of every column of every table, joined: what a dump would hold, stored files decoded."""
     found = {}
     with store.read() as connection:
         for table in metadata.sorted_tables:
             for row in connection.execute(select(table)):
                 for name, value in zip(table.c.keys(), row, strict=True):
                     text = bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
+                    if (table.name, name) == ("config_versions", "files"):
+                        text = b"".join(b64decode(content) for content in orjson.loads(text).values())
                     found[f"{table.name}.{name}"] = found.get(f"{table.name}.{name}", b"") + b"\n" + text
     return found
 

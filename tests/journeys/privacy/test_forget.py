@@ -345,3 +345,16 @@ def test_a_purge_that_fails_does_not_fail_the_run(one_office: PrivacyOffice, mon
 
     assert result.exit_code == 0
     assert "the daily purge did not come to its end: the disk is full" in result.output
+
+
+def test_the_address_can_come_from_standard_input(one_office: PrivacyOffice) -> None:
+    office = one_office
+    office.walk()
+    address = office.person(3).email
+
+    told = office.command("privacy", "export", "-", say=f"{address}\n")
+    erased = office.command("erase", "-", "--yes", say=f" {address} \n")
+
+    assert orjson.loads(told.stdout)["known_by"]["emails"] == [address]
+    assert erased.exit_code == 0
+    assert traces_of(office, 3) == {}

@@ -302,3 +302,60 @@ def test_the_individual_behind_a_salesforce_contact_is_asked_too(
     assert not office.has_asked_for(office.person(3).email)
     assert run.counts.skipped == 1
     assert run.counts.updated == 58
+
+
+def test_a_version_that_is_rolled_back_to_takes_its_lists_as_they_are_now(one_office: PrivacyOffice) -> None:
+    office = one_office
+    listed = f"{office.text}\nsuppress: {{lists: [no.csv]}}\n"
+    file, people = office.folder / "crm_sync.yaml", office.folder / "no.csv"
+    file.write_text(listed)
+    people.write_text("a@x.example\n")
+    office.command("config", "apply", "--offline")
+    file.write_text(office.text)
+    office.command("config", "apply", "--offline")
+
+    people.unlink()
+    refused = office.command("config", "rollback", "2", "--yes")
+    people.write_text("b@x.example\n")
+    back = office.command("config", "rollback", "2", "--yes")
+    people.unlink()
+    kept = office.command("config", "rollback", "1", "--yes")
+    again = office.command("config", "rollback", "2", "--yes")
+
+    assert refused.exit_code == 2
+    assert "The list no.csv cannot be read, and nothing of it is in the database" in refused.output
+    assert "no.csv: 1 to leave alone (1 email); 1 new, 0 taken off." in back.output
+    assert office.json("suppress", "list", "--json") == []
+    assert "no.csv is no longer listed" in kept.output
+    assert again.exit_code == 2
+
+
+def test_a_dry_run_of_apply_imports_nothing(one_office: PrivacyOffice) -> None:
+    office = one_office
+    (office.folder / "crm_sync.yaml").write_text(f"{office.text}\nsuppress: {{lists: [no.csv]}}\n")
+    (office.folder / "no.csv").write_text("a@x.example\nacme.example\n")
+
+    result = office.command("config", "apply", "--offline", "--dry-run")
+
+    assert "no.csv: 2 to leave alone (1 email, 1 domain)." in result.output
+    assert office.json("suppress", "list", "--json") == []
+
+
+def test_check_and_doctor_say_which_opt_outs_cannot_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = {"Contact": ["HasOptedOutOfEmail"]}
+    with Sandbox(contacts=60, unlimited=True, salesforce_options={"hidden": hidden}) as sandbox:
+        office = PrivacyOffice(sandbox, "salesforce", f"sqlite:///{tmp_path}/crm_sync.db", monkeypatch, tmp_path)
+        (tmp_path / "crm_sync.yaml").write_text(office.text)
+
+        findings = office.json("config", "check", "--json")
+        doctor = {check["name"]: check["detail"] for check in office.json("doctor", "--json")}
+        run = office.walk()
+        office.app.close()
+
+    [note] = [f for f in findings if f["path"] == "syncs.contacts.object"]
+    assert note["severity"] == "note"
+    assert "this user sees no HasOptedOutOfEmail (Email Opt Out)" in note["message"]
+    assert "not seen, so not known: HasOptedOutOfEmail" in doctor["salesforce Contact opt-outs"]
+    assert doctor["salesforce Lead opt-outs"].startswith("honoured: HasOptedOutOfEmail")
+    assert run.counts.balanced  # whoever opted out there is enriched: nobody can know
+    assert run.left_out == {}
