@@ -216,7 +216,11 @@ class EnrichRoom:
         """Whether to look at the budget again. `settlements`: how many there had been when there was no room."""
         self.flush()
         with self._calls:
-            self._calls.wait_for(lambda: self._settlements != settlements or self._out == 0)
+            # Looked at every second: a thread whose database failed tells nobody that it is not out any more.
+            while not self._calls.wait_for(
+                lambda: self._settlements != settlements or self._out == 0 or bool(self._walk.stop), timeout=1.0
+            ):
+                pass
         self.flush()
         return self._settlements != settlements
 
@@ -280,10 +284,12 @@ class EnrichRoom:
         return answered
 
     def _give_back(self, call: PlannedCall, why: str) -> None:
-        self._walk.journal.not_charged(call.id, "unsent", why, now=self._walk.clock.now())
-        with self._calls:
-            self._out -= 1
-            self._calls.notify_all()
+        try:
+            self._walk.journal.not_charged(call.id, "unsent", why, now=self._walk.clock.now())
+        finally:
+            with self._calls:
+                self._out -= 1
+                self._calls.notify_all()
 
     def _held(self, keys: Sequence[MatchKeys]) -> list[Answered]:
         """Keys that have been answered since their page was read, or that somebody else is asking for."""

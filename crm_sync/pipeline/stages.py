@@ -72,7 +72,13 @@ class Stages:
                 self._abandoned.set()
             for thread in (*threads, reader):
                 thread.join()
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
             self._room.flush()
+        except CrmSyncError as error:  # the answers are stored; whoever closes the run indexes them
+            self._walk.stop.raise_(str(error), error)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -141,21 +147,23 @@ class Stages:
     # --- asking -------------------------------------------------------------------------------------------------
 
     def _asking(self) -> None:
-        while not self._abandoned.is_set():
-            try:
-                call = self._planned.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            if call is None:
-                break
-            self._put(self._ask(call))
-        self._put(None)
+        try:
+            while not self._abandoned.is_set():
+                try:
+                    call = self._planned.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if call is None:
+                    break
+                self._put(self._ask(call))
+        finally:
+            self._put(None)  # whatever happened: the writer waits for it
 
     def _ask(self, call: PlannedCall) -> list[Answered]:
         walk, room = self._walk, self._room
-        if walk.stop:
-            return room.let_go(call)
         try:
+            if walk.stop:
+                return room.let_go(call)
             refused = walk.screen.suppressed_since(call.keys)
             return room.ask_without(call, refused) if refused else room.ask(call)
         except CrmSyncError as error:

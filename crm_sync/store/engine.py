@@ -21,8 +21,6 @@ from crm_sync.errors import ConfigError, StoreError
 
 T = TypeVar("T")
 
-#: How long a paid answer waits for a database that does not take it: a server that restarts, a lock, a full disk.
-PATIENCE_S = 300.0
 #: Where two machines may write one file, SQLite's locks and its shared memory do not hold (sqlite.org, "Write-Ahead
 #: Logging", 2026-11). 9p and virtiofs are not here: containers and virtual machines keep their own disk on them.
 _NETWORK_FILE_SYSTEMS = frozenset(
@@ -67,6 +65,9 @@ class Store:
     whatever the busy time-out (design/reliability.md 0.8). Writers of one machine take turns by a file lock beside
     the database, because SQLite's own busy handler sleeps in steps of up to 100 ms (design/performance.md 1).
     """
+
+    #: How long a paid answer waits for a database that does not take it: a server that restarts, a lock, a full disk.
+    patience_s = 300.0
 
     def __init__(self, url: str) -> None:
         try:
@@ -174,13 +175,13 @@ class Store:
             raise job.error
         return job.result  # type: ignore[no-any-return]
 
-    def patiently(self, work: Callable[[Connection], T], *, seconds: float = PATIENCE_S) -> T:
+    def patiently(self, work: Callable[[Connection], T]) -> T:
         """As `together`, and again while the database does not take it: for what must not be lost.
 
         Raises:
-            StoreError: it did not take it for so long.
+            StoreError: it did not take it for `patience_s`.
         """
-        until = time.monotonic() + seconds
+        until = time.monotonic() + self.patience_s
         nap = 0.05
         while True:
             try:

@@ -23,7 +23,7 @@ from uuid import uuid4
 import orjson
 from sqlalchemy import Connection, bindparam, literal_column, select, update
 
-from crm_sync.errors import QuotaError
+from crm_sync.errors import QuotaError, StoreError
 from crm_sync.ports import UNLIMITED, Clock, Window
 from crm_sync.store.engine import Store
 from crm_sync.store.tables import pace
@@ -118,8 +118,11 @@ class StorePace:
             if all(lane.limits.get(seconds) == limit for seconds, limit in limits.items()):
                 return
             lane.learned.update(limits)
-        with lane.turn, self._transaction(lane):
-            pass  # reading the row brings in what was learned, before it counts the answers
+        try:
+            with lane.turn, self._transaction(lane):
+                pass  # reading the row brings in what was learned, before it counts the answers
+        except StoreError:
+            pass  # a failing database must not cost the paid answer in hand; it is learned with the next question
 
     def park(self, endpoint: str, seconds: float) -> None:
         lane = self._lane(endpoint)

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--census", action="store_true", help="only how often each point is met, as JSON")
     parser.add_argument("--mutants", action="store_true", help="only the mutants")
     parser.add_argument("--json", type=Path, help=f"where the figures go; {OUT.relative_to(ROOT)} after a complete run")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2)
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the database server ends too
     is_whole = not (given.cell or given.only or given.sample or given.mutants)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import tempfile
 import traceback
@@ -12,15 +13,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
-Work = Callable[[Any], Any]
+#: A container's memory file system may have 64 MiB, and a PostgreSQL's log alone takes a gigabyte.
+_ROOM = 4 << 30
 
 
 def memory_folder() -> str | None:
     """Where small files cost least: what is killed here is a process, not the machine, so that no disk is needed."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = "/dev/shm"
+    return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM else None
 
 
 @contextmanager

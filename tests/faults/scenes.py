@@ -55,6 +55,8 @@ class Scene:
     frozen: bool = False
     #: Two commands begin together after the kill, one for each sync.
     twins: bool = False
+    #: What is killed is a plan: it buys and writes nothing.
+    plan: bool = False
     #: Points to kill at beside those that no earlier scene reaches; "*" for all it reaches.
     also: tuple[str, ...] = ()
     at_most: int = 4
@@ -119,6 +121,12 @@ SCENES = (
         ),
     ),
     Scene(name="both", syncs=("companies", "people"), also=("journal.expand.after", "write.parents", "run.closed")),
+    Scene(
+        name="plan",
+        plan=True,
+        also=("journal.plan.after", f"wire.asked@{_BULK}", "journal.received.after", "journal.expand.after", "run.closing"),
+        at_most=2,
+    ),
     Scene(
         name="frozen",
         frozen=True,
@@ -268,6 +276,8 @@ class Command:
     counts: Path | None = None
     #: Only this one of the scene's syncs.
     only: int | None = None
+    #: `crm-sync plan` instead.
+    plan: bool = False
     #: Instead of being killed, wait until this file is there.
     wakes_by: Path | None = None
     mutant: Callable[[], None] | None = None
@@ -301,6 +311,8 @@ class Command:
             app.close()
         syncs = names(self.crm, self.scene)
         sys.argv = ["crm-sync", "run", *(syncs if self.only is None else syncs[self.only : self.only + 1])]
+        if self.plan:
+            sys.argv = ["crm-sync", "plan", *syncs, "--limit", "22", "--yes"]
         try:
             cli.main()
         except SystemExit as end:

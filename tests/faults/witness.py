@@ -25,6 +25,8 @@ from tests.faults.office import _STAMPS, twice_a_company
 #: with two domains and one Apollo does not know.
 SEED, CONTACTS = 5840, 35
 
+_SILENCE_S = 0.4
+
 PAID = ("people/bulk_match", "people/match", "organizations/bulk_enrich", "organizations/enrich")
 
 
@@ -154,6 +156,10 @@ class SandboxProcess:
     def blank(self, object_type: str, record_id: str, fields: Iterable[str]) -> None:
         self._ask("blank", object_type, record_id, tuple(fields))
 
+    def wait_for_silence(self) -> None:
+        """Until nobody has called for a while, though somebody may be connected."""
+        self._ask("silence")
+
     def report(self) -> Report:
         """After all that is under way has ended."""
         return self._ask("report")
@@ -212,6 +218,12 @@ def _do(sandbox: Sandbox, told: dict[str, Any], verb: str, *rest: Any) -> Any:
         object_type, record_id, fields = rest
         simulator = sandbox.apps[told["crm"]].extensions["simulator"]
         return simulator.edit(object_type, record_id, dict.fromkeys(fields, "" if told["crm"] == "hubspot" else None))
+    if verb == "silence":
+        before: list[dict[str, int]] = []
+        while before != (now := [traffic.calls() for traffic in sandbox.traffic.values()]):
+            before = now
+            time.sleep(_SILENCE_S)
+        return None
     assert verb == "report"
     _quiet(sandbox)
     state = sandbox.apps[told["crm"]].extensions["simulator"].state()

@@ -513,3 +513,101 @@ def test_compacting_while_somebody_reads_says_so_and_breaks_nothing(
 
 def test_compacting_a_postgresql_database_works_too(store: Store) -> None:
     assert store.compact() == ""
+
+
+MOUNTS = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
+30 27 0:40 / /mnt/share rw,relatime shared:1 - nfs4 server:/export rw,vers=4.2
+31 30 8:2 / /mnt/share/local rw,relatime - xfs /dev/sdb1 rw
+32 27 0:41 / /home/ada/my\\040files rw - cifs //server/files rw
+33 27 0:42 / /work rw - 9p host rw
+34 27 0:43 / /srv rw - fuse.sshfs ada@host: rw
+nonsense
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/lib/crm_sync.db", ""),
+        ("/mnt/share/crm_sync.db", "nfs4"),
+        ("/mnt/share/deep/down/crm_sync.db", "nfs4"),
+        ("/mnt/share/local/crm_sync.db", ""),
+        ("/mnt/shared.db", ""),
+        ("/home/ada/my files/crm_sync.db", "cifs"),
+        ("/srv/crm_sync.db", "fuse.sshfs"),
+        ("/work/crm_sync.db", ""),
+    ],
+)
+def test_a_network_file_system_is_told_by_the_mount_the_file_lies_on(tmp_path: Path, path: str, kind: str) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTS)
+
+    assert engine.network_file_system(Path(path), mounts) == kind
+
+
+def test_where_the_system_tells_no_mounts_nothing_is_refused(tmp_path: Path) -> None:
+    assert engine.network_file_system(tmp_path / "x.db", tmp_path / "no such file") == ""
+
+
+def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "network_file_system", lambda path: "nfs4")
+
+    with pytest.raises(ConfigError, match=r"lies on a network file system \(nfs4\).*or use PostgreSQL"):
+        Store(f"sqlite:///{tmp_path}/x.db")
+
+
+def test_what_must_not_be_lost_is_tried_again_until_the_database_takes_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, tries = Store.write, []
+
+    def away(self: Store) -> object:
+        tries.append(1)
+        if len(tries) < 4:
+            raise StoreError("The database did not take the request")
+        return write(self)
+
+    monkeypatch.setattr(Store, "write", away)
+
+    assert store.patiently(lambda connection: connection.execute(text("select 7")).scalar()) == 7
+    assert len(tries) == 4
+
+
+def test_patience_has_an_end_and_a_replaced_file_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "patience_s", 0.3)
+    errors = [StoreError("away"), engine.ReplacedError("replaced")]
+    tries: list[int] = []
+
+    def away(self: Store) -> object:
+        tries.append(1)
+        raise errors[0]
+
+    monkeypatch.setattr(Store, "write", away)
+    with pytest.raises(StoreError, match="away"):
+        store.patiently(lambda connection: None)
+    patient = len(tries)
+    del errors[0]
+    with pytest.raises(engine.ReplacedError):
+        store.patiently(lambda connection: None)
+
+    assert patient > 2
+    assert len(tries) == patient + 1
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_database_that_was_deleted_or_replaced_takes_no_commit(sqlite_store: Store, how: str) -> None:
+    path = sqlite_store.path
+    assert path is not None
+    content = path.read_bytes()
+    path.rename(path.with_suffix(".away"))
+    if how == "replaced":
+        path.write_bytes(content)
+
+    with pytest.raises(StoreError, match="was moved, deleted or replaced while it was in use"), sqlite_store.write():
+        pass
+
+    path.with_suffix(".away").replace(path)
+    with sqlite_store.write() as connection:
+        assert connection.execute(text("select 1")).scalar() == 1
