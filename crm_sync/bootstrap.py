@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from crm_sync.store.answers import Answers
     from crm_sync.store.config_versions import ConfigVersions
     from crm_sync.store.engine import Store
+    from crm_sync.store.erasures import Erasures
     from crm_sync.store.instance import Instance
     from crm_sync.store.journal import Journal
     from crm_sync.store.ledger import Ledger
@@ -172,9 +173,18 @@ class App:
 
     @cached_property
     def suppressions(self) -> Suppressions:
-        from crm_sync.store.suppressions import Suppressions
+        from crm_sync.store.suppressions import ERASED, Suppressions
 
-        return Suppressions(self.store, self.vault)
+        made = Suppressions(self.store, self.vault)
+        # A database restored from a backup has forgotten who was erased since.
+        made.add_digests(self.erasures.read(), ERASED, now=self.clock.now())
+        return made
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        from crm_sync.store.erasures import Erasures
+
+        return Erasures(self.instance.erasures_path, self.vault.digest("erasures"))
 
     @cached_property
     def privacy(self) -> Privacy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -95,6 +96,8 @@ def remove(app: App, words: tuple[str, ...], erased: bool, yes: bool, dry_run: b
     if going and not dry_run:
         if erased and any(entry.source == ERASED for entry in going):
             _confirm(yes, "Somebody among them asked to be forgotten. Look them up again?")
+        if erased:
+            app.erasures.forget(app.suppressions.digests(found), now=app.clock.now())
         app.suppressions.remove(found, sorted({entry.source for entry in going}), now=app.clock.now())
     verb = "would be taken off" if dry_run else "taken off"
     what = "entry" if len(going) == 1 else "entries"
@@ -256,11 +259,12 @@ def _read(app: App, file: Path) -> Listed:
 
 @click.command()
 @click.argument("email", nargs=-1)
+@click.option("--again", is_flag=True, help="Everybody who was erased before: after a backup was restored.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: rows by table. Needs --yes or --dry-run.")
 @click.pass_obj
-def erase(app: App, email: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
+def erase(app: App, email: tuple[str, ...], again: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Remove the person with this EMAIL from every table, and leave them alone from now on.
 
     Paid answers stay for the others in them, and the credits in the ledger; of the person a keyed digest stays that
@@ -268,42 +272,53 @@ def erase(app: App, email: tuple[str, ...], yes: bool, dry_run: bool, as_json: b
     """
     if as_json and not (yes or dry_run):
         raise click.UsageError("--json cannot ask: say --yes or --dry-run with it.")
-    address = _address(email)
-    traces = app.privacy.find(address)
+    if again and email:
+        raise click.UsageError("Name one person, or say --again for all who were erased before.")
+    found = app.privacy.find_again(app.erasures.read()) if again else [app.privacy.find(_address(email))]
+    counts = _together(found)
     if not as_json:
-        _tell(traces)
-    if dry_run:
+        _tell(found, again=again)
+    if dry_run or (again and not counts):
         if as_json:
-            render.print_json({"removed": {}, "found": traces.counts(), **_further(traces)})
+            render.print_json({"removed": {}, "found": counts, **_further(found)})
         return
     if not as_json:
-        _confirm(yes, "Remove all of it?" if traces.counts() else "Leave this address alone from now on?")
-    new = app.suppressions.add(traces.identities(), ERASED, now=app.clock.now())
+        _confirm(yes, "Remove all of it?" if counts else "Leave this address alone from now on?")
+    new = _leave_alone(app, found)
     _refuse_while_running(app)
-    app.privacy.erase(traces, now=app.clock.now())
-    left = app.privacy.find(address, traces.person)
-    kept = app.store.compact() if traces.counts() else ""
+    for traces in found:
+        app.privacy.erase(traces, now=app.clock.now())
+    left = _together([app.privacy.find("", traces.person) for traces in found])
+    kept = app.store.compact() if counts else ""
     if as_json:
-        render.print_json(
-            {
-                "removed": traces.counts(),
-                "suppressed": new,
-                "left": left.counts(),
-                "compacted": not kept,
-                **_further(traces),
-            }
-        )
+        told = {"removed": counts, "suppressed": new, "left": left, "compacted": not kept}
+        render.print_json({**told, **_further(found)})
     else:
-        told = sum(traces.counts().values())
-        click.echo(f"Removed: {told:,} rows." if told else "Nothing was kept.")
+        click.echo(f"Removed: {sum(counts.values()):,} rows." if counts else "Nothing was kept.")
         click.echo(f"{new:,} digests are new on the list of those to leave alone.")
-    if left.counts():
+    if left:
         raise BusyError("Something was added meanwhile and is still there: run erase once more")
     if kept:
         raise CrmSyncError(
             f"The rows are gone, but the database file could not be compacted ({kept}), so that copies may remain in "
             "its free pages: stop what uses it and run erase once more"
         )
+
+
+def _leave_alone(app: App, found: Sequence[Traces]) -> int:
+    """From now on, and after a restore; before anything is removed, or a crash between the two would be forgotten."""
+    everybody = {identity for traces in found for identity in traces.identities()}
+    digests = app.suppressions.digests(everybody)
+    if not digests <= app.erasures.read():
+        app.erasures.note(digests, now=app.clock.now())
+    return app.suppressions.add(everybody, ERASED, now=app.clock.now())
+
+
+def _together(found: Sequence[Traces]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for traces in found:
+        counts.update(traces.counts())
+    return dict(counts)
 
 
 @click.group(cls=_Discreet)
@@ -346,18 +361,18 @@ def _refuse_while_running(app: App) -> None:
             )
 
 
-def _tell(traces: Traces) -> None:
-    counts = traces.counts()
+def _tell(found: Sequence[Traces], *, again: bool) -> None:
+    counts = _together(found)
     if not counts:
-        click.echo("Nothing is kept about this person.")
+        click.echo("Nothing is kept about anybody erased before." if again else "Nothing is kept about this person.")
     for table, count in counts.items():
         click.echo(f"{count:>8,}  {_TABLES[table]} ({table})")
-    for number in traces.versions:
-        click.echo(f"Configuration version {number} has this address in its text, which is never changed.", err=True)
+    for number in _further(found)["config_versions"]:
+        click.echo(f"Configuration version {number} has an address in its text, which is never changed.", err=True)
 
 
-def _further(traces: Traces) -> dict[str, Any]:
-    return {"config_versions": traces.versions}
+def _further(found: Sequence[Traces]) -> dict[str, Any]:
+    return {"config_versions": sorted({number for traces in found for number in traces.versions})}
 
 
 def _exported(traces: Traces, entries: Sequence[Entry]) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def _say_erasures(out: Console, app: App) -> None:
         _print(
             out,
             f"People were erased, and {path} remembers it: a database restored from an older backup holds them again. "
-            "Repeat those erasures.",
+            "Repeat those erasures: `crm-sync erase --again`. They are left alone in any case.",
         )
 
 

@@ -80,11 +80,8 @@ def _untold(since: datetime | None, why: str) -> Worst:
 
 def erasures_file(instance: Instance) -> Path | None:
     """Erasures noted outside the database, which a restored one has forgotten; None where there is no such file."""
-    path = instance.database_path
-    if path is None:
-        return None
-    beside = path.with_name(path.name + ".erasures")
-    return beside if beside.exists() else None
+    path = instance.erasures_path
+    return path if path.exists() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,6 +181,12 @@ class Instance:
     def database_path(self) -> Path | None:
         return self._store.path
 
+    @property
+    def erasures_path(self) -> Path:
+        """Where erasures are noted outside the database (store/erasures.py)."""
+        beside = self._store.path or self.file.path
+        return beside.with_name(beside.name + ".erasures")
+
     def standing(self) -> Standing | None:
         """None for a database that never spent."""
         with self._store.read() as connection:

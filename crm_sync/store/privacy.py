@@ -19,6 +19,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, Verdict
 from crm_sync.domain.runs import RunKind
 from crm_sync.errors import ContractError
+from crm_sync.mapping.identities import of_record
 from crm_sync.ports import Archive
 from crm_sync.store.engine import Store
 from crm_sync.store.journal import body_name, keys_of, request_name, request_of
@@ -63,6 +64,66 @@ class Privacy:
             self._add_records(connection, traces)
             traces.states = self._states(connection, traces.own_records)
             self._add_texts(connection, traces)
+        return traces
+
+    def find_again(self, digests: Collection[tuple[str, bytes]]) -> list[Traces]:
+        """Everybody of whom these digests of suppressions are known: a restored database holds them again."""
+        wanted = {digest for _, digest in digests}
+        with self._store.read() as connection:
+            people = self._recognised(connection, wanted)
+            records = self._recognised_records(connection, wanted)
+        found: list[Traces] = []
+        for person in people:
+            if not any(person.emails <= each.person.emails and person.pages <= each.person.pages for each in found):
+                found.append(self.find("", person))
+        known = {record for traces in found for record in traces.own_records}
+        rest = self._of_records(records - known)
+        return [traces for traces in (*found, rest) if traces.counts()]
+
+    def _recognised(self, connection: Connection, wanted: set[bytes]) -> list[Person]:
+        """The people behind the digests, as paid calls have them."""
+        digest = self._vault.digest
+        people: dict[str, Person] = {}
+        for row in _people_calls(connection):
+            keys = keys_of(self._vault.unseal(row.request, request_name(row.fingerprint)))
+            body = self._vault.unseal(row.body, body_name(row.id)) if row.body is not None else b""
+            told: Sequence[Enrichment | None] = (None,) * len(keys)
+            if body:
+                with suppress(ContractError):
+                    told = self._archive.read(Purpose.PERSON, keys, body).enrichments
+            for key, enrichment in zip(keys, told, strict=True):
+                person = Person(emails=set())
+                person.learn(key, enrichment)
+                for identity in person.identities():
+                    if digest(identity) in wanted:
+                        of_one = people.setdefault(identity, Person(emails=set()))
+                        of_one.learn_identity(identity)
+        return list(people.values())
+
+    def _recognised_records(self, connection: Connection, wanted: set[bytes]) -> set[tuple[str, str, str]]:
+        """Records behind the digests: noted themselves, or asked for by a key that is."""
+        digest = self._vault.digest
+        columns = (runs.c.crm, run_records.c.object_type, run_records.c.record_id)
+        joined = run_records.join(runs, runs.c.id == run_records.c.run_id)
+        found: set[tuple[str, str, str]] = set()
+        for some in _slices(sorted(wanted)):
+            rows = connection.execute(select(*columns).select_from(joined).where(run_records.c.identity.in_(some)))
+            found.update((row.crm, row.object_type, row.record_id) for row in rows)
+        states = select(runs.c.crm, record_states.c.object_type, record_states.c.record_id).join_from(
+            record_states, runs, runs.c.id == record_states.c.run_id
+        )
+        for query in (select(*columns).select_from(joined).distinct(), states):
+            for crm, object_type, record_id in connection.execute(query):
+                if digest(of_record(crm, object_type, record_id)) in wanted:
+                    found.add((crm, object_type, record_id))
+        return found
+
+    def _of_records(self, records: set[tuple[str, str, str]]) -> Traces:
+        """What is left of people of whom no paid call knows any more."""
+        traces = Traces(person=Person(emails=set()), own_records=set(records))
+        with self._store.read() as connection:
+            self._add_records(connection, traces)
+            traces.states = self._states(connection, traces.own_records)
         return traces
 
     def erase(self, traces: Traces, *, now: datetime) -> int:
@@ -133,17 +194,22 @@ class Privacy:
         return theirs
 
     def _empty(self, connection: Connection, call: CallTrace, names: Callable[[bytes], bool]) -> None:
+        """As the row is now: somebody else in it may have been erased since it was looked at."""
         row = connection.execute(
-            select(batches.c.purpose, batches.c.body).where(batches.c.id == call.id).with_for_update()
-        ).one()
+            select(batches.c.purpose, batches.c.fingerprint, batches.c.request, batches.c.body)
+            .where(batches.c.id == call.id, batches.c.request != b"")
+            .with_for_update()
+        ).one_or_none()
+        if row is None:
+            return  # purged meanwhile
+        known = keys_of(self._vault.unseal(row.request, request_name(row.fingerprint)))
         nobody = MatchKeys(purpose=Purpose(row.purpose))
-        keys = tuple(nobody if at in call.positions else key for at, key in enumerate(call.keys))
-        request = request_of(keys)
+        request = request_of(nobody if at in call.positions else key for at, key in enumerate(known))
         fingerprint = hashlib.sha256(request).hexdigest()
         body = None
         if row.body is not None:
             opened = self._vault.unseal(row.body, body_name(call.id))
-            rest = self._archive.without(call.keys, opened, call.positions, names)
+            rest = self._archive.without(known, opened, call.positions, names)
             body = self._vault.seal(rest, body_name(call.id)) if rest else None
         connection.execute(
             update(batches)
@@ -193,8 +259,11 @@ class Privacy:
         for crm, object_type, record_id in traces.own_records:
             record = (run_records.c.object_type == object_type, run_records.c.record_id == record_id)
             add(connection.execute(query.where(*record, runs.c.crm == crm)))
-        names = traces.person.names()
+        traces.records = list(found.values())
         needles = [*traces.person.emails, *traces.person.pages]
+        if not needles:
+            return
+        names = traces.person.names()
         texts = (_as_text(connection, run_records.c.decisions), func.lower(run_records.c.reason))
         rows = connection.execute(query.where(or_(*(_holds(connection, text, needles) for text in texts))))
         # A page or address that only begins like theirs is somebody else's.
@@ -206,11 +275,12 @@ class Privacy:
         for crm, object_type, record_id in records:
             rows = connection.execute(
                 select(record_states)
-                .join(runs, runs.c.id == record_states.c.run_id)
+                .outerjoin(runs, runs.c.id == record_states.c.run_id)
                 .where(
                     record_states.c.object_type == object_type,
                     record_states.c.record_id == record_id,
-                    runs.c.crm == crm,
+                    # Of what a stamp told (pipeline/reconcile.py) no run tells the CRM.
+                    or_(runs.c.crm == crm, runs.c.id.is_(None)),
                 )
             )
             found += [
@@ -228,6 +298,8 @@ class Privacy:
     def _add_texts(self, connection: Connection, traces: Traces) -> None:
         """Texts that should hold nobody, and configuration versions, which are kept byte for byte."""
         needles = sorted(traces.person.emails)
+        if not needles:
+            return
 
         def holding(*columns: Any, text: Any) -> Sequence[Row[Any]]:
             return connection.execute(select(*columns).where(_holds(connection, func.lower(text), needles))).all()

@@ -128,6 +128,19 @@ class Suppressions:
         self._insert(connection, new, source, now)
         return len(new)
 
+    def digests(self, identities: Iterable[str]) -> set[tuple[str, bytes]]:
+        """(kind, digest) of each, for what is noted outside the database."""
+        return self._keys(identities)
+
+    def add_digests(self, rows: set[tuple[str, bytes]], source: str, *, now: datetime) -> int:
+        """As `add`, from a note; takes no lock when nothing of it is new."""
+        with self._store.read() as connection:
+            new = rows - self._held(connection, source, rows)
+        if new:
+            with self._store.write() as connection:
+                self._insert(connection, new, source, now)
+        return len(new)
+
     def remove(self, identities: Collection[str], sources: Collection[str], *, now: datetime) -> int:
         """Take them off these sources; how many entries that were."""
         removed = 0

@@ -68,6 +68,11 @@ class Person:
             self.pages.update(filter(None, (_page_of(enrichment.person.get("linkedin_url")),)))
             self.ids.update(filter(None, (enrichment.apollo_id,)))
 
+    def learn_identity(self, identity: str) -> None:
+        """An e-mail address or a LinkedIn page of theirs, as mapping/identities.py spells it."""
+        kind, _, text = identity.partition(":")
+        (self.emails if kind == "email" else self.pages).add(text)
+
     @property
     def size(self) -> int:
         return len(self.emails) + len(self.pages) + len(self.ids) + len(self.keys)

@@ -253,3 +253,46 @@ def test_many_calls_are_searched_in_no_time(books: Books) -> None:
 
     assert traces.counts() == {"batches": 1, "answers": 1}
     assert time.process_time() - begun < 2
+
+
+def test_an_attempt_that_only_a_stamp_told_of_goes_too(books: Books) -> None:
+    books.recorded("A", person(email=ADA))
+    state = RecordState(object_type="Contact", record_id="A", outcome="Updated", seen=b"0" * 16, attempted_at=NOON)
+    books.runs.remember("other", [state], run_id="restore")
+
+    assert books.erase(ADA)["record_states"] == 2
+
+
+def test_two_people_of_one_call_are_erased_one_after_the_other(books: Books) -> None:
+    ada, bob = person(email=ADA), person(email=BOB)
+    call = books.bought([ada, bob, person(email="c@x.example")], [told(ADA), told(BOB), told("c@x.example")])
+    both = [books.privacy.find(ADA), books.privacy.find(BOB)]
+
+    for traces in both:
+        books.privacy.erase(traces, now=NOON)
+
+    stored = books.answers.load([call])[call]
+    assert [key.email for key in stored.keys] == ["", "", "c@x.example"]
+    assert ADA.encode() not in stored.body
+    assert BOB.encode() not in stored.body
+
+
+def test_everybody_is_found_again_by_digests_alone(books: Books) -> None:
+    ada, bob = person(email=ADA, linkedin_url=PAGE), person(email=BOB)
+    by_name = person(first_name="Ada", last_name="X", domain="x.example")
+    books.bought([ada, bob], [told(ADA, linkedin_url=PAGE), told(BOB)])
+    books.bought([by_name], [told(ADA, organization={"primary_domain": "x.example"}, first_name="Ada")])
+    books.recorded("A", ada)
+    books.recorded("B", bob)
+    books.recorded("N", by_name)
+    digests = books.suppressions.digests([f"email:{ADA}", "linkedin:in/ada-b", "record:salesforce:Contact:A"])
+
+    found = books.privacy.find_again(digests)
+    for traces in found:
+        books.privacy.erase(traces, now=NOON)
+
+    assert len(found) == 1
+    assert found[0].person.emails == {ADA}
+    assert [record.record_id for record in books.runs.records(a_run().id)] == ["B"]
+    assert books.privacy.find_again(digests) == []
+    assert books.privacy.find_again(set()) == []

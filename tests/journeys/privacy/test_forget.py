@@ -358,3 +358,106 @@ def test_the_address_can_come_from_standard_input(one_office: PrivacyOffice) -> 
     assert orjson.loads(told.stdout)["known_by"]["emails"] == [address]
     assert erased.exit_code == 0
     assert traces_of(office, 3) == {}
+
+
+# --- a backup that is put back ------------------------------------------------------------------------------------------
+
+
+def back_up(office: PrivacyOffice) -> bytes:
+    assert office.app.store.path is not None
+    office.app.store.compact()
+    return office.app.store.path.read_bytes()
+
+
+def put_back(office: PrivacyOffice, content: bytes) -> None:
+    path = office.app.store.path
+    assert path is not None
+    office.app.close()
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    path.write_bytes(content)
+    office.restart()
+
+
+def test_after_a_restore_the_erased_are_left_alone_at_once_and_can_be_erased_again(one_office: PrivacyOffice) -> None:
+    office = one_office
+    office.walk()
+    backup = back_up(office)
+    for index in (3, 4, 13):
+        assert office.command("erase", office.person(index).email, "--yes").exit_code == 0
+
+    put_back(office, backup)
+    held = office.json("suppress", "check", office.person(3).email, "--json")
+    restored = traces_of(office, 3)
+    dry = office.json("erase", "--again", "--dry-run", "--json")
+    done = office.json("erase", "--again", "--yes", "--json")
+    nothing = office.command("erase", "--again", "--yes")
+
+    assert held["by"][0]["source"] == "erased"
+    assert restored
+    assert dry["found"]["run_records"] == 3
+    assert done["removed"] == dry["found"]
+    assert done["left"] == {}
+    for index in (3, 4, 13):
+        assert traces_of(office, index) == {}
+    assert traces_of(office, 5)
+    assert "Nothing is kept about anybody erased before." in nothing.output
+
+
+def test_an_erased_person_of_whom_only_a_run_tells_is_erased_again_too(one_office: PrivacyOffice) -> None:
+    from sqlalchemy import update
+
+    from crm_sync.store.tables import batches
+
+    office = one_office
+    office.walk()
+    with office.app.store.write() as connection:
+        connection.execute(update(batches).values(request=b"", body=None, fingerprint=""))  # as a purge leaves it
+    backup = back_up(office)
+    office.command("erase", office.person(3).email, "--yes")
+
+    put_back(office, backup)
+    office.command("erase", "--again", "--yes")
+
+    assert traces_of(office, 3) == {}
+    assert traces_of(office, 4)
+
+
+def test_the_note_of_erasures_tells_nobody_and_follows_a_change_of_mind(one_office: PrivacyOffice) -> None:
+    office = one_office
+    address = office.person(3).email
+    office.command("erase", address, "--yes")
+    note = office.app.erasures.path
+    content = note.read_bytes()
+
+    taken_off = office.command("suppress", "remove", address, "--erased", "--yes")
+
+    assert address.encode() not in content
+    assert note.stat().st_mode & 0o077 == 0
+    assert taken_off.exit_code == 0
+    assert office.app.erasures.read() == set()
+    assert not office.json("suppress", "check", address, "--json")["suppressed"]
+
+
+def test_a_note_that_cannot_be_read_or_written_stops_before_anything_is_removed(one_office: PrivacyOffice) -> None:
+    office = one_office
+    office.walk()
+    address = office.person(3).email
+    office.app.erasures.path.write_text("nonsense\n")
+
+    unreadable = office.command("erase", address, "--yes")
+    run = office.command("run", "contacts")
+    office.app.erasures.path.unlink()
+    office.app.erasures.path.mkdir()
+    unwritable = office.command("erase", address, "--yes")
+    office.app.erasures.path.rmdir()
+
+    assert (unreadable.exit_code, run.exit_code, unwritable.exit_code) == (1, 1, 1)
+    assert "has something in line 1 that is no erasure" in unreadable.output
+    assert "cannot be read" in unwritable.output
+    assert address not in unreadable.output + unwritable.output
+    assert traces_of(office, 3)
+
+
+def test_again_and_a_name_do_not_go_together(one_office: PrivacyOffice) -> None:
+    assert one_office.command("erase", "--again", "some.body@x.example").exit_code == 2
