@@ -437,7 +437,8 @@ class WritingDesk:
         crash.point("write.parents")
         candidates, self._parents = list(self._parents.values()), {}
         settled = write_candidates(walk, walk.parent, candidates, self.audit)
-        self._parents_unreached |= {one.record_id for one in settled if not one.reached}
+        if walk.stop:  # else a company that was not reached is to be left alone, and its people are not
+            self._parents_unreached |= {one.record_id for one in settled if not one.reached}
         self.audit.close(walk.parent, settled, {})
 
     def _parent_id(self, answered: Answered) -> Value:
