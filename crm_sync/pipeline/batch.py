@@ -65,14 +65,20 @@ def likely_same_together(batches: Iterable[Batch], per_call: int) -> list[Batch]
     """The same keys in as many calls, those that may be one person in one call: Apollo charges a person once a call,
     however often the call names them (contracts/apollo.md 2.1, 2026-10).
 
-    May be one: the same LinkedIn page, or the same name at the same employer, whatever addresses they gave.
+    May be one: the same LinkedIn page, or the same name at the same employer, whatever addresses they gave. Calls for
+    the single endpoint stay as they are.
     """
-    keys = [key for batch in batches for key in batch.keys]
+    formed = list(batches)
+    keys = [key for batch in formed if not batch.single for key in batch.keys]
+    return [batch for batch in formed if batch.single] + [Batch(keys=call) for call in _regrouped(keys, per_call)]
+
+
+def _regrouped(keys: list[MatchKeys], per_call: int) -> list[tuple[MatchKeys, ...]]:
     groups: dict[str, list[MatchKeys]] = {}
     for key in keys:
         groups.setdefault(_soft_identity(key) or key.key, []).append(key)
     if len(groups) == len(keys):
-        return [Batch(keys=tuple(keys[at : at + per_call])) for at in range(0, len(keys), per_call)]
+        return [tuple(keys[at : at + per_call]) for at in range(0, len(keys), per_call)]
     calls: list[list[MatchKeys]] = [[] for _ in range(-(-len(keys) // per_call))]
     for group in sorted(groups.values(), key=len, reverse=True):
         fitting = next((call for call in calls if len(call) + len(group) <= per_call), None)
@@ -81,7 +87,7 @@ def likely_same_together(batches: Iterable[Batch], per_call: int) -> list[Batch]
             continue
         for key in group:  # it fits nowhere whole
             next(call for call in calls if len(call) < per_call).append(key)
-    return [Batch(keys=tuple(call)) for call in calls]
+    return [tuple(call) for call in calls]
 
 
 def _soft_identity(key: MatchKeys) -> str:

@@ -241,9 +241,7 @@ class EnrichRoom:
         try:
             bought = self._buy(call)
         finally:
-            with self._calls:
-                self._out -= 1
-                self._calls.notify_all()
+            self._call_ended()
         answered = bought.answered
         for keys, single in bought.again:
             crash.point("enrich.again", "single" if single else "half")
@@ -287,9 +285,13 @@ class EnrichRoom:
         try:
             self._walk.journal.not_charged(call.id, "unsent", why, now=self._walk.clock.now())
         finally:
-            with self._calls:
-                self._out -= 1
-                self._calls.notify_all()
+            self._call_ended()
+
+    def _call_ended(self) -> None:
+        """It is not out any more, see `_more_room`."""
+        with self._calls:
+            self._out -= 1
+            self._calls.notify_all()
 
     def _held(self, keys: Sequence[MatchKeys]) -> list[Answered]:
         """Keys that have been answered since their page was read, or that somebody else is asking for."""

@@ -40,6 +40,15 @@ def test_where_nobody_may_be_the_same_the_order_stays() -> None:
     assert [key for call in calls for key in call.keys] == list(people)
 
 
+def test_what_is_asked_for_singly_stays_so() -> None:
+    alone = Batch(keys=(a_person(1),), single=True)
+
+    calls = likely_same_together([alone, Batch(keys=(a_person(2), a_person(2, email="ada@mail.example")))], 10)
+
+    assert alone in calls
+    assert [len(call.keys) for call in calls if not call.single] == [2]
+
+
 @given(st.lists(st.integers(min_value=0, max_value=8), max_size=60))
 def test_nobody_is_lost_or_doubled_and_calls_are_full_but_the_last(names: list[int]) -> None:
     people = [a_person(name, email=f"a{at}@mail.example") for at, name in enumerate(names)]
