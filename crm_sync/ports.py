@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
-from crm_sync.domain.changes import WriteOutcome
+from crm_sync.domain.changes import WriteMode, WriteOutcome
 from crm_sync.domain.enrichment import CreditBalance, MatchKeys, Purpose, RawAnswer, Reading
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef, Value
 
@@ -73,10 +73,42 @@ class AccessCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteRequest:
-    """One record's new values; only keys to be written are present (an absent key leaves the field alone)."""
+    """One record's new values; only keys to be written are present (an absent key leaves the field alone).
+
+    A blank value (None, "") erases the field where `erase` names it, and is dropped elsewhere. `seen` is the record as
+    `read` had it when the change was decided; a strict write is guarded by it, None: unguarded.
+    """
 
     ref: RecordRef
     values: Mapping[str, Value]
+    seen: Record | None = None
+    erase: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """What became of a record that `read` does not find. `ref`: where it lives on, None when nowhere; `how`: "merged",
+    "converted", "deleted", or "unknown" (it may be hidden from this user); `reason` in a sentence."""
+
+    ref: RecordRef | None
+    how: str
+    reason: str
+
+
+class JobBook(Protocol):
+    """Where a bulk write notes its jobs, so that another process can take one up after a crash."""
+
+    def opened(self, job_id: str, object_type: str, requests: Sequence[WriteRequest]) -> None:
+        """The CRM has made the job; nothing was uploaded yet."""
+        ...
+
+    def uploaded(self, job_id: str) -> None:
+        """The CRM has the whole upload and was told to begin, or is about to be."""
+        ...
+
+    def ended(self, job_id: str) -> None:
+        """Its results were fetched, or it certainly did nothing and never will."""
+        ...
 
 
 class Crm(Protocol):
@@ -86,6 +118,8 @@ class Crm(Protocol):
     #: The most ids one `read` call, and the most records one `write` call, send in one request.
     read_size: int
     write_size: int
+    #: The most records that one bulk job takes; 0 where the CRM has no such jobs.
+    bulk_size: int
     #: For how long `select` may not see what was written; `read` sees it at once.
     select_lag_s: float
 
@@ -120,19 +154,41 @@ class Crm(Protocol):
         ...
 
     def read(self, object_type: str, ids: Sequence[str], fields: Sequence[str]) -> list[Record | None]:
-        """The records as they are now, by position; None where it is gone. A merged record comes back under its
+        """The records as they are now, by position; None where it is gone. A merged record may come back under its
         survivor's id. Any number of ids: chunked by `read_size`."""
         ...
 
-    def write(self, object_type: str, requests: Sequence[WriteRequest]) -> list[WriteOutcome]:
+    def whereabouts(self, object_type: str, ids: Sequence[str]) -> list[Whereabouts]:
+        """What became of records that `read` did not find, by position: the end of a chain of merges, the contact that
+        a lead was converted to."""
+        ...
+
+    def write(
+        self,
+        object_type: str,
+        requests: Sequence[WriteRequest],
+        *,
+        mode: WriteMode = WriteMode.FAST,
+        jobs: JobBook | None = None,
+    ) -> list[WriteOutcome]:
         """Send the changes; one outcome per request, in the order given. Any number: chunked by `write_size`.
 
         A record the CRM refuses is a REJECTED outcome, never an exception: one bad record must not stop its
         neighbours. What nobody could have had written (credentials, the day's calls) is NOT_WRITTEN, a lost answer
-        makes UNACCOUNTED outcomes. Two requests must not name the same record.
+        makes UNACCOUNTED outcomes, and a record that a strict write found changed since `seen` is MOVED. Two requests
+        must not name the same record. `jobs` is needed for WriteMode.BULK.
 
         Raises:
             ProviderError: nothing of it was written, and the same would become of the next call.
+        """
+        ...
+
+    def resume(self, object_type: str, job_id: str, refs: Sequence[RecordRef], *, uploaded: bool) -> list[WriteOutcome]:
+        """The end of a bulk job that another process began: waited for where it was `uploaded`, given up where it was
+        not, so that it never does anything. One outcome per record of the job, in the order given.
+
+        Raises:
+            TransientError: the CRM cannot be asked now; ask later.
         """
         ...
 

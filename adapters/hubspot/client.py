@@ -25,7 +25,7 @@ from adapters.hubspot.library import TIMEOUT_S, Answer, Library, RefusedAnswer
 from adapters.hubspot.limits import HeaderPace, SearchPace
 from adapters.hubspot.search import Plan, Query
 from adapters.hubspot.writing import BATCH, BatchUpdate, Input, RefusedCallError, inputs_of
-from crm_sync.domain.changes import WriteOutcome, Written
+from crm_sync.domain.changes import WriteMode, WriteOutcome, Written
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
 from crm_sync.errors import (
     ConfigError,
@@ -37,7 +37,7 @@ from crm_sync.errors import (
     RefusedError,
     TransientError,
 )
-from crm_sync.ports import AccessCheck, Clock, Page, Selection, WriteRequest
+from crm_sync.ports import AccessCheck, Clock, JobBook, Page, Selection, WriteRequest
 
 DEFAULT_URL = "https://api.hubapi.com"
 
@@ -98,6 +98,7 @@ class HubSpotCrm:
 
     read_size = 100
     write_size = BATCH
+    bulk_size = 0
     #: "A few moments" in HubSpot's words, 10 to 60 s in others' (contracts/hubspot.md 2.1, 2026-11).
     select_lag_s = 60.0
 
@@ -420,7 +421,14 @@ class HubSpotCrm:
 
     # --- writing ---
 
-    def write(self, object_type: str, requests: Sequence[WriteRequest]) -> list[WriteOutcome]:
+    def write(
+        self,
+        object_type: str,
+        requests: Sequence[WriteRequest],
+        *,
+        mode: WriteMode = WriteMode.FAST,
+        jobs: JobBook | None = None,
+    ) -> list[WriteOutcome]:
         schema = self.describe(object_type)
         inputs = inputs_of(requests)
         outcomes: dict[str, WriteOutcome] = {}

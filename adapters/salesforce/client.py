@@ -16,7 +16,7 @@ from adapters.salesforce.session import API_VERSION, READ_S, SalesforceCredentia
 from adapters.salesforce.where import WhereError
 from adapters.salesforce.wire import RefusedRequestError, SaveResult
 from adapters.salesforce.writing import PORTION, CollectionUpdate, Row, rows_of
-from crm_sync.domain.changes import WriteOutcome
+from crm_sync.domain.changes import WriteMode, WriteOutcome
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
 from crm_sync.errors import (
     ConfigError,
@@ -27,7 +27,7 @@ from crm_sync.errors import (
     RateLimitError,
     TransientError,
 )
-from crm_sync.ports import AccessCheck, Clock, Page, Selection, WriteRequest
+from crm_sync.ports import AccessCheck, Clock, JobBook, Page, Selection, WriteRequest
 
 if TYPE_CHECKING:
     from simple_salesforce.api import Salesforce
@@ -49,6 +49,7 @@ class SalesforceCrm:
 
     read_size = _READ
     write_size = PORTION
+    bulk_size = 0
     select_lag_s = 0.0
 
     def __init__(
@@ -262,7 +263,14 @@ class SalesforceCrm:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def write(self, object_type: str, requests: Sequence[WriteRequest]) -> list[WriteOutcome]:
+    def write(
+        self,
+        object_type: str,
+        requests: Sequence[WriteRequest],
+        *,
+        mode: WriteMode = WriteMode.FAST,
+        jobs: JobBook | None = None,
+    ) -> list[WriteOutcome]:
         """As ports.Crm.write.
 
         Raises:

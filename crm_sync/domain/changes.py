@@ -20,6 +20,18 @@ class WriteRule(StrEnum):
     REPLACE = "replace"
 
 
+class WriteMode(StrEnum):
+    """How a write is guarded against people who edit the record between our read and our write."""
+
+    #: Salesforce refuses the write of a record that changed since it was read; on HubSpot the property history is read
+    #: after the write, and an edit that we went over is put back.
+    STRICT = "strict"
+    #: Decided on values re-read just before; nothing is checked after.
+    FAST = "fast"
+    #: As fast, through Salesforce's Bulk API: the window is as long as the job takes.
+    BULK = "bulk"
+
+
 class FieldOutcome(StrEnum):
     """What happened to one field of one record."""
 
@@ -27,6 +39,10 @@ class FieldOutcome(StrEnum):
     PLANNED = "Planned"
     SAME = "Same"
     KEPT = "Kept"
+    #: Waits for a person: the rule is `review`.
+    REVIEW = "To review"
+    #: It no longer holds what the change was decided on (an undo, a plan that is applied): left alone.
+    CONFLICT = "Conflict"
     NO_VALUE = "No value"
     INVALID = "Invalid"
     REJECTED = "Rejected"
@@ -81,6 +97,8 @@ class Written(StrEnum):
     NOT_WRITTEN = "not written"
     #: The CRM's answer does not say. The walk reads the record again; nothing is assumed.
     UNACCOUNTED = "unaccounted"
+    #: It changed after it was read, so nothing of it was written: to be read and decided again.
+    MOVED = "moved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +106,8 @@ class WriteOutcome:
     """One record's result, in the CRM's own words where it refused.
 
     `dropped` maps each field the CRM refused while the rest was saved to the reason. `ref` may name another id
-    than the one asked for, when the CRM merged the record.
+    than the one asked for, when the CRM merged the record. `restored`: fields in which our write went over an edit that
+    somebody made after our read, with that edit's value, which stands there again.
     """
 
     ref: RecordRef
@@ -96,3 +115,4 @@ class WriteOutcome:
     reason: str = ""
     code: str = ""
     dropped: tuple[tuple[str, str], ...] = ()
+    restored: tuple[tuple[str, Value], ...] = ()

@@ -27,10 +27,15 @@ class RecordRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A record's fields as last read. `values` has a key for each field asked for, parents as "Account.Website"."""
+    """A record's fields as last read. `values` has a key for each field asked for, parents as "Account.Website".
+
+    `version` is the CRM's own word for when it last changed, as `Crm.read` had it ("" where the CRM has none): a guarded
+    write names it.
+    """
 
     ref: RecordRef
     values: Mapping[str, Value]
+    version: str = ""
 
 
 class FieldKind(StrEnum):
