@@ -10,8 +10,11 @@ from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.store.answers import Answers
 from crm_sync.store.instance import Instance
 from crm_sync.store.journal import Journal
+from crm_sync.store.provenance import Provenance
+from crm_sync.store.reviews import Reviews
 from crm_sync.store.runs import Runs
 from crm_sync.store.suppressions import Suppressions
+from crm_sync.store.write_jobs import WriteJobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,9 @@ class Services:
     crm: Callable[[str], Crm]
     enricher: Callable[[], Enricher]
     runs: Runs
+    provenance: Provenance
+    reviews: Reviews
+    write_jobs: WriteJobs
     answers: Answers
     journal: Journal
     instance: Instance
