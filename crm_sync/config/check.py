@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from crm_sync.config.apollo_attributes import Attribute, AttributeKind, find, vocabulary
 from crm_sync.config.model import Config, CrmConfig, FieldMapping, ParentMapping, Sync
 from crm_sync.config.problems import Path, Problem, Severity, nearest, shown
-from crm_sync.config.text import Document, ordered, parse
+from crm_sync.config.text import Document, Node, ordered, parse
 from crm_sync.domain.changes import WriteRule
 from crm_sync.domain.records import FieldKind, FieldSchema, ObjectSchema
 from crm_sync.errors import ConfigError
@@ -20,6 +20,7 @@ from crm_sync.ports import Selection
 
 _TEXTS = frozenset((FieldKind.TEXT, FieldKind.LONG_TEXT))
 _CHOICES = frozenset((FieldKind.PICKLIST, FieldKind.MULTI_PICKLIST))
+_NUMBERS = frozenset((FieldKind.INTEGER, FieldKind.DECIMAL))
 #: What a value of each kind fits into as it is.
 _FITS: Mapping[AttributeKind, frozenset[FieldKind]] = {
     AttributeKind.TEXT: _TEXTS | _CHOICES,
@@ -95,11 +96,14 @@ class _Checker:
         message = message if message.endswith((".", "?", "!")) else f"{message}."
         self.problems.append(self._document.problem(path, message, suggestion, key=key, severity=severity))
 
-    def _has(self, path: Path) -> bool:
+    def _node(self, path: Path) -> Node | None:
         node = self._document.root
         for step in path:
             node = node.get(str(step)) if node is not None else None
-        return node is not None
+        return node
+
+    def _has(self, path: Path) -> bool:
+        return self._node(path) is not None
 
     def environment(self, crm: CrmConfig, url: str) -> None:
         """Salesforce's own addresses tell a sandbox from production; HubSpot has one address for all."""
@@ -153,6 +157,8 @@ class _Checker:
             self._mapping((*at, "fields", mapping.field), mapping, schema, sync)
         if sync.parent is not None:
             self._parent((*at, "account"), sync.parent, crm, schema, sync)
+        for position, name in enumerate(sync.job_change.keep if sync.job_change is not None else ()):
+            self._known((*at, "job_change", "keep", position), name, schema)
 
     def _left_alone(self, sync: Sync, crm: Describes, schema: ObjectSchema) -> None:
         """What cannot be seen of those who said no, once for each object."""
@@ -296,6 +302,21 @@ class _Checker:
             self._say(
                 where, f"{field.name} is a checkbox, which is never blank, so `fill` never writes it.", "Use replace."
             )
+        if field.kind is FieldKind.BOOLEAN and mapping.rule is WriteRule.TRACK:
+            self._say(
+                (*at, "write"),
+                f"{field.name} is a checkbox, which is never blank, so `track` never writes a first value; it only "
+                "goes on with a checkbox that `replace` or an accepted review wrote and nobody changed since.",
+                "Use replace, or review.",
+                severity=Severity.WARNING,
+            )
+        if mapping.ignore_change_below and field.kind not in _NUMBERS:
+            self._say(
+                (*at, "ignore_change_below"),
+                f"`ignore_change_below` compares numbers, and {field.name} is {_a(field.kind)}.",
+                "Map a number field, or remove it.",
+                key=True,
+            )
         attribute = find(mapping.source) if mapping.source else None
         if self._fits(at, mapping, field, attribute):
             self._choices(at, mapping, field)
@@ -395,9 +416,7 @@ class _Checker:
         path = (*at, "picklist_file")
         live = Choices(field.choices)
         gone = [value for value in dict.fromkeys((mapping.picklist or {}).values()) if live.find(value) is None]
-        node = self._document.root
-        for step in path:
-            node = node.get(str(step)) if node is not None else None
+        node = self._node(path)
         name = node.text if node is not None else ""
         if not name.startswith("builtin:"):
             for value in gone:
