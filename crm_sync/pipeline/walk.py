@@ -18,6 +18,7 @@ from crm_sync.mapping.apply import Mapper, sources
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.mapping.match_keys import compile_keys
 from crm_sync.mapping.stamps import Stamping, compile_stamps
+from crm_sync.mapping.trust import compile_trust
 from crm_sync.pipeline.suppress import Guard, Screen, guard
 from crm_sync.ports import Clock, Crm, Enricher, JobBook
 from crm_sync.services import Services
@@ -75,7 +76,8 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A due record at the end of the enriching stage: `enrichment` to be mapped, or its final `outcome`.
+    """A due record at the end of the enriching stage: `enrichment` to be mapped, or its final `outcome`. `unproved` says
+    why nothing that was sent proves that the enrichment is about it.
 
     `reached` is False when the run ended before its turn: nothing was learnt about it. `answered_at` is when Apollo's
     answer came, or was lost; None where nobody was asked. The record is stamped with it.
@@ -83,6 +85,7 @@ class Answered:
 
     due: Due
     enrichment: Enrichment | None = None
+    unproved: str = ""
     outcome: RecordOutcome | None = None
     reason: str = ""
     batch_id: int | None = None
@@ -98,12 +101,15 @@ class Target:
     schema: ObjectSchema
     mapper: Mapper
     read_fields: tuple[str, ...]
-    #: None where suppressions do not count: an undo takes back what was written.
-    guard: Guard | None
+    guard: Guard
+    #: Suppressions do not count: an undo takes back what was written.
+    unguarded: bool = False
     stamping: Stamping = field(default_factory=Stamping)
     #: Whether a rule goes by what was written before; CRM field -> the share of change that is ignored.
     tracks: bool = False
     ignored: Mapping[str, Decimal] = field(default_factory=dict)
+    #: Fields that hold an e-mail address of the person.
+    email_fields: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -243,7 +249,7 @@ def prepare(
         clock=services.clock,
         keys_of=compile_keys(sync.match, purpose, placeholders=config.placeholders),
         match=sync.match,
-        distrust=lambda _keys, _enrichment: "",
+        distrust=compile_trust(sync.match),
         target=_target(
             schema,
             sync.fields,
@@ -286,9 +292,10 @@ def _target(
         stamping=stamping,
         tracks=any(mapping.rule is WriteRule.TRACK for mapping in fields),
         ignored={m.field: m.ignore_change_below for m in fields if m.ignore_change_below},
+        email_fields=frozenset(m.field for m in fields if m.source == "person.email"),
     )
 
 
 def _digest(sync: Sync, placeholders: tuple[str, ...]) -> bytes:
-    text = repr((sync.fields, sync.match, sync.parent, sync.choose.missing_any, placeholders))
+    text = repr((sync.fields, sync.match, sync.parent, sync.job_change, sync.choose.missing_any, placeholders))
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
@@ -119,7 +119,9 @@ class Runs:
         """What is about to be written, committed before the CRM is asked."""
         crash.point("runs.intend.before")
         with self._store.write() as connection:
-            run_many(connection, _RECORDED, _RECORD, [_record_row(run_id, record, millis(now)) for record in records])
+            # Again, where the record changed before it was written and was decided anew.
+            statement = upsert(connection, run_records, ("outcome", "reason", "decisions", "at"))
+            run_many(connection, statement, _RECORD, [_record_row(run_id, record, millis(now)) for record in records])
             crash.point("runs.intend.inside")
         crash.point("runs.intend.after")
 
@@ -133,9 +135,10 @@ class Runs:
         others: Sequence[RunRecord],
         states: Sequence[RecordState],
         now: datetime,
+        beside: Callable[[Connection], None] | None = None,
     ) -> None:
         """In one commit: the intended records that came out as intended, those that came out otherwise, those that
-        needed no write, and the last attempts."""
+        needed no write, the last attempts, and what `beside` writes."""
         crash.point("runs.settle.before")
         at = millis(now)
         with self._store.write() as connection:
@@ -153,6 +156,8 @@ class Runs:
                     for each in states
                 ]
                 run_many(connection, upsert(connection, record_states, _STATE[3:]), _STATE, attempts)
+            if beside is not None:
+                beside(connection)
         crash.point("runs.settle.after")
 
     def remember(self, sync: str, states: Sequence[RecordState], *, run_id: str) -> None:
