@@ -311,6 +311,7 @@ class App:
             instance=self.instance,
             suppressions=self.suppressions,
             clock=self.clock,
+            vault=self.vault,
         )
 
     def check_ready(self) -> None:

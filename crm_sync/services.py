@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from crm_sync.store.provenance import Provenance
 from crm_sync.store.reviews import Reviews
 from crm_sync.store.runs import Runs
 from crm_sync.store.suppressions import Suppressions
+from crm_sync.store.vault import Vault
 from crm_sync.store.write_jobs import WriteJobs
 
 
@@ -34,3 +36,11 @@ class Services:
     instance: Instance
     suppressions: Suppressions
     clock: Clock
+    vault: Vault
+
+    def sign(self, content: bytes, what: bytes) -> str:
+        """A signature that only this installation can make."""
+        return self.vault.sign(content, what)
+
+    def is_signed(self, content: bytes, what: bytes, signature: str) -> bool:
+        return hmac.compare_digest(self.vault.sign(content, what).encode(), signature.encode())

@@ -106,7 +106,7 @@ class LastWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeSet:
-    """The decisions for one record. `writes`: CRM field -> new value, only what is to be written; a blank one erases."""
+    """The decisions for one record. `writes`: CRM field -> new value, of what is to be written; a blank one erases."""
 
     ref: RecordRef
     decisions: tuple[FieldDecision, ...]

@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
-
 from crm_sync.domain.changes import ChangeSet, FieldOutcome
 from crm_sync.domain.runs import Counts, RecordOutcome, RunKind
 from crm_sync.pipeline.walk import Target, WriteContext
 from crm_sync.store.runs import WRITING, RecordState, RunRecord
 
 if TYPE_CHECKING:
-    from crm_sync.domain.enrichment import MatchKeys
     from crm_sync.pipeline.write import Candidate, Settled
 
 
@@ -90,10 +87,6 @@ class Audit:
                     )
                 )
         proposals = [each for one in settled for each in one.proposals] if context.kind is RunKind.RUN else []
-
-        def beside(connection: Connection) -> None:
-            context.reviews.propose(connection, context.run_id, context.sync_name, context.crm.name, proposals, now=now)
-
         context.runs.settle(
             context.run_id,
             sync=context.sync_name,
@@ -106,7 +99,9 @@ class Audit:
             ],
             states=states,
             now=now,
-            beside=beside if proposals else None,
+            beside=context.reviews.proposing(
+                proposals, run_id=context.run_id, sync=context.sync_name, crm=context.crm.name, now=now
+            ),
         )
 
     def counts(self, selected: int) -> Counts:

@@ -76,7 +76,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A due record at the end of the enriching stage: `enrichment` to be mapped, or its final `outcome`. `unproved` says
+    """A due record at the end of the enriching stage: `enrichment` to be mapped, or its final `outcome`. `unproved`:
     why nothing that was sent proves that the enrichment is about it.
 
     `reached` is False when the run ended before its turn: nothing was learnt about it. `answered_at` is when Apollo's

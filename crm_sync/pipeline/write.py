@@ -206,18 +206,17 @@ def _with_what_was_said(
     context: WriteContext, candidate: Candidate, change: ChangeSet, said: Mapping[tuple[str, str], Review]
 ) -> ChangeSet:
     """A proposal that a person has refused is not made again."""
-    decisions = []
-    for decision in change.decisions:
+
+    def answered(decision: FieldDecision) -> FieldDecision:
         review = said.get((candidate.record_id, decision.field)) if decision.outcome is FieldOutcome.REVIEW else None
-        if (
-            review is not None
-            and review.state == REFUSED
-            and review.proposal == context.reviews.proposal(_what(decision))
-        ):
-            reason = f"kept: refused by a person{_on(review.resolved_at)}"
-            decision = decision._replace(outcome=FieldOutcome.KEPT, reason=reason)
-        decisions.append(decision)
-    return replace(change, decisions=tuple(decisions))
+        if review is None or review.state != REFUSED:
+            return decision
+        if review.proposal != context.reviews.proposal(_what(decision)):
+            return decision
+        reason = f"kept: refused by a person{_on(review.resolved_at)}"
+        return decision._replace(outcome=FieldOutcome.KEPT, reason=reason)
+
+    return replace(change, decisions=tuple(map(answered, change.decisions)))
 
 
 def _on(at: datetime | None) -> str:

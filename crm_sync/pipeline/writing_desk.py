@@ -12,7 +12,8 @@ from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose
 from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.mapping.blanks import lacking
-from crm_sync.mapping.job_change import changed_employer, foreign_email
+from crm_sync.mapping.employers import foreign_email
+from crm_sync.mapping.job_change import changed_employer
 from crm_sync.mapping.match_keys import registrable_domain
 from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.walk import Answered, Walk, seen

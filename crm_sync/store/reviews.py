@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -60,11 +60,16 @@ class Reviews:
     def proposal(self, what: str) -> bytes:
         return self._vault.digest(f"proposal:{what}")
 
-    def propose(
-        self, connection: Connection, run_id: str, sync: str, crm: str, proposals: Iterable[Proposal], *, now: datetime
-    ) -> None:
-        """Put them on the list, in the transaction that closes their records. What was refused before stays refused,
-        and what was accepted stays so; another proposal for the same place takes its place."""
+    def proposing(
+        self, proposals: Sequence[Proposal], *, run_id: str, sync: str, crm: str, now: datetime
+    ) -> Callable[[Connection], None] | None:
+        """What puts them on the list, in the transaction that closes their records (Runs.settle); None for none.
+
+        What was refused before stays refused, and what was accepted stays so; another proposal for the same place
+        takes its place.
+        """
+        if not proposals:
+            return None
         rows = [
             {
                 "sync": sync,
@@ -82,16 +87,7 @@ class Reviews:
             }
             for each in proposals
         ]
-        for row in rows:
-            known = connection.execute(
-                select(reviews.c.id, reviews.c.proposal, reviews.c.state).where(_place(row))
-            ).one_or_none()
-            if known is None:
-                connection.execute(reviews.insert(), row)
-            elif bytes(known.proposal) != row["proposal"]:
-                connection.execute(update(reviews).where(reviews.c.id == known.id).values({**row, "resolved_at": None}))
-            elif known.state == OPEN:  # the newest run has the newest values
-                connection.execute(update(reviews).where(reviews.c.id == known.id).values(run_id=run_id))
+        return lambda connection: _put(connection, rows)
 
     def said(self, sync: str, object_type: str, record_ids: Sequence[str]) -> dict[tuple[str, str], Review]:
         """(record id, field) -> the review that a person has resolved, for these records."""
@@ -165,6 +161,19 @@ class Reviews:
                     .values(state=state, resolved_at=now, resolved_by=by)
                 ).rowcount
         return done
+
+
+def _put(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    for row in rows:
+        known = connection.execute(
+            select(reviews.c.id, reviews.c.proposal, reviews.c.state).where(_place(row))
+        ).one_or_none()
+        if known is None:
+            connection.execute(reviews.insert(), row)
+        elif bytes(known.proposal) != row["proposal"]:
+            connection.execute(update(reviews).where(reviews.c.id == known.id).values({**row, "resolved_at": None}))
+        elif known.state == OPEN:  # the newest run has the newest values
+            connection.execute(update(reviews).where(reviews.c.id == known.id).values(run_id=run_id))
 
 
 def _place(row: dict[str, Any]) -> Any:
