@@ -220,7 +220,8 @@ class SalesforceCrm:
     # --- reading by id --------------------------------------------------------------------------------------------
 
     def read(self, object_type: str, ids: Sequence[str], fields: Sequence[str]) -> list[Record | None]:
-        """As ports.Crm.read. Merged records are None, like deleted ones.
+        """As ports.Crm.read. Merged records are None, like deleted ones; a converted lead is still there. The version
+        is the record's LastModifiedDate as answered, "" in an org that does not describe it.
 
         Raises:
             ConfigError: a field is unknown, or a parent's ("Account.Website"): the call that reads 2,000 records at
@@ -232,8 +233,9 @@ class SalesforceCrm:
             paths = {name: names.own(name).path for name in fields}
         except WhereError as error:
             raise ConfigError(f"{self.name} cannot read {object_type} again: {error}") from None
-        to_record = wire.record_reader(self.name, schema, paths)
-        columns = list(dict.fromkeys(["Id", *paths.values()]))
+        versioned = wire.VERSION in schema.fields
+        to_record = wire.record_reader(self.name, schema, paths, versioned=versioned)
+        columns = list(dict.fromkeys(["Id", *paths.values(), *([wire.VERSION] if versioned else [])]))
         wanted = [wire.long_id(each) for each in ids]
         known = list(dict.fromkeys(each for each in wanted if each is not None))
         rows: dict[str, dict[str, Any] | None] = {}

@@ -156,10 +156,17 @@ def _why_not(described: Mapping[str, Any], kind: FieldKind, parts: Sequence[str]
 Row = Mapping[str, Any]
 
 
-def record_reader(crm: str, schema: ObjectSchema, paths: Mapping[str, str]) -> Callable[[Row], Record]:
+#: When a record last changed, to the second: what a guarded write names (contracts/salesforce.md 2.5, 2026-11).
+VERSION = "LastModifiedDate"
+
+
+def record_reader(
+    crm: str, schema: ObjectSchema, paths: Mapping[str, str], *, versioned: bool = False
+) -> Callable[[Row], Record]:
     """A function from a JSON row to a Record, made once per query.
 
     `paths` maps each name asked for to its path in describe's spelling, "Account.Website" for a parent's field.
+    `versioned`: the rows have VERSION.
     """
     object_type = schema.object_type
     many = {path for path in paths.values() if "." not in path and _kind(schema, path) is FieldKind.MULTI_PICKLIST}
@@ -171,7 +178,12 @@ def record_reader(crm: str, schema: ObjectSchema, paths: Mapping[str, str]) -> C
         values: dict[str, Value] = {name: get(path) for name, path in plain}
         for name, reader in others:
             values[name] = reader(row)
-        return Record(ref=RecordRef(crm=crm, object_type=object_type, id=row["Id"]), values=values)
+        version = get(VERSION) if versioned else None
+        return Record(
+            ref=RecordRef(crm=crm, object_type=object_type, id=row["Id"]),
+            values=values,
+            version=version if isinstance(version, str) else "",
+        )
 
     return read
 
