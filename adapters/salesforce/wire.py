@@ -299,10 +299,20 @@ FIELD_FAULTS = frozenset(
         "INVALID_FIELD",
         "INVALID_FIELD_FOR_INSERT_UPDATE",
         "INVALID_TYPE_ON_FIELD_IN_RECORD",
+        "REQUIRED_FIELD_MISSING",  # where it is one that we were to erase; else dropping it cannot help
     }
 )
 #: Of these, the ones that no other value cures: the field is of no use for any record.
 MAPPING_FAULTS = frozenset({"INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE"})
+#: Refusals by a rule of the org's own. A field they name is the one where the message stands; they may name none.
+RULE_FAULTS = frozenset(
+    {
+        "FIELD_CUSTOM_VALIDATION_EXCEPTION",
+        "FIELD_FILTER_VALIDATION_EXCEPTION",
+        "DUPLICATES_DETECTED",
+        "DUPLICATE_VALUE",
+    }
+)
 _LOCKED = "UNABLE_TO_LOCK_ROW"
 # A trigger's errors hide what happened inside it (contracts/salesforce.md 2.4).
 _FROM_TRIGGERS = frozenset({"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER", "APEX_ERROR"})
@@ -316,7 +326,7 @@ _OVERLOADED = (
 _GONE = {
     "ENTITY_IS_DELETED": "it was deleted, or merged into another record, since it was read",
     "INVALID_CROSS_REFERENCE_KEY": "the record, or one it points at, is not there (any more) for this user",
-    "NOT_FOUND": "it is not there (any more)",
+    "NOT_FOUND": "it is not there (any more) for this user",
     "CANNOT_UPDATE_CONVERTED_LEAD": "the lead was converted",
 }
 
@@ -342,6 +352,10 @@ class Fault:
     def is_of_fields(self) -> bool:
         return self.code in FIELD_FAULTS and bool(self.fields)
 
+    @property
+    def is_of_rule(self) -> bool:
+        return self.code in RULE_FAULTS and "Id" not in self.fields  # a record named twice is no fault of its fields
+
     def sentence(self) -> str:
         said = scrubbed(self.message)
         words = f"{self.code}: {said}" if said else self.code
@@ -350,9 +364,16 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class SaveResult:
-    """One row's result; no faults = saved."""
+    """One row's result; no faults = saved.
+
+    `moved`: it changed after it was read, nothing was written. `passing`: the service could not do this row now, for
+    the reason in `faults`; `in_doubt`: … and may have done it all the same.
+    """
 
     faults: tuple[Fault, ...] = ()
+    moved: bool = False
+    passing: bool = False
+    in_doubt: bool = False
 
 
 SAVED = SaveResult()
@@ -371,13 +392,13 @@ def save_results(answer: Any, ids: Sequence[str]) -> list[SaveResult] | None:
         if success is True and row.get("id", sent) == sent:
             results.append(SAVED)
         elif success is False:
-            results.append(SaveResult(_faults(row.get("errors")) or (Fault("UNKNOWN", "no reason given", ()),)))
+            results.append(SaveResult(faults_of(row.get("errors")) or (Fault("UNKNOWN", "no reason given", ()),)))
         else:
             return None
     return results
 
 
-def _faults(errors: Any) -> tuple[Fault, ...]:
+def faults_of(errors: Any) -> tuple[Fault, ...]:
     return tuple(
         Fault(
             code=str(each.get("statusCode") or each.get("errorCode") or "UNKNOWN"),
@@ -412,11 +433,16 @@ class RefusedRequestError(RefusedError):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        if self.fault.code not in MAPPING_FAULTS:
-            return ()
-        # The reply has no other place for the name where `fields` is absent (2.3 and 7: no recording found).
-        found = _NO_COLUMN.search(self.fault.message)
-        return (found[1],) if found else self.fault.fields
+        return columns_of(self.fault)
+
+
+def columns_of(fault: Fault) -> tuple[str, ...]:
+    """The fields that a refusal calls unknown or not writable."""
+    if fault.code not in MAPPING_FAULTS:
+        return ()
+    # The reply has no other place for the name where `fields` is absent (2.3 and 7: no recording found).
+    found = _NO_COLUMN.search(fault.message)
+    return (found[1],) if found else fault.fields
 
 
 #: Stands for the code where no Salesforce error came with the status.

@@ -31,6 +31,7 @@ CALLS = {
     "query": "GET /services/data/v<version>/query",
     "read": "POST /services/data/v<version>/composite/sobjects/<name>",
     "write": "PATCH /services/data/v<version>/composite/sobjects",
+    "composite": "POST /services/data/v<version>/composite",
     "limits": "GET /services/data/v<version>/limits",
 }
 

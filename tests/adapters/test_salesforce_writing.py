@@ -9,7 +9,7 @@ import pytest
 
 from adapters.http import InDoubtError
 from adapters.salesforce.wire import SAVED, Fault, RefusedRequestError, SaveResult
-from adapters.salesforce.writing import CollectionUpdate, Row, rows_of
+from adapters.salesforce.writing import Row, Update, rows_of
 from crm_sync.domain.changes import WriteOutcome, Written
 from crm_sync.domain.records import RecordRef, Value
 from crm_sync.errors import ContractError, CredentialsError, QuotaError, TransientError
@@ -52,9 +52,7 @@ def written(
     org: Org, *requests: WriteRequest, switched_off: dict[str, str] | None = None, clock: FakeClock | None = None
 ) -> list[WriteOutcome]:
     rows = rows_of(requests, schema())
-    CollectionUpdate(
-        send=org, switched_off={} if switched_off is None else switched_off, clock=clock or FakeClock()
-    ).run(rows)
+    Update(send=org, switched_off={} if switched_off is None else switched_off, clock=clock or FakeClock()).run(rows)
     return [row.settled() for row in rows]
 
 
@@ -397,7 +395,7 @@ def test_the_end_of_quota_or_session_keeps_what_is_known(kind: type[CredentialsE
         lambda _rows: ends.pop(0),
     )
     rows = rows_of([request(0), request(1), request(2, Title="long", Phone="1")], schema())
-    update = CollectionUpdate(send=org, switched_off={}, clock=FakeClock())
+    update = Update(send=org, switched_off={}, clock=FakeClock())
 
     update.run(rows)
 
@@ -410,7 +408,7 @@ def test_the_end_of_quota_or_session_keeps_what_is_known(kind: type[CredentialsE
 def test_nothing_more_is_sent_once_a_call_could_not_be_made() -> None:
     org = Org(refuse=lambda _rows: TransientError("nobody there", provider="salesforce"))
     rows = rows_of([request(0), request(1)], schema())
-    update = CollectionUpdate(send=org, switched_off={}, clock=FakeClock())
+    update = Update(send=org, switched_off={}, clock=FakeClock())
 
     update.run(rows)
 
