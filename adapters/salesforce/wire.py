@@ -231,8 +231,21 @@ def retrieved(answer: Any, ids: Sequence[str]) -> list[dict[str, Any] | None] | 
 
 # --- values -------------------------------------------------------------------------------------------------------
 
-_BLANK = "crm-sync does not erase values, and this one is blank"
+_BLANK = "crm-sync does not erase values unasked, and this one is blank"
 _LARGEST = 2**53  # beyond it a JSON number is not exact
+
+
+def is_blank(value: Value) -> bool:
+    return value is None or value == () or (isinstance(value, str) and not value.strip())  # Salesforce trims it
+
+
+def check_erasable(field: FieldSchema) -> None:
+    """
+    Raises:
+        ValueError: the field always holds something; null in it would cost the whole call (sandbox and 2.3).
+    """
+    if field.kind is FieldKind.BOOLEAN:
+        raise ValueError("a checkbox is yes or no and cannot be erased")
 
 
 def to_json(field: FieldSchema, value: Value) -> Any:
@@ -242,7 +255,7 @@ def to_json(field: FieldSchema, value: Value) -> Any:
     Raises:
         ValueError: the field cannot take it; the text says why and does not show it.
     """
-    if value is None or value == "" or value == ():
+    if is_blank(value):
         raise ValueError(_BLANK)
     kind = field.kind
     if kind is FieldKind.BOOLEAN:
@@ -258,8 +271,6 @@ def to_json(field: FieldSchema, value: Value) -> Any:
             raise ValueError("a value with a semicolon cannot be told from two")
         return ";".join(value)
     if isinstance(value, str):
-        if value.isspace():
-            raise ValueError(_BLANK)  # Salesforce trims it to nothing
         return value
     if isinstance(value, bool):
         raise ValueError("the field takes text, not true or false")

@@ -16,7 +16,7 @@ from adapters.http import InDoubtError
 from adapters.salesforce import wire
 from adapters.salesforce.wire import Fault, RefusedRequestError, SaveResult
 from crm_sync.domain.changes import WriteOutcome, Written
-from crm_sync.domain.records import ObjectSchema, RecordRef
+from crm_sync.domain.records import ObjectSchema, RecordRef, Value
 from crm_sync.errors import CredentialsError, CrmSyncError, QuotaError
 from crm_sync.ports import Clock, WriteRequest
 
@@ -120,22 +120,16 @@ class Row:
 
 
 def rows_of(requests: Sequence[WriteRequest], schema: ObjectSchema) -> list[Row]:
-    """A row per request; what the field cannot take is dropped here, before it could spoil a whole call."""
-    fields = schema.fields
+    """A row per request; what the field cannot take is dropped here, before it could spoil a whole call. None stands
+    in `values` where a field is to be erased, and nowhere else."""
     rows = []
     for request in requests:
         row = Row(ref=request.ref, values={}, version=None if request.seen is None else request.seen.version)
         for name, value in request.values.items():
-            found = fields.get(name)
-            if found is None:
-                row.dropped[name] = f"{schema.object_type} has no such field, or this user may not see it"
-            elif not found.writable:
-                row.dropped[name] = found.why_not or "it cannot be written"
-            else:
-                try:
-                    row.values[name] = wire.to_json(found, value)
-                except ValueError as error:
-                    row.dropped[name] = str(error)
+            try:
+                row.values[name] = _json_of(schema, name, value, erase=name in request.erase)
+            except ValueError as error:
+                row.dropped[name] = str(error)
         full = wire.long_id(request.ref.id)
         if full is None:
             row.settle(Written.REJECTED, reason="MALFORMED_ID: this is no Salesforce record id", code="MALFORMED_ID")
@@ -143,6 +137,22 @@ def rows_of(requests: Sequence[WriteRequest], schema: ObjectSchema) -> list[Row]
             row.ref = RecordRef(crm=request.ref.crm, object_type=request.ref.object_type, id=full)
         rows.append(row)
     return rows
+
+
+def _json_of(schema: ObjectSchema, name: str, value: Value, *, erase: bool) -> Any:
+    """
+    Raises:
+        ValueError: the field cannot take it; the text says why.
+    """
+    found = schema.fields.get(name)
+    if found is None:
+        raise ValueError(f"{schema.object_type} has no such field, or this user may not see it")
+    if not found.writable:
+        raise ValueError(found.why_not or "it cannot be written")
+    if erase and wire.is_blank(value):
+        wire.check_erasable(found)
+        return None
+    return wire.to_json(found, value)
 
 
 class Update:

@@ -302,6 +302,21 @@ def test_an_answer_that_never_comes_is_unaccounted(org: RunningOrg, crm: Salesfo
     assert [outcome.written for outcome in outcomes] == [Written.UNACCOUNTED] * 25 + [Written.WRITTEN] * 35
 
 
+@pytest.mark.parametrize("mode", [WriteMode.FAST, WriteMode.STRICT])
+def test_a_field_is_erased_where_it_was_asked_for(org: RunningOrg, crm: SalesforceCrm, mode: WriteMode) -> None:
+    org.simulator.edit("Contact", contact_id(0), {"Title": "CTO", "Phone": "+1 0", "LastName": "Curie"})
+    record = seen(crm, 0)[0]
+    values: dict[str, Value] = {"Title": None, "Phone": "", "LastName": None, "Department": "IT"}
+    request = WriteRequest(ref=record.ref, values=values, seen=record, erase=frozenset({"Title", "LastName"}))
+
+    (outcome,) = crm.write("Contact", [request], mode=mode)
+
+    assert outcome.written is Written.WRITTEN
+    assert {name for name, _ in outcome.dropped} == {"Phone", "LastName"}
+    after = org.simulator.edit("Contact", contact_id(0), {})
+    assert [after[name] for name in values] == [None, "+1 0", "Curie", "IT"]
+
+
 # --- a rule of the org's own --------------------------------------------------------------------------------------
 
 

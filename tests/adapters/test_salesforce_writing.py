@@ -232,6 +232,57 @@ def test_a_field_nobody_may_write_is_left_out_for_every_later_record() -> None:
     assert org.saved[contact(1)] == {"Phone": "2"}
 
 
+# --- erasing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blank", [None, "", " ", ()])
+def test_a_blank_erases_only_where_it_was_asked_for(blank: Value) -> None:
+    org = Org()
+    ref = RecordRef(crm="salesforce", object_type="Contact", id=contact(1))
+    both = WriteRequest(
+        ref=ref, values={"Title": blank, "Phone": blank, "MailingCity": "Bonn"}, erase=frozenset({"Title"})
+    )
+
+    (outcome,) = written(org, both)
+
+    assert org.saved == {contact(1): {"Title": None, "MailingCity": "Bonn"}}
+    assert dict(outcome.dropped) == {"Phone": "crm-sync does not erase values unasked, and this one is blank"}
+
+
+def test_a_value_stays_where_erasing_is_allowed_and_not_meant() -> None:
+    org = Org()
+    ref = RecordRef(crm="salesforce", object_type="Contact", id=contact(1))
+
+    written(org, WriteRequest(ref=ref, values={"Title": "CTO"}, erase=frozenset({"Title", "Phone"})))
+
+    assert org.saved == {contact(1): {"Title": "CTO"}}
+
+
+def test_a_checkbox_is_never_sent_as_null() -> None:
+    org = Org()
+    ref = RecordRef(crm="salesforce", object_type="Contact", id=contact(1))
+    values: dict[str, Value] = {"DoNotCall": None, "Title": None}
+
+    (outcome,) = written(org, WriteRequest(ref=ref, values=values, erase=frozenset(values)))
+
+    assert org.saved == {contact(1): {"Title": None}}
+    assert "cannot be erased" in dict(outcome.dropped)["DoNotCall"]
+
+
+def test_a_field_that_must_not_be_blank_is_kept_and_the_others_erased() -> None:
+    org = Org(
+        lambda row: refused("REQUIRED_FIELD_MISSING", "LastName") if row.values.get("LastName", "") is None else SAVED
+    )
+    ref = RecordRef(crm="salesforce", object_type="Contact", id=contact(1))
+    values: dict[str, Value] = {"LastName": None, "Title": None}
+
+    (outcome,) = written(org, WriteRequest(ref=ref, values=values, erase=frozenset(values)))
+
+    assert outcome.written is Written.WRITTEN
+    assert [name for name, _ in outcome.dropped] == ["LastName"]
+    assert org.saved == {contact(1): {"Title": None}}
+
+
 # --- locks and overload -------------------------------------------------------------------------------------------
 
 
