@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from adapters.http import InDoubtError, OversizedError, UnprovenRefusalError, UnsentError, retry
-from adapters.salesforce import composite, wire
+from adapters.salesforce import composite, whereabouts, wire
 from adapters.salesforce.composite import SUBREQUESTS, check_guards
 from adapters.salesforce.selection import PAGE, Names, Plan, folded, lacks, plan, problems
 from adapters.salesforce.session import API_VERSION, READ_S, SalesforceCredentials, SalesforceSession
@@ -28,7 +28,7 @@ from crm_sync.errors import (
     RateLimitError,
     TransientError,
 )
-from crm_sync.ports import AccessCheck, Clock, JobBook, Page, Selection, WriteRequest
+from crm_sync.ports import AccessCheck, Clock, JobBook, Page, Selection, Whereabouts, WriteRequest
 
 if TYPE_CHECKING:
     from simple_salesforce.api import Salesforce
@@ -187,12 +187,12 @@ class SalesforceCrm:
                 return
             first = False
 
-    def _rows(self, query: str) -> list[dict[str, Any]]:
+    def _rows(self, query: str, *, with_deleted: bool = False) -> list[dict[str, Any]]:
         """All rows of one query. They come in several answers where they are too wide for one; the locator of those
         may expire (INVALID_QUERY_LOCATOR), then the query is asked again."""
         for is_last_try in (False, True):
             try:
-                answer = self._query(lambda sf: sf.query(query))
+                answer = self._query(lambda sf: sf.query(query, include_deleted=with_deleted))
                 rows: list[dict[str, Any]] = answer["records"]
                 while answer.get("done") is False and isinstance(more := answer.get("nextRecordsUrl"), str):
                     answer = self._query(lambda sf, more=more: sf.query_more(more, identifier_is_url=True))  # type: ignore[misc]
@@ -263,6 +263,24 @@ class SalesforceCrm:
                 raise
             half = len(ids) // 2
             return self._retrieve(object_type, ids[:half], columns) + self._retrieve(object_type, ids[half:], columns)
+
+    def whereabouts(self, object_type: str, ids: Sequence[str]) -> list[Whereabouts]:
+        """As ports.Crm.whereabouts; a query for each 200 ids and each step of their trails.
+
+        Raises:
+            ProviderError: the org could not be asked.
+        """
+        self.describe(object_type)
+        refs = [RecordRef(crm=self.name, object_type=object_type, id=each) for each in ids]
+        return whereabouts.follow(refs, self._with_deleted)
+
+    def _with_deleted(self, object_type: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        schema = self.describe(object_type)
+        found = {}
+        for at in range(0, len(ids), whereabouts.IDS):
+            rows = self._rows(whereabouts.query(schema, ids[at : at + whereabouts.IDS]), with_deleted=True)
+            found.update({row["Id"]: row for row in rows})
+        return found
 
     # --- writing --------------------------------------------------------------------------------------------------
 
