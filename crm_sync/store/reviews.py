@@ -173,7 +173,7 @@ def _put(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         elif bytes(known.proposal) != row["proposal"]:
             connection.execute(update(reviews).where(reviews.c.id == known.id).values({**row, "resolved_at": None}))
         elif known.state == OPEN:  # the newest run has the newest values
-            connection.execute(update(reviews).where(reviews.c.id == known.id).values(run_id=run_id))
+            connection.execute(update(reviews).where(reviews.c.id == known.id).values(run_id=row["run_id"]))
 
 
 def _place(row: dict[str, Any]) -> Any:
