@@ -196,6 +196,7 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
     if not yes:
         _ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?", "release")
     services.provenance.release(run.crm, record.object_type, record.record_id, locked, now=services.clock.now())
+    services.runs.forget_attempts(record.object_type, record.record_id)
     click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may replace them.")
 
 

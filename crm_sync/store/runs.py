@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
 
 from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
@@ -183,6 +183,15 @@ class Runs:
                     }
                     for state in states
                 ],
+            )
+
+    def forget_attempts(self, object_type: str, record_id: str) -> None:
+        """Let every sync look at a record again, whatever was tried with it before."""
+        with self._store.write() as connection:
+            connection.execute(
+                delete(record_states).where(
+                    record_states.c.object_type == object_type, record_states.c.record_id == record_id
+                )
             )
 
     def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
