@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,12 +52,14 @@ def edits_at_random_moments(
     together: int = 3,
     mode: WriteMode = WriteMode.STRICT,
     lost_answers: float = 0.0,
+    settle_s: float = 0.0,
 ) -> list[Moment]:
     """Fill `together` records of `play` at a time, while a person edits one of them just before or just after one of
     the calls that this takes; `play.ids` must reach for (moments + 1) * together.
 
     `crm` is the client of the sandbox's service of the same name. `lost_answers`: the share of the moments in which the
-    answer to one of the calls gets lost.
+    answer to one of the calls gets lost. `settle_s`: how long the records are left alone before, for a CRM that tells
+    edits apart by the second.
     """
     service, chance = crm.name, random.Random(seed)
     simulator = sandbox.apps[service].extensions["simulator"]
@@ -69,6 +72,7 @@ def edits_at_random_moments(
     before = sum(sandbox.traffic[service].calls().values())
     fill(crm, play, groups[0], mode=mode)
     calls = sum(sandbox.traffic[service].calls().values()) - before
+    time.sleep(settle_s)
     return [_moment(crm, sandbox, play, group, chance, calls, mode, lost_answers) for group in groups[1:]]
 
 
