@@ -388,11 +388,13 @@ class _Checker:
     def _choices(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
         if field.kind not in _CHOICES or not field.choices:
             return
-        wanted: list[tuple[str, Path]] = []
-        if mapping.picklist is not None and self._has((*at, "picklist")):
-            wanted += [(value, (*at, "picklist", value)) for value in dict.fromkeys(mapping.picklist.values())]
-        elif mapping.picklist is not None:
-            self._choices_of_file(at, mapping, field)
+        own = self._node((*at, "picklist"))
+        entries = own.entries if own is not None else ()
+        wanted: list[tuple[str, Path]] = [
+            (name.text, (*at, "picklist", name.text)) for name, words in entries if not words.is_empty
+        ]
+        if self._has((*at, "picklist_file")):
+            self._choices_of_file(at, mapping, field, own=frozenset(value for value, _ in wanted))
         wanted += [(band.value, (*at, "bands", band.value)) for band in mapping.bands]
         if mapping.unmapped == "use":
             wanted.append((mapping.unmapped_use, (*at, "unmapped")))
@@ -412,10 +414,12 @@ class _Checker:
                 severity=Severity.WARNING,
             )
 
-    def _choices_of_file(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
+    def _choices_of_file(self, at: Path, mapping: FieldMapping, field: FieldSchema, *, own: frozenset[str]) -> None:
+        """`own` are values of the `picklist` beside a ready table, which have been looked at."""
         path = (*at, "picklist_file")
         live = Choices(field.choices)
-        gone = [value for value in dict.fromkeys((mapping.picklist or {}).values()) if live.find(value) is None]
+        values = [value for value in dict.fromkeys((mapping.picklist or {}).values()) if value not in own]
+        gone = [value for value in values if live.find(value) is None]
         node = self._node(path)
         name = node.text if node is not None else ""
         if not name.startswith("builtin:"):
