@@ -500,9 +500,7 @@ class _Reader:
         )
 
     def _keys_at(self, path: Path) -> set[str]:
-        node = self._document.root
-        for step in path:
-            node = node.get(str(step)) if node is not None else None
+        node = self._document.node(path)
         return {name.text for name, _ in node.entries} if node is not None else set()
 
     def _only_companies(self, at: Path, values: Mapping[str, Any], company: str) -> None:
@@ -522,7 +520,9 @@ class _Reader:
             self._error((*at, key), message, suggestion, key=True)
 
         if "picklist" in values and not values.get("picklist_file", "builtin:").startswith("builtin:"):
-            refuse("picklist_file", "a field has either `picklist` or a CSV file.", "Write all its values in one place.")
+            refuse(
+                "picklist_file", "a field has either `picklist` or a CSV file.", "Write all its values in one place."
+            )
         if "bands" in values and ("picklist" in values or "picklist_file" in values):
             refuse("bands", "a field has either `bands` or a picklist.", "Remove one of them.")
         if known and "bands" in values and not kind.is_number:

@@ -256,7 +256,7 @@ def test_values_of_a_shipped_table_that_an_org_has_retired_are_a_warning() -> No
 
 
 def test_entries_beside_a_shipped_table_are_checked_as_ones_own() -> None:
-    table = "{from: person.seniority, picklist: {Chief: [owner], Staff: [manager]}, picklist_file: \"builtin:salesforce_seniority\"}"
+    table = '{from: person.seniority, picklist: {Chief: [owner], Staff: [manager]}, picklist_file: "builtin:salesforce_seniority"}'
 
     lines = field("Level__c", table)
 

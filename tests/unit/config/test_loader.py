@@ -491,6 +491,7 @@ def test_a_mistake_in_a_hubspot_filter_is_placed(where: str, place: str, words: 
 
 # --- picklist files ---------------------------------------------------------------------------------------------------
 
+
 def test_entries_of_ones_own_go_before_those_of_a_ready_table() -> None:
     mapping = '{from: person.seniority, picklist: {Boss: [Owner, vp]}, picklist_file: "builtin:salesforce_seniority"}'
 
