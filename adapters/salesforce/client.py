@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from adapters.http import InDoubtError, OversizedError, UnprovenRefusalError, UnsentError, retry
-from adapters.salesforce import wire
+from adapters.salesforce import composite, whereabouts, wire
+from adapters.salesforce.composite import SUBREQUESTS, check_guards
 from adapters.salesforce.selection import PAGE, Names, Plan, folded, lacks, plan, problems
 from adapters.salesforce.session import API_VERSION, READ_S, SalesforceCredentials, SalesforceSession
 from adapters.salesforce.where import WhereError
 from adapters.salesforce.wire import RefusedRequestError, SaveResult
-from adapters.salesforce.writing import PORTION, CollectionUpdate, Row, rows_of
+from adapters.salesforce.writing import PORTION, Row, Update, rows_of
 from crm_sync.domain.changes import WriteMode, WriteOutcome
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
 from crm_sync.errors import (
@@ -27,7 +28,7 @@ from crm_sync.errors import (
     RateLimitError,
     TransientError,
 )
-from crm_sync.ports import AccessCheck, Clock, JobBook, Page, Selection, WriteRequest
+from crm_sync.ports import AccessCheck, Clock, JobBook, Page, Selection, Whereabouts, WriteRequest
 
 if TYPE_CHECKING:
     from simple_salesforce.api import Salesforce
@@ -186,12 +187,12 @@ class SalesforceCrm:
                 return
             first = False
 
-    def _rows(self, query: str) -> list[dict[str, Any]]:
+    def _rows(self, query: str, *, with_deleted: bool = False) -> list[dict[str, Any]]:
         """All rows of one query. They come in several answers where they are too wide for one; the locator of those
         may expire (INVALID_QUERY_LOCATOR), then the query is asked again."""
         for is_last_try in (False, True):
             try:
-                answer = self._query(lambda sf: sf.query(query))
+                answer = self._query(lambda sf: sf.query(query, include_deleted=with_deleted))
                 rows: list[dict[str, Any]] = answer["records"]
                 while answer.get("done") is False and isinstance(more := answer.get("nextRecordsUrl"), str):
                     answer = self._query(lambda sf, more=more: sf.query_more(more, identifier_is_url=True))  # type: ignore[misc]
@@ -220,7 +221,8 @@ class SalesforceCrm:
     # --- reading by id --------------------------------------------------------------------------------------------
 
     def read(self, object_type: str, ids: Sequence[str], fields: Sequence[str]) -> list[Record | None]:
-        """As ports.Crm.read. Merged records are None, like deleted ones.
+        """As ports.Crm.read. Merged records are None, like deleted ones; a converted lead is still there. The version
+        is the record's LastModifiedDate as answered, "" in an org that does not describe it.
 
         Raises:
             ConfigError: a field is unknown, or a parent's ("Account.Website"): the call that reads 2,000 records at
@@ -232,8 +234,9 @@ class SalesforceCrm:
             paths = {name: names.own(name).path for name in fields}
         except WhereError as error:
             raise ConfigError(f"{self.name} cannot read {object_type} again: {error}") from None
-        to_record = wire.record_reader(self.name, schema, paths)
-        columns = list(dict.fromkeys(["Id", *paths.values()]))
+        versioned = wire.VERSION in schema.fields
+        to_record = wire.record_reader(self.name, schema, paths, versioned=versioned)
+        columns = list(dict.fromkeys(["Id", *paths.values(), *([wire.VERSION] if versioned else [])]))
         wanted = [wire.long_id(each) for each in ids]
         known = list(dict.fromkeys(each for each in wanted if each is not None))
         rows: dict[str, dict[str, Any] | None] = {}
@@ -261,6 +264,24 @@ class SalesforceCrm:
             half = len(ids) // 2
             return self._retrieve(object_type, ids[:half], columns) + self._retrieve(object_type, ids[half:], columns)
 
+    def whereabouts(self, object_type: str, ids: Sequence[str]) -> list[Whereabouts]:
+        """As ports.Crm.whereabouts; a query for each 200 ids and each step of their trails.
+
+        Raises:
+            ProviderError: the org could not be asked.
+        """
+        self.describe(object_type)
+        refs = [RecordRef(crm=self.name, object_type=object_type, id=each) for each in ids]
+        return whereabouts.follow(refs, self._with_deleted)
+
+    def _with_deleted(self, object_type: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        schema = self.describe(object_type)
+        found = {}
+        for at in range(0, len(ids), whereabouts.IDS):
+            rows = self._rows(whereabouts.query(schema, ids[at : at + whereabouts.IDS]), with_deleted=True)
+            found.update({row["Id"]: row for row in rows})
+        return found
+
     # --- writing --------------------------------------------------------------------------------------------------
 
     def write(
@@ -271,16 +292,19 @@ class SalesforceCrm:
         mode: WriteMode = WriteMode.FAST,
         jobs: JobBook | None = None,
     ) -> list[WriteOutcome]:
-        """As ports.Crm.write.
+        """As ports.Crm.write. A strict write names the version it was decided on, which has a resolution of one second:
+        an edit in the very second of the one before it is not seen (contracts/salesforce.md 2.5, 2026-11).
 
         Raises:
             ProviderError: with the first call; nothing was written. Later ones, and one that follows a lost answer, are
                 told by outcome.
         """
         rows = rows_of(requests, self.describe(object_type))
+        if mode is WriteMode.STRICT:
+            check_guards(rows)
         for at in range(0, len(rows), PORTION):
             portion = rows[at : at + PORTION]
-            update = CollectionUpdate(send=self._save, switched_off=self._switched_off[object_type], clock=self._clock)
+            update = self._update(object_type, mode)
             update.run(portion)
             if update.error is not None:
                 if at == 0 and not update.answered:
@@ -290,25 +314,62 @@ class SalesforceCrm:
                 break
         return [row.settled() for row in rows]
 
+    def _update(self, object_type: str, mode: WriteMode) -> Update:
+        switched_off = self._switched_off[object_type]
+        if mode is WriteMode.STRICT:
+            return Update(
+                send=self._save_guarded, switched_off=switched_off, clock=self._clock, size=SUBREQUESTS, together=False
+            )
+        return Update(send=self._save, switched_off=switched_off, clock=self._clock)
+
     def _save(self, rows: Sequence[Row]) -> list[SaveResult]:
         body = orjson.dumps({"allOrNone": False, "records": [row.as_json() for row in rows]})
         ids = [row.ref.id for row in rows]
-        in_doubt = False
 
         def checked(client: Salesforce) -> list[SaveResult]:
+            answer = client.restful("composite/sobjects", method="PATCH", data=body, headers=dict(_HEADERS))
+            results = wire.save_results(answer, ids)
+            if results is None:
+                raise self._odd("write", f"an update of {len(ids)} records")
+            return results
+
+        return self._written(checked, rows)
+
+    def _save_guarded(self, rows: Sequence[Row]) -> list[SaveResult]:
+        body = orjson.dumps(composite.body(rows, version=self._version, headers=_HEADERS))
+
+        def checked(client: Salesforce) -> list[SaveResult]:
+            answer = client.restful("composite", method="POST", data=body)
+            results = composite.results(answer, len(rows))
+            if results is None:
+                raise self._odd("write", f"a guarded update of {len(rows)} records")
+            return results
+
+        return self._written(checked, rows)
+
+    def _written(self, checked: Callable[[Salesforce], list[SaveResult]], rows: Sequence[Row]) -> list[SaveResult]:
+        """The results of a write, tried again where an answer was lost: it sets fixed values, and where it is guarded
+        the second try finds the first one's change.
+
+        Raises:
+            InDoubtError: it ended in an error, and a try may have done its work.
+        """
+
+        in_doubt = False
+
+        def tried(client: Salesforce) -> list[SaveResult]:
             nonlocal in_doubt
             try:
-                answer = client.restful("composite/sobjects", method="PATCH", data=body, headers=dict(_HEADERS))
-                results = wire.save_results(answer, ids)
-                if results is None:
-                    raise self._odd("write", f"an update of {len(ids)} records")
+                results = checked(client)
             except TransientError as error:
                 in_doubt = in_doubt or not _did_nothing(error)
                 raise
+            for row in rows:
+                row.in_doubt = row.in_doubt or in_doubt
             return results
 
         try:
-            return self._call(checked)
+            return self._call(tried)
         except RefusedRequestError:
             raise
         except ProviderError as error:

@@ -414,4 +414,6 @@ def operation_of(method: str, path: str) -> str:
         return "query"
     if "/composite/sobjects" in tail:
         return "write" if method == "PATCH" else "read"
+    if tail.endswith("/composite"):
+        return "write"
     return "limits" if tail.endswith(("/limits", "/limits/")) else "other"

@@ -156,10 +156,17 @@ def _why_not(described: Mapping[str, Any], kind: FieldKind, parts: Sequence[str]
 Row = Mapping[str, Any]
 
 
-def record_reader(crm: str, schema: ObjectSchema, paths: Mapping[str, str]) -> Callable[[Row], Record]:
+#: When a record last changed, to the second: what a guarded write names (contracts/salesforce.md 2.5, 2026-11).
+VERSION = "LastModifiedDate"
+
+
+def record_reader(
+    crm: str, schema: ObjectSchema, paths: Mapping[str, str], *, versioned: bool = False
+) -> Callable[[Row], Record]:
     """A function from a JSON row to a Record, made once per query.
 
     `paths` maps each name asked for to its path in describe's spelling, "Account.Website" for a parent's field.
+    `versioned`: the rows have VERSION.
     """
     object_type = schema.object_type
     many = {path for path in paths.values() if "." not in path and _kind(schema, path) is FieldKind.MULTI_PICKLIST}
@@ -171,7 +178,12 @@ def record_reader(crm: str, schema: ObjectSchema, paths: Mapping[str, str]) -> C
         values: dict[str, Value] = {name: get(path) for name, path in plain}
         for name, reader in others:
             values[name] = reader(row)
-        return Record(ref=RecordRef(crm=crm, object_type=object_type, id=row["Id"]), values=values)
+        version = get(VERSION) if versioned else None
+        return Record(
+            ref=RecordRef(crm=crm, object_type=object_type, id=row["Id"]),
+            values=values,
+            version=version if isinstance(version, str) else "",
+        )
 
     return read
 
@@ -219,8 +231,21 @@ def retrieved(answer: Any, ids: Sequence[str]) -> list[dict[str, Any] | None] | 
 
 # --- values -------------------------------------------------------------------------------------------------------
 
-_BLANK = "crm-sync does not erase values, and this one is blank"
+_BLANK = "crm-sync does not erase values unasked, and this one is blank"
 _LARGEST = 2**53  # beyond it a JSON number is not exact
+
+
+def is_blank(value: Value) -> bool:
+    return value is None or value == () or (isinstance(value, str) and not value.strip())  # Salesforce trims it
+
+
+def check_erasable(field: FieldSchema) -> None:
+    """
+    Raises:
+        ValueError: the field always holds something; null in it would cost the whole call (sandbox and 2.3).
+    """
+    if field.kind is FieldKind.BOOLEAN:
+        raise ValueError("a checkbox is yes or no and cannot be erased")
 
 
 def to_json(field: FieldSchema, value: Value) -> Any:
@@ -230,7 +255,7 @@ def to_json(field: FieldSchema, value: Value) -> Any:
     Raises:
         ValueError: the field cannot take it; the text says why and does not show it.
     """
-    if value is None or value == "" or value == ():
+    if is_blank(value):
         raise ValueError(_BLANK)
     kind = field.kind
     if kind is FieldKind.BOOLEAN:
@@ -246,8 +271,6 @@ def to_json(field: FieldSchema, value: Value) -> Any:
             raise ValueError("a value with a semicolon cannot be told from two")
         return ";".join(value)
     if isinstance(value, str):
-        if value.isspace():
-            raise ValueError(_BLANK)  # Salesforce trims it to nothing
         return value
     if isinstance(value, bool):
         raise ValueError("the field takes text, not true or false")
@@ -287,10 +310,20 @@ FIELD_FAULTS = frozenset(
         "INVALID_FIELD",
         "INVALID_FIELD_FOR_INSERT_UPDATE",
         "INVALID_TYPE_ON_FIELD_IN_RECORD",
+        "REQUIRED_FIELD_MISSING",  # where it is one that we were to erase; else dropping it cannot help
     }
 )
 #: Of these, the ones that no other value cures: the field is of no use for any record.
 MAPPING_FAULTS = frozenset({"INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE"})
+#: Refusals by a rule of the org's own. A field they name is the one where the message stands; they may name none.
+RULE_FAULTS = frozenset(
+    {
+        "FIELD_CUSTOM_VALIDATION_EXCEPTION",
+        "FIELD_FILTER_VALIDATION_EXCEPTION",
+        "DUPLICATES_DETECTED",
+        "DUPLICATE_VALUE",
+    }
+)
 _LOCKED = "UNABLE_TO_LOCK_ROW"
 # A trigger's errors hide what happened inside it (contracts/salesforce.md 2.4).
 _FROM_TRIGGERS = frozenset({"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER", "APEX_ERROR"})
@@ -304,7 +337,7 @@ _OVERLOADED = (
 _GONE = {
     "ENTITY_IS_DELETED": "it was deleted, or merged into another record, since it was read",
     "INVALID_CROSS_REFERENCE_KEY": "the record, or one it points at, is not there (any more) for this user",
-    "NOT_FOUND": "it is not there (any more)",
+    "NOT_FOUND": "it is not there (any more) for this user",
     "CANNOT_UPDATE_CONVERTED_LEAD": "the lead was converted",
 }
 
@@ -330,6 +363,10 @@ class Fault:
     def is_of_fields(self) -> bool:
         return self.code in FIELD_FAULTS and bool(self.fields)
 
+    @property
+    def is_of_rule(self) -> bool:
+        return self.code in RULE_FAULTS and "Id" not in self.fields  # a record named twice is no fault of its fields
+
     def sentence(self) -> str:
         said = scrubbed(self.message)
         words = f"{self.code}: {said}" if said else self.code
@@ -338,9 +375,16 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class SaveResult:
-    """One row's result; no faults = saved."""
+    """One row's result; no faults = saved.
+
+    `moved`: it changed after it was read, nothing was written. `passing`: the service could not do this row now, for
+    the reason in `faults`; `in_doubt`: … and may have done it all the same.
+    """
 
     faults: tuple[Fault, ...] = ()
+    moved: bool = False
+    passing: bool = False
+    in_doubt: bool = False
 
 
 SAVED = SaveResult()
@@ -359,13 +403,13 @@ def save_results(answer: Any, ids: Sequence[str]) -> list[SaveResult] | None:
         if success is True and row.get("id", sent) == sent:
             results.append(SAVED)
         elif success is False:
-            results.append(SaveResult(_faults(row.get("errors")) or (Fault("UNKNOWN", "no reason given", ()),)))
+            results.append(SaveResult(faults_of(row.get("errors")) or (Fault("UNKNOWN", "no reason given", ()),)))
         else:
             return None
     return results
 
 
-def _faults(errors: Any) -> tuple[Fault, ...]:
+def faults_of(errors: Any) -> tuple[Fault, ...]:
     return tuple(
         Fault(
             code=str(each.get("statusCode") or each.get("errorCode") or "UNKNOWN"),
@@ -400,11 +444,16 @@ class RefusedRequestError(RefusedError):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        if self.fault.code not in MAPPING_FAULTS:
-            return ()
-        # The reply has no other place for the name where `fields` is absent (2.3 and 7: no recording found).
-        found = _NO_COLUMN.search(self.fault.message)
-        return (found[1],) if found else self.fault.fields
+        return columns_of(self.fault)
+
+
+def columns_of(fault: Fault) -> tuple[str, ...]:
+    """The fields that a refusal calls unknown or not writable."""
+    if fault.code not in MAPPING_FAULTS:
+        return ()
+    # The reply has no other place for the name where `fields` is absent (2.3 and 7: no recording found).
+    found = _NO_COLUMN.search(fault.message)
+    return (found[1],) if found else fault.fields
 
 
 #: Stands for the code where no Salesforce error came with the status.

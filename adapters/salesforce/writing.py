@@ -1,7 +1,8 @@
-"""One collections update after another until every record is written, refused or unaccounted; decides, does not talk.
+"""One call after another until every record is written, refused, moved or unaccounted; decides, does not talk.
 
 A bad field costs that field, a bad record that record; locked rows and rows that were too much at once are sent again,
-alone or in smaller portions (contracts/salesforce.md 2.3 and 2.4).
+alone or in smaller portions (contracts/salesforce.md 2.3 and 2.4). The same decisions whether the rows went in a
+collection, in a composite call or in a bulk job.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from adapters.http import InDoubtError
 from adapters.salesforce import wire
 from adapters.salesforce.wire import Fault, RefusedRequestError, SaveResult
 from crm_sync.domain.changes import WriteOutcome, Written
-from crm_sync.domain.records import ObjectSchema, RecordRef
+from crm_sync.domain.records import ObjectSchema, RecordRef, Value
 from crm_sync.errors import CredentialsError, CrmSyncError, QuotaError
 from crm_sync.ports import Clock, WriteRequest
 
@@ -24,23 +25,81 @@ PORTION = 200
 _LOCK_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 #: Calls spent on halving one portion: one bad record among 200 takes 16.
 _MOST_SPLITS = 40
+#: Fields left out of a record one at a time, where the org does not say which of them it refuses.
+_MOST_GUESSES = 8
+
+
+@dataclass(slots=True, eq=False)
+class _Guess:
+    """Which field a record is refused for, tried by leaving out one at a time. Nothing is written until a try fits, so
+    the version that guards a strict write holds throughout.
+
+    `faults`: the refusal; `left`: names still to be tried; `tries`: how many more there may be; `out`: the field left
+    out now.
+    """
+
+    faults: Sequence[Fault]
+    left: deque[str]
+    tries: int = _MOST_GUESSES
+    out: tuple[str, Any] | None = None
+
+    def is_cured(self, faults: Sequence[Fault]) -> bool:
+        """Whether a try was refused for less, or for something else: then the field left out was to blame."""
+        return self.out is not None and not {(f.code, f.message) for f in self.faults} <= {
+            (f.code, f.message) for f in faults
+        }
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One record on its way; `values` (JSON) shrinks as fields are refused, into `dropped` with the reason."""
+    """One record on its way; `values` (JSON) shrinks as fields are refused, into `dropped` with the reason.
+
+    `version`: when it last changed as it was read, in the org's form; "" where the org did not say, None where nobody
+    read it. `in_doubt`: the last try failed in a way that may have written it all the same.
+    """
 
     ref: RecordRef
     values: dict[str, Any]
+    version: str | None = None
     dropped: dict[str, str] = field(default_factory=dict)
+    in_doubt: bool = False
+    guess: _Guess | None = None
     outcome: WriteOutcome | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {"attributes": {"type": self.ref.object_type}, "id": self.ref.id, **self.values}
 
     def drop(self, name: str, reason: str) -> None:
-        if self.values.pop(name, None) is not None:
+        if name in self.values:
+            del self.values[name]
             self.dropped[name] = reason
+
+    def leave_out_next(self) -> bool:
+        """Put back what is left out and leave out the next; False when every field had its turn."""
+        guess = self.guess
+        assert guess is not None
+        if guess.out is not None:
+            name, value = guess.out
+            self.values[name] = value
+            guess.out = None
+        while guess.left and guess.tries:
+            name = guess.left.popleft()
+            if name in self.values and len(self.values) > 1:
+                guess.tries -= 1
+                guess.out = (name, self.values.pop(name))
+                return True
+        return False
+
+    def blame(self) -> None:
+        """The field left out, if there is one, was what the record was refused for."""
+        if self.guess is not None and self.guess.out is not None:
+            said = _telling(self.guess.faults).sentence()
+            self.dropped[self.guess.out[0]] = f"{said} (without it that was no longer said)"
+            self.guess.out = None
+
+    def saved(self) -> None:
+        self.blame()
+        self.settle(Written.WRITTEN)
 
     def settle(self, written: Written, *, reason: str = "", code: str = "") -> None:
         self.outcome = WriteOutcome(
@@ -51,9 +110,9 @@ class Row:
         self.settle(Written.REJECTED, reason=fault.sentence(), code=fault.code)
 
     def leave(self, error: CrmSyncError) -> None:
-        """It was not sent, or refused in each try before."""
+        """It was not sent, or refused in each try before, unless one of those was in doubt."""
         if self.outcome is None:
-            self.settle(Written.NOT_WRITTEN, reason=str(error))
+            self.settle(Written.UNACCOUNTED if self.in_doubt else Written.NOT_WRITTEN, reason=str(error))
 
     def settled(self) -> WriteOutcome:
         assert self.outcome is not None
@@ -61,22 +120,16 @@ class Row:
 
 
 def rows_of(requests: Sequence[WriteRequest], schema: ObjectSchema) -> list[Row]:
-    """A row per request; what the field cannot take is dropped here, before it could spoil a whole call."""
-    fields = schema.fields
+    """A row per request; what the field cannot take is dropped here, before it could spoil a whole call. None stands
+    in `values` where a field is to be erased, and nowhere else."""
     rows = []
     for request in requests:
-        row = Row(ref=request.ref, values={})
+        row = Row(ref=request.ref, values={}, version=None if request.seen is None else request.seen.version)
         for name, value in request.values.items():
-            found = fields.get(name)
-            if found is None:
-                row.dropped[name] = f"{schema.object_type} has no such field, or this user may not see it"
-            elif not found.writable:
-                row.dropped[name] = found.why_not or "it cannot be written"
-            else:
-                try:
-                    row.values[name] = wire.to_json(found, value)
-                except ValueError as error:
-                    row.dropped[name] = str(error)
+            try:
+                row.values[name] = _json_of(schema, name, value, erase=name in request.erase)
+            except ValueError as error:
+                row.dropped[name] = str(error)
         full = wire.long_id(request.ref.id)
         if full is None:
             row.settle(Written.REJECTED, reason="MALFORMED_ID: this is no Salesforce record id", code="MALFORMED_ID")
@@ -86,33 +139,64 @@ def rows_of(requests: Sequence[WriteRequest], schema: ObjectSchema) -> list[Row]
     return rows
 
 
-class CollectionUpdate:
-    """Settles up to PORTION rows; each has an outcome after `run`.
+def _json_of(schema: ObjectSchema, name: str, value: Value, *, erase: bool) -> Any:
+    """
+    Raises:
+        ValueError: the field cannot take it; the text says why.
+    """
+    found = schema.fields.get(name)
+    if found is None:
+        raise ValueError(f"{schema.object_type} has no such field, or this user may not see it")
+    if not found.writable:
+        raise ValueError(found.why_not or "it cannot be written")
+    if erase and wire.is_blank(value):
+        wire.check_erasable(found)
+        return None
+    return wire.to_json(found, value)
 
-    `send` sends rows in one call and gives a SaveResult each, or raises InDoubtError where that may have been done all
-    the same. `switched_off` maps fields that no record can have written to the reason; it is added to here and lives
-    as long as the client.
+
+class Update:
+    """Settles rows; each has an outcome after `run`.
+
+    `send` sends up to `size` rows in one call and gives a SaveResult each, or raises InDoubtError where that may have
+    been done all the same. `together`: the rows of a call share what the org's automation may use up, so that fewer at
+    once may pass. `switched_off` maps fields that no record can have written to the reason; it is added to here and
+    lives as long as the client.
     """
 
     def __init__(
-        self, *, send: Callable[[Sequence[Row]], list[SaveResult]], switched_off: dict[str, str], clock: Clock
+        self,
+        *,
+        send: Callable[[Sequence[Row]], list[SaveResult]],
+        switched_off: dict[str, str],
+        clock: Clock,
+        size: int = PORTION,
+        together: bool = True,
     ) -> None:
         self._send = send
         self._switched_off = switched_off
         self._clock = clock
+        self._size = size
+        self._together = together
         self._splits_left = _MOST_SPLITS
-        self._lock_waits = deque(_LOCK_WAITS_S)
+        self._waits = deque(_LOCK_WAITS_S)
         self._groups: deque[list[Row]] = deque()
         self._salvaged: list[Row] = []
-        self._locked: list[Row] = []
+        self._waiting: list[Row] = []
         #: What ended it early, when not only these rows are concerned (credentials, quota, nobody there).
         self.error: CrmSyncError | None = None
         #: Whether any call was answered, be it by a refusal, or may have done its work unanswered.
         self.answered = False
 
-    def run(self, rows: Sequence[Row]) -> None:
-        """Never raises a CrmSyncError: one that concerns more than these rows is kept in `error`."""
-        self._groups.append(list(rows))
+    def run(self, rows: Sequence[Row], results: Sequence[SaveResult] | None = None) -> None:
+        """`results`: of these rows, where they went another way before and only the rest is to be done here.
+
+        Never raises a CrmSyncError: one that concerns more than these rows is kept in `error`.
+        """
+        if results is None:
+            self._groups.append(list(rows))
+        else:
+            self._account(list(rows), results)
         while self.error is None and (group := self._next_group()) is not None:
             group = [row for row in group if self._is_left(row)]
             if not group:
@@ -137,13 +221,18 @@ class CollectionUpdate:
                 row.leave(self.error)
 
     def _next_group(self) -> list[Row] | None:
-        if self._groups:
-            return self._groups.popleft()
-        group, self._salvaged = self._salvaged, []
-        if not group and self._locked:
-            group, self._locked = self._locked, []
-            self._clock.sleep(self._lock_waits.popleft())
-        return group or None
+        if not self._groups:
+            group, self._salvaged = self._salvaged, []
+            if not group and self._waiting:
+                group, self._waiting = self._waiting, []
+                self._clock.sleep(self._waits.popleft())
+            if not group:
+                return None
+            self._groups.append(group)
+        group = self._groups.popleft()
+        if len(group) > self._size:
+            self._groups.appendleft(group[self._size :])
+        return group[: self._size]
 
     def _is_left(self, row: Row) -> bool:
         """Whether there is something of it to send, once the fields switched off are left out."""
@@ -151,6 +240,8 @@ class CollectionUpdate:
             return False
         for name in [name for name in row.values if name in self._switched_off]:
             row.drop(name, self._switched_off[name])
+        if not row.values and row.guess is not None:
+            row.leave_out_next()
         if not row.values:
             reason = "; ".join(f"{name}: {why}" for name, why in row.dropped.items()) or "nothing to write"
             row.settle(Written.REJECTED, reason=reason, code="NOTHING_LEFT")
@@ -195,21 +286,40 @@ class CollectionUpdate:
         overloaded = []
         for row, result in zip(group, results, strict=True):
             faults = result.faults
+            if result.moved:
+                self._moved(row)
+                continue
+            if result.passing:
+                self._not_now(row, result)
+                continue
+            row.in_doubt = False
             if not faults:
-                row.settle(Written.WRITTEN)
-            elif any(fault.is_lock for fault in faults) and self._lock_waits:
-                self._locked.append(row)
-            elif any(fault.is_overload for fault in faults) and len(group) > 1:
-                overloaded.append(row)
-            elif not self._salvage(row, faults):
+                row.saved()
+            elif any(fault.is_lock for fault in faults) and self._waits:
+                self._waiting.append(row)
+            elif any(fault.is_overload for fault in faults) and self._together and len(group) > 1:
+                overloaded.append((row, faults))
+            elif not self._salvage(row, faults) and not self._guess(row, faults):
                 row.reject(_telling(faults))
-        if overloaded:
-            if self._may_split():
-                self._split(overloaded)
-            else:
-                for row, result in zip(group, results, strict=True):
-                    if row in overloaded:
-                        row.reject(_telling(result.faults))
+        if overloaded and self._may_split():
+            self._split([row for row, _ in overloaded])
+        else:
+            for row, faults in overloaded:
+                row.reject(_telling(faults))
+
+    def _moved(self, row: Row) -> None:
+        if row.in_doubt:
+            row.settle(Written.UNACCOUNTED, reason="it changed since it was read, maybe by a try of ours that failed")
+        else:
+            row.settle(Written.MOVED, reason="it changed since it was read")
+
+    def _not_now(self, row: Row, result: SaveResult) -> None:
+        row.in_doubt = row.in_doubt or result.in_doubt
+        if self._waits:
+            self._waiting.append(row)
+        else:
+            written = Written.UNACCOUNTED if row.in_doubt else Written.NOT_WRITTEN
+            row.settle(written, reason=_telling(result.faults).sentence())
 
     def _salvage(self, row: Row, faults: Sequence[Fault]) -> bool:
         """Drop exactly the fields that are blamed and keep the rest; False when that cannot help.
@@ -229,6 +339,33 @@ class CollectionUpdate:
             row.drop(name, self._switched_off.get(name) or fault.sentence())
         self._salvaged.append(row)
         return True
+
+    def _guess(self, row: Row, faults: Sequence[Fault]) -> bool:
+        """Leave out one field and send the rest, where a rule of the org refuses the record and at most hints at the
+        field; False when that cannot help. A refused try writes nothing."""
+        if not all(fault.is_of_rule for fault in faults):
+            return False
+        if row.guess is None:
+            row.guess = _Guess(faults, _suspects(row.values, faults))
+        elif row.guess.is_cured(faults):
+            row.blame()
+            row.guess = _Guess(faults, _suspects(row.values, faults), row.guess.tries)
+        if not row.leave_out_next():
+            return False
+        self._salvaged.append(row)
+        return True
+
+
+def _suspects(names: Iterable[str], faults: Sequence[Fault]) -> deque[str]:
+    """The fields of a refused record, likeliest first: at which the message stands, which it names, the others."""
+    at = {name.casefold() for fault in faults for name in fault.fields}
+    said = " ".join(fault.message for fault in faults).casefold()
+
+    def rank(name: str) -> int:
+        words = name.removesuffix("__c").replace("_", " ").casefold()
+        return 0 if name.casefold() in at else 1 if name.casefold() in said or words in said else 2
+
+    return deque(sorted(names, key=rank))
 
 
 def _settle(group: Iterable[Row], written: Written, *, reason: str, code: str = "") -> None:

@@ -29,8 +29,10 @@ CALLS = {
     "login": "POST /services/oauth2/token",
     "describe": "GET /services/data/v<version>/sobjects/<name>/describe",
     "query": "GET /services/data/v<version>/query",
+    "queryAll": "GET /services/data/v<version>/queryAll",
     "read": "POST /services/data/v<version>/composite/sobjects/<name>",
     "write": "PATCH /services/data/v<version>/composite/sobjects",
+    "composite": "POST /services/data/v<version>/composite",
     "limits": "GET /services/data/v<version>/limits",
 }
 

@@ -307,6 +307,21 @@ def test_records_are_read_again_by_position(org: RunningOrg, crm: SalesforceCrm)
     assert org.calls("read") == 1
 
 
+def test_a_record_that_was_read_again_names_its_version(org: RunningOrg, crm: SalesforceCrm) -> None:
+    (before,) = crm.read("Contact", [contact_id(6)], ["Title"])
+    (asked,) = crm.read("Contact", [contact_id(6)], ["Title", "LastModifiedDate"])
+    org.simulator.edit("Contact", contact_id(6), {"Phone": "+1 6"})
+    (after,) = crm.read("Contact", [contact_id(6)], ["Title"])
+
+    assert before is not None
+    assert asked is not None
+    assert after is not None
+    assert set(before.values) == {"Title"}
+    assert before.version == asked.version == asked.values["LastModifiedDate"]
+    assert after.version > before.version
+    assert after.version == org.field(contact_id(6), "LastModifiedDate")
+
+
 def test_any_number_of_ids_is_read_in_portions() -> None:
     with running_org(contacts=2_300) as org:
         crm = org.crm()

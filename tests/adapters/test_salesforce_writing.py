@@ -9,7 +9,7 @@ import pytest
 
 from adapters.http import InDoubtError
 from adapters.salesforce.wire import SAVED, Fault, RefusedRequestError, SaveResult
-from adapters.salesforce.writing import CollectionUpdate, Row, rows_of
+from adapters.salesforce.writing import Row, Update, rows_of
 from crm_sync.domain.changes import WriteOutcome, Written
 from crm_sync.domain.records import RecordRef, Value
 from crm_sync.errors import ContractError, CredentialsError, QuotaError, TransientError
@@ -52,9 +52,7 @@ def written(
     org: Org, *requests: WriteRequest, switched_off: dict[str, str] | None = None, clock: FakeClock | None = None
 ) -> list[WriteOutcome]:
     rows = rows_of(requests, schema())
-    CollectionUpdate(
-        send=org, switched_off={} if switched_off is None else switched_off, clock=clock or FakeClock()
-    ).run(rows)
+    Update(send=org, switched_off={} if switched_off is None else switched_off, clock=clock or FakeClock()).run(rows)
     return [row.settled() for row in rows]
 
 
@@ -234,6 +232,57 @@ def test_a_field_nobody_may_write_is_left_out_for_every_later_record() -> None:
     assert org.saved[contact(1)] == {"Phone": "2"}
 
 
+# --- erasing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blank", [None, "", " ", ()])
+def test_a_blank_erases_only_where_it_was_asked_for(blank: Value) -> None:
+    org = Org()
+    ref = RecordRef(crm="salesforce", object_type="Contact", id=contact(1))
+    both = WriteRequest(
+        ref=ref, values={"Title": blank, "Phone": blank, "MailingCity": "Bonn"}, erase=frozenset({"Title"})
+    )
+
+    (outcome,) = written(org, both)
+
+    assert org.saved == {contact(1): {"Title": None, "MailingCity": "Bonn"}}
+    assert dict(outcome.dropped) == {"Phone": "crm-sync does not erase values unasked, and this one is blank"}
+
+
+def test_a_value_stays_where_erasing_is_allowed_and_not_meant() -> None:
+    org = Org()
+    ref = RecordRef(crm="salesforce", object_type="Contact", id=contact(1))
+
+    written(org, WriteRequest(ref=ref, values={"Title": "CTO"}, erase=frozenset({"Title", "Phone"})))
+
+    assert org.saved == {contact(1): {"Title": "CTO"}}
+
+
+def test_a_checkbox_is_never_sent_as_null() -> None:
+    org = Org()
+    ref = RecordRef(crm="salesforce", object_type="Contact", id=contact(1))
+    values: dict[str, Value] = {"DoNotCall": None, "Title": None}
+
+    (outcome,) = written(org, WriteRequest(ref=ref, values=values, erase=frozenset(values)))
+
+    assert org.saved == {contact(1): {"Title": None}}
+    assert "cannot be erased" in dict(outcome.dropped)["DoNotCall"]
+
+
+def test_a_field_that_must_not_be_blank_is_kept_and_the_others_erased() -> None:
+    org = Org(
+        lambda row: refused("REQUIRED_FIELD_MISSING", "LastName") if row.values.get("LastName", "") is None else SAVED
+    )
+    ref = RecordRef(crm="salesforce", object_type="Contact", id=contact(1))
+    values: dict[str, Value] = {"LastName": None, "Title": None}
+
+    (outcome,) = written(org, WriteRequest(ref=ref, values=values, erase=frozenset(values)))
+
+    assert outcome.written is Written.WRITTEN
+    assert [name for name, _ in outcome.dropped] == ["LastName"]
+    assert org.saved == {contact(1): {"Title": None}}
+
+
 # --- locks and overload -------------------------------------------------------------------------------------------
 
 
@@ -397,7 +446,7 @@ def test_the_end_of_quota_or_session_keeps_what_is_known(kind: type[CredentialsE
         lambda _rows: ends.pop(0),
     )
     rows = rows_of([request(0), request(1), request(2, Title="long", Phone="1")], schema())
-    update = CollectionUpdate(send=org, switched_off={}, clock=FakeClock())
+    update = Update(send=org, switched_off={}, clock=FakeClock())
 
     update.run(rows)
 
@@ -410,7 +459,7 @@ def test_the_end_of_quota_or_session_keeps_what_is_known(kind: type[CredentialsE
 def test_nothing_more_is_sent_once_a_call_could_not_be_made() -> None:
     org = Org(refuse=lambda _rows: TransientError("nobody there", provider="salesforce"))
     rows = rows_of([request(0), request(1)], schema())
-    update = CollectionUpdate(send=org, switched_off={}, clock=FakeClock())
+    update = Update(send=org, switched_off={}, clock=FakeClock())
 
     update.run(rows)
 

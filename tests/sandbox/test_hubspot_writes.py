@@ -359,6 +359,18 @@ def test_writing_the_value_that_is_there_makes_no_version() -> None:
     assert len(answer.json["propertiesWithHistory"]["region_note"]) == 1
 
 
+def test_by_variant_it_does_and_the_oldest_comes_first() -> None:
+    account = Account(20, variant="b")
+    for text in ("first", "same", "same", ""):
+        account.clock.forward(1)
+        account.update(an_input(contact_id(0), region_note=text))
+
+    answer = account.read(contact_id(0), propertiesWithHistory=["region_note"])
+
+    versions = answer.json["results"][0]["propertiesWithHistory"]["region_note"]
+    assert [each["value"] for each in versions] == ["first", "same", "same", ""]
+
+
 # --- merging
 
 

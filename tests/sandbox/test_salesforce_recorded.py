@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from crm_sync.sandbox.salesforce.errors import RequestCode, RowCode
 from tests.sandbox import salesforce_recordings as recordings
-from tests.sandbox.salesforce_org import OrgClient, account_id
+from tests.sandbox.salesforce_org import VERSION, OrgClient, account_id
 
 #: Attributes of an object's describe that say which org, version or feature it is, not what the object is.
 _ORG_SPECIFIC = {"childRelationships", "fields", "recordTypeInfos", "supportedScopes", "urls"}
@@ -149,6 +150,26 @@ def test_an_unknown_path_is_refused_in_the_recorded_words(org: OrgClient) -> Non
     assert simulated.json == refused["body"]
 
 
+def test_a_recorded_composite_call_is_answered_in_the_recorded_shape(org: OrgClient) -> None:
+    where = "cumulusci/utils/http/tests/cassettes/TestCompositeParallelSalesforce"
+    for cassette in ("test_errors", "test_reference_ids"):
+        for asked, recorded in recordings.answers(f"{where}.{cassette}.yaml", "POST", "/composite"):
+            text = json.dumps(asked).replace("vxx.0", f"v{VERSION}")
+
+            simulated = org.call("POST", "composite", data=text, content_type="application/json").json
+
+            assert [set(entry) for entry in simulated["compositeResponse"]] == [
+                set(entry) for entry in recorded["compositeResponse"]
+            ]
+            for mine, theirs in zip(simulated["compositeResponse"], recorded["compositeResponse"], strict=True):
+                assert mine["httpStatusCode"] == theirs["httpStatusCode"]
+                assert mine["referenceId"] == theirs["referenceId"]
+                if theirs["httpStatusCode"] != 200:
+                    assert mine == theirs
+                else:
+                    assert set(mine["body"]) == set(theirs["body"])
+
+
 def status_codes() -> set[str]:
     """The service's DML status codes, from the metadata.wsdl in simple-salesforce."""
     text = files("simple_salesforce").joinpath("metadata.wsdl").read_text(encoding="utf-8")
@@ -175,6 +196,7 @@ def test_request_codes_outside_the_enumeration_are_the_documented_ones() -> None
         "MALFORMED_QUERY",
         "PRECONDITION_FAILED",
         "REQUEST_LIMIT_EXCEEDED",
+        "SERVER_UNAVAILABLE",
         "UNSUPPORTED_API_VERSION",
         "UNSUPPORTED_MEDIA_TYPE",
     }

@@ -39,13 +39,16 @@ class Habits:
     `vanished`: a record that is gone is "missing" from the results of a 200, or an "error" of a 207. `trace_ids`: with
     objectWriteTraceId on every input a bad value costs its own record only. `merged`: a write under an id that was
     merged away goes to the survivor ("follow") or counts as gone ("vanish"). `hidden_options`: hidden options of an
-    enumeration may be written.
+    enumeration may be written. `repeats`: a write of the value that stands there makes a version of its history.
+    `history`: which end of a property's history comes first.
     """
 
     vanished: Literal["missing", "error"] = "missing"
     trace_ids: bool = True
     merged: Literal["follow", "vanish"] = "follow"
     hidden_options: bool = True
+    repeats: bool = False
+    history: Literal["newest", "oldest"] = "newest"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -292,7 +295,8 @@ class Batches:
         """
         indexed = {one.index: one for one in inputs if one.index is not None}
         self._portal.check_locks(table, indexed)
-        table.write(((index, one.accepted) for index, one in indexed.items()), source=_API[0], source_id=_API[1])
+        changes = ((index, one.accepted) for index, one in indexed.items())
+        table.write(changes, source=_API[0], source_id=_API[1], repeats=self._habits.repeats)
         renderers: dict[tuple[str, ...], Renderer] = {}
         results = []
         for index in sorted(indexed, key=_own_order):

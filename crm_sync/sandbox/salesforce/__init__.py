@@ -1,8 +1,8 @@
 """A Salesforce org over loopback HTTP: logins, describe, SOQL, collections, limits.
 
 It stands on contracts/salesforce.md sections 1 and 2 and is stricter than the service where the two are known to
-differ, never more forgiving. Not simulated, and answered 404 or refused by name: Bulk, Composite with subrequests,
-creating and deleting by API, users as parents, and SOQL beyond soql.py.
+differ, never more forgiving. Not simulated, and answered 404 or refused by name: Bulk,
+creating and deleting records by API, users as parents, and SOQL beyond soql.py.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import orjson
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from crm_sync.sandbox.salesforce import auth, clock, describe
+from crm_sync.sandbox.salesforce import auth, clock, composite, describe
 from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError, not_found
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import Queries
@@ -76,6 +76,8 @@ def _admission(app: Flask, logins: auth.Logins, usage: Usage) -> None:
         if match is None:
             return None
         _check_version(match.group(1))
+        if composite.ADMITTED in request.environ:
+            return None
         logins.check(request.headers.get("Authorization", ""))
         g.admitted = True
         usage.count()
@@ -214,6 +216,11 @@ def _data_routes(app: Flask, org: Org, queries: Queries, writes: Writes, usage: 
     def update(version: str) -> Response:  # noqa: ARG001  the path carries it
         payload, body = _body()
         return _json(writes.update(payload, body, assign=_assigns()))
+
+    @app.post(f"{_ROOT}/composite")
+    def several(version: str) -> Response:  # noqa: ARG001  the path carries it
+        payload, _ = _body()
+        return _json(composite.run(app, payload))
 
     @app.get(f"{_ROOT}/sobjects/<name>/<record_id>")
     def read(version: str, name: str, record_id: str) -> Response:

@@ -20,12 +20,13 @@ _INT_32 = 2**31
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationRule:
     """A rule an admin of the org wrote: a record is refused while `field` would hold `forbidden` (compared without
-    case, anywhere in the text)."""
+    case, anywhere in the text). `names_field`: its message stands at the field, not at the top of the page."""
 
     object_type: str
     field: str
     forbidden: str
     message: str
+    names_field: bool = True
 
 
 def values_of(sobject: SObject, raw: Mapping[str, object], body: str) -> dict[str, object]:
@@ -78,7 +79,8 @@ def broken_rule(rules: tuple[ValidationRule, ...], sobject: SObject, values: Map
     for rule in rules:
         value = values.get(rule.field)
         if rule.object_type == sobject.name and value is not None and rule.forbidden.lower() in str(value).lower():
-            return RowError(RowCode.FIELD_CUSTOM_VALIDATION_EXCEPTION, rule.message, (rule.field,))
+            blamed = (rule.field,) if rule.names_field else ()
+            return RowError(RowCode.FIELD_CUSTOM_VALIDATION_EXCEPTION, rule.message, blamed)
     return None
 
 

@@ -15,7 +15,7 @@ from crm_sync.sandbox.salesforce.schema import SObject
 from crm_sync.sandbox.salesforce.writes import Writes
 
 #: What a human's edit may say beyond ordinary fields.
-_CONTROLS = ("IsDeleted", "MasterRecordId", "$lock")
+_CONTROLS = ("IsDeleted", "MasterRecordId", "$lock", "$fail")
 
 
 class Simulator:
@@ -40,7 +40,8 @@ class Simulator:
         """Change a record as a colleague does in the browser, and return it whole.
 
         Beyond ordinary fields: {"IsDeleted": true} deletes and false brings back, {"MasterRecordId": id} merges the
-        record into another one of its object, {"$lock": n} lets the next n writes of it fail with UNABLE_TO_LOCK_ROW.
+        record into another one of its object, {"$lock": n} lets the next n writes of it fail with UNABLE_TO_LOCK_ROW,
+        {"$fail": n} the next n writes of it alone with HTTP 503.
 
         Raises:
             ValueError: no such object, record or field, or a value the org would refuse.
@@ -60,6 +61,8 @@ class Simulator:
             values |= {"IsDeleted": True, "MasterRecordId": self._survivor(name, index, str(fields["MasterRecordId"]))}
         if "$lock" in fields:
             self._writes.lock(record_id, int(fields["$lock"]))
+        if "$fail" in fields:
+            self._writes.fail(record_id, int(fields["$fail"]))
         with self._org.lock:
             if values:
                 self._org.write(name, [(index, values)], by=auth.HUMAN_USER)

@@ -45,10 +45,16 @@ class Writes:
         self._rules = validation_rules
         #: How many more attempts on a record (18-character id) find it locked by somebody else.
         self._locks: dict[str, int] = {}
+        #: How many more writes of a single record find the service in trouble.
+        self._failures: dict[str, int] = {}
 
     def lock(self, record_id: str, times: int) -> None:
         """Let the next `times` writes of a record fail with UNABLE_TO_LOCK_ROW."""
         self._locks[ids.normalise(record_id) or record_id] = times
+
+    def fail(self, record_id: str, times: int) -> None:
+        """Let the next `times` writes of a record by itself, not in a collection, fail with HTTP 503."""
+        self._failures[ids.normalise(record_id) or record_id] = times
 
     def retrieve(self, name: str, record_ids: object, fields: object, *, root: str) -> list[dict[str, Any] | None]:
         """Answer POST and GET composite/sobjects/<Type>: by position, null for an id that is unknown or deleted.
@@ -112,6 +118,12 @@ class Writes:
             RequestError: 404 for a record that is not there, 400 with the reason otherwise.
         """
         sobject = self._sobject(name)
+        full = ids.normalise(record_id)
+        if full is not None and self._failures.get(full, 0) > 0:
+            self._failures[full] -= 1
+            raise RequestError(
+                503, RequestCode.SERVER_UNAVAILABLE, "Server is temporarily unavailable; please try again."
+            )
         if not isinstance(raw, dict):
             raise _incomplete("record")
         if any(key.lower() == "id" for key in raw):
