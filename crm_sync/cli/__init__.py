@@ -21,6 +21,7 @@ VERBS = {
     "migrate": ("setup", "Bring the database to the schema this version needs."),
     "fields": ("fields", "What can be mapped: a CRM object's fields, or Apollo's attributes."),
     "config": ("config", "Check and apply crm_sync.yaml; its versions."),
+    "picklists": ("picklists", "Apollo's values that have no CRM value yet: list them, map them."),
     "plan": ("run", "Show, field by field, what a run would write."),
     "run": ("run", "Run syncs now, in the foreground."),
     "runs": ("history", "The runs so far."),

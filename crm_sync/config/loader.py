@@ -500,9 +500,7 @@ class _Reader:
         )
 
     def _keys_at(self, path: Path) -> set[str]:
-        node = self._document.root
-        for step in path:
-            node = node.get(str(step)) if node is not None else None
+        node = self._document.node(path)
         return {name.text for name, _ in node.entries} if node is not None else set()
 
     def _only_companies(self, at: Path, values: Mapping[str, Any], company: str) -> None:
@@ -521,8 +519,10 @@ class _Reader:
         def refuse(key: str, message: str, suggestion: str = "") -> None:
             self._error((*at, key), message, suggestion, key=True)
 
-        if "picklist" in values and "picklist_file" in values:
-            refuse("picklist_file", "a field has either `picklist` or `picklist_file`.", "Remove one of them.")
+        if "picklist" in values and not values.get("picklist_file", "builtin:").startswith("builtin:"):
+            refuse(
+                "picklist_file", "a field has either `picklist` or a CSV file.", "Write all its values in one place."
+            )
         if "bands" in values and ("picklist" in values or "picklist_file" in values):
             refuse("bands", "a field has either `bands` or a picklist.", "Remove one of them.")
         if known and "bands" in values and not kind.is_number:
@@ -559,16 +559,18 @@ class _Reader:
     # --- picklists and bands ---
 
     def _picklist(self, at: Path, values: Mapping[str, Any]) -> Mapping[str, str] | None:
+        """The field's table; its own entries go before those of a ready table that stands beside them."""
+        table = None
+        if "picklist_file" in values:
+            table = self._picklist_file((*at, "picklist_file"), values["picklist_file"])
         if "picklist" in values:
             rows = (
                 ((*at, "picklist", crm_value, position), apollo, crm_value)
                 for crm_value, apollo_values in values["picklist"].items()
                 for position, apollo in enumerate(apollo_values)
             )
-            return self._inverted(rows, _vocabulary(values))
-        if "picklist_file" in values:
-            return self._picklist_file((*at, "picklist_file"), values["picklist_file"])
-        return None
+            return {**(table or {}), **self._inverted(rows, _vocabulary(values))}
+        return table
 
     def _inverted(self, rows: Iterable[tuple[Path, str, str]], words: tuple[str, ...]) -> dict[str, str]:
         table: dict[str, str] = {}

@@ -255,6 +255,17 @@ def test_values_of_a_shipped_table_that_an_org_has_retired_are_a_warning() -> No
     assert "(Manager, Individual Contributor)" in line
 
 
+def test_entries_beside_a_shipped_table_are_checked_as_ones_own() -> None:
+    table = '{from: person.seniority, picklist: {Chief: [owner], Staff: [manager]}, picklist_file: "builtin:salesforce_seniority"}'
+
+    lines = field("Level__c", table)
+
+    assert len(lines) == 2
+    assert lines[0].startswith('12:53: fields.Level__c.picklist.Chief: "Chief" is not a value of Level__c.')
+    # Manager's only word is mapped otherwise.
+    assert "1 of the 5 values in this table are not active in Level__c (Individual Contributor)" in lines[1]
+
+
 def test_the_keys_that_are_sent_must_exist_parents_included() -> None:
     text = BASE.replace(
         "        email: Email\n",

@@ -15,7 +15,7 @@ from crm_sync.config.problems import InvalidConfigError, Severity
 from crm_sync.config.schema import NOT_YET
 from crm_sync.domain.changes import WriteRule
 from crm_sync.errors import ConfigError
-from crm_sync.mapping.picklists import fold
+from crm_sync.mapping.picklists import builtin_table, fold
 
 BASE = """\
 version: 1
@@ -349,7 +349,7 @@ def test_a_mistake_is_answered_with_its_place_and_its_cure(old: str, new: str, e
             '17:73: T.picklist.B[1]: the Apollo value "vp" has two CRM values, "A" and "B". Keep one of them.'
         ]),
         ("{from: person.seniority, picklist: {A: []}, picklist_file: m.csv}", [
-            "17:58: T.picklist_file: a field has either `picklist` or `picklist_file`. Remove one of them."
+            "17:58: T.picklist_file: a field has either `picklist` or a CSV file. Write all its values in one place."
         ]),
         ("{from: person.seniority, picklist_file: nothing.csv}", [
             ('17:54: T.picklist_file: the file "nothing.csv" cannot be read beside the configuration. '
@@ -490,6 +490,17 @@ def test_a_mistake_in_a_hubspot_filter_is_placed(where: str, place: str, words: 
 
 
 # --- picklist files ---------------------------------------------------------------------------------------------------
+
+
+def test_entries_of_ones_own_go_before_those_of_a_ready_table() -> None:
+    mapping = '{from: person.seniority, picklist: {Boss: [Owner, vp]}, picklist_file: "builtin:salesforce_seniority"}'
+
+    result = loaded("Title: person.title", f"Level__c: {mapping}")
+
+    [level] = result.require().syncs["contacts"].fields
+    assert result.problems == ()
+    assert level.picklist == {**builtin_table("salesforce_seniority"), "owner": "Boss", "vp": "Boss"}
+
 
 WITH_FILE = "{from: person.seniority, picklist_file: m.csv}"
 
