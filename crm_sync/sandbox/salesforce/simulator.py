@@ -9,6 +9,7 @@ import orjson
 
 from crm_sync.sandbox.salesforce import auth, rules
 from crm_sync.sandbox.salesforce.app import Usage
+from crm_sync.sandbox.salesforce.bulk import Habits, Jobs
 from crm_sync.sandbox.salesforce.errors import RequestError
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.schema import SObject
@@ -19,21 +20,23 @@ _CONTROLS = ("IsDeleted", "MasterRecordId", "$lock", "$fail")
 
 
 class Simulator:
-    def __init__(self, *, org: Org, logins: auth.Logins, writes: Writes, usage: Usage) -> None:
+    def __init__(self, *, org: Org, logins: auth.Logins, writes: Writes, jobs: Jobs, usage: Usage) -> None:
         self._org = org
         self._logins = logins
         self._writes = writes
         self._usage = usage
+        self._jobs = jobs
 
     def state(self, *, limit: int = 1000) -> dict[str, Any]:
         """Records per object, how many were ever written and what was written to the first `limit` of each, logins
-        and API calls."""
+        API calls, and the bulk jobs that are kept."""
         return {
             "records": {name: self._org.count(name) for name in self._org.objects},
             "written": {name: self._org.written(name) for name in self._org.objects},
             "touched": {name: dict(self._org.edits(name, limit=limit)) for name in self._org.objects},
             "logins": self._logins.count,
             "api_calls": {"used": self._usage.used, "limit": self._usage.limit},
+            "jobs": self._jobs.listed(),
         }
 
     def edit(self, object_type: str, record_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +72,19 @@ class Simulator:
             row = self._org.row(name, index)
         shown = self._org.renderer(name, dict.fromkeys(field.name for field in sobject.fields))
         return shown(row, "/services/data/v62.0")
+
+    @property
+    def bulk(self) -> Habits:
+        """How bulk jobs behave; what is changed here holds from then on."""
+        return self._jobs.habits
+
+    def abort_job(self, job_id: str) -> None:
+        """As an admin does under Setup > Bulk Data Load Jobs.
+
+        Raises:
+            RequestError: there is no such job, or it is over.
+        """
+        self._jobs.change(job_id, {"state": "Aborted"})
 
     def expire_tokens(self) -> None:
         """End every session, as an admin does."""
