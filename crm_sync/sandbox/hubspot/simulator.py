@@ -7,13 +7,16 @@ from typing import Any
 
 from crm_sync.sandbox.hubspot import values
 from crm_sync.sandbox.hubspot.auth import Tokens
+from crm_sync.sandbox.hubspot.batches import BY_API
 from crm_sync.sandbox.hubspot.errors import RequestError
 from crm_sync.sandbox.hubspot.limits import Limits
 from crm_sync.sandbox.hubspot.portal import Portal
 from crm_sync.sandbox.hubspot.records import Table
 
 #: What a human's edit may say beyond properties.
-_CONTROLS = ("archived", "merge_into", "$lock")
+_CONTROLS = ("archived", "merge_into", "$lock", "$app")
+#: The person who edits, as histories name them.
+_PERSON = ("CRM_UI", "userId:9586504")
 
 
 class Simulator:
@@ -46,7 +49,7 @@ class Simulator:
 
         Beyond properties (text; "" or null erases): {"archived": true} puts it into the recycle bin and false brings it
         back, {"merge_into": id} merges it with another one into a third with a new id, which is returned; {"$lock": n}
-        lets the next n writes that touch it fail with 423.
+        lets the next n writes that touch it fail with 423; with {"$app": number} that app edits by API, not a person.
 
         Raises:
             ValueError: no such type, record or property, or a value HubSpot would refuse.
@@ -62,7 +65,8 @@ class Simulator:
             index = table.survivor(index)
             accepted = self._checked(table, index, {k: v for k, v in fields.items() if k not in _CONTROLS})
             if accepted:
-                table.write([(index, accepted)], source="CRM_UI", source_id="userId:9586504")
+                source, source_id = (BY_API, str(fields["$app"])) if "$app" in fields else _PERSON
+                table.write([(index, accepted)], source=source, source_id=source_id)
             if "archived" in fields:
                 table.archive(index, archived=bool(fields["archived"]))
             if "merge_into" in fields:
