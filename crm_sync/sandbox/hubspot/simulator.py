@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from crm_sync.sandbox.hubspot import values
@@ -11,6 +12,7 @@ from crm_sync.sandbox.hubspot.batches import BY_API
 from crm_sync.sandbox.hubspot.errors import RequestError
 from crm_sync.sandbox.hubspot.limits import Limits
 from crm_sync.sandbox.hubspot.portal import Portal
+from crm_sync.sandbox.hubspot.properties import Property
 from crm_sync.sandbox.hubspot.records import Table
 
 #: What a human's edit may say beyond properties.
@@ -24,6 +26,7 @@ class Simulator:
         self._portal = portal
         self._tokens = tokens
         self._limits = limits
+        self._retired: dict[tuple[str, str], Property] = {}
 
     def state(self, *, limit: int = 1000) -> dict[str, Any]:
         """Living records per type, how many were ever written and what was written to the first `limit` of each, the
@@ -80,6 +83,31 @@ class Simulator:
             touched = row.stored["history"] if row.stored is not None else ()
             shown = self._portal.renderer(table, names, with_history=tuple(touched))(row)
             return {**shown, "history": shown.pop("propertiesWithHistory", {})}
+
+    def retire_choice(self, object_type: str, field: str, value: str) -> None:
+        """Remove an option of an enumeration, as an admin does.
+
+        Raises:
+            ValueError: no such object type, enumeration or option.
+        """
+        try:
+            table = self._portal.table(object_type)
+        except RequestError as error:
+            raise ValueError(f"No object type {object_type}; there are {', '.join(self._portal.tables)}.") from error
+        found = table.properties.get(field)
+        if found is None or value not in found.allowed:
+            raise ValueError(f"No option {value} of an enumeration {field} of {object_type}.")
+        with self._portal.lock:
+            self._retired.setdefault((table.name, field), found)
+            options = tuple(option for option in found.options if option.value != value)
+            table.properties[field] = replace(found, options=options)
+
+    def restore_choices(self) -> None:
+        """Make every enumeration what it was before `retire_choice`."""
+        with self._portal.lock:
+            for (name, field), found in self._retired.items():
+                self._portal.table(name).properties[field] = found
+            self._retired.clear()
 
     def expire_tokens(self) -> None:
         """End every OAuth access token."""

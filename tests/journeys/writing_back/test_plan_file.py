@@ -90,8 +90,10 @@ def test_a_plan_expires_and_is_for_one_crm(configured: Configured, crm: str) -> 
     with pytest.raises(ConfigError, match="expired on"):
         applied(office, content)
     office.app.__dict__["clock"] = clock
-    renamed = text(crm, {TITLE[crm]: "person.title"}).replace(f"crm: {crm}", "crm: other").replace(
-        f"{{{crm}: {{type", "{other: {type"
+    renamed = (
+        text(crm, {TITLE[crm]: "person.title"})
+        .replace(f"crm: {crm}", "crm: other")
+        .replace(f"{{{crm}: {{type", "{other: {type")
     )
     office.apply(renamed)
     with pytest.raises(ConfigError, match="does not have"):
