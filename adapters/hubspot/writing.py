@@ -333,8 +333,9 @@ class BatchUpdate:
         """Drop what HubSpot blames and keep the rest; False when the record is settled as refused."""
         blamed = {f.property: f for f in problem.faults if f.property in one.properties}
         if problem.category == _GONE or _GONE in {f.code for f in problem.faults} or not blamed:
-            reason = "it is gone from HubSpot" if problem.code == _GONE else problem.sentence()
-            self._settle(one, Written.REJECTED, reason=reason, code=problem.code)
+            is_gone = problem.code == _GONE
+            reason = "it is gone from HubSpot" if is_gone else problem.sentence()
+            self._settle(one, Written.GONE if is_gone else Written.REJECTED, reason=reason, code=problem.code)
             return False
         if one.resends >= _MOST_RESENDS:
             self._settle(one, Written.REJECTED, reason=problem.sentence(), code=problem.code)

@@ -315,6 +315,8 @@ FIELD_FAULTS = frozenset(
 )
 #: Of these, the ones that no other value cures: the field is of no use for any record.
 MAPPING_FAULTS = frozenset({"INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE"})
+#: Refusals that tell that the record is not there any more, or is no lead any more (contracts/salesforce.md 2.4).
+GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND", "CANNOT_UPDATE_CONVERTED_LEAD"})
 #: Refusals by a rule of the org's own. A field they name is the one where the message stands; they may name none.
 RULE_FAULTS = frozenset(
     {

@@ -107,7 +107,8 @@ class Row:
         )
 
     def reject(self, fault: Fault) -> None:
-        self.settle(Written.REJECTED, reason=fault.sentence(), code=fault.code)
+        written = Written.GONE if fault.code in wire.GONE else Written.REJECTED
+        self.settle(written, reason=fault.sentence(), code=fault.code)
 
     def leave(self, error: CrmSyncError) -> None:
         """It was not sent, or refused in each try before, unless one of those was in doubt."""

@@ -125,6 +125,8 @@ class Written(StrEnum):
     UNACCOUNTED = "unaccounted"
     #: It changed after it was read, so nothing of it was written: to be read and decided again.
     MOVED = "moved"
+    #: It is not there any more, or not what it was; `Crm.whereabouts` tells where it went.
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class Audit:
             context.run_id,
             [
                 RunRecord(
-                    object_type=target.object_type,
+                    object_type=target.told_as or target.object_type,
                     record_id=record_id,
                     outcome=WRITING,
                     reason="",
@@ -64,7 +64,7 @@ class Audit:
         A record that was not reached is not remembered: the next run takes it again.
         """
         context, now = self.context, self.context.clock.now()
-        tally = self.outcomes if target.object_type == context.object_type else self.parent_outcomes
+        tally = self.outcomes if (target.told_as or target.object_type) == context.object_type else self.parent_outcomes
         states = []
         for one in settled:
             tally[one.outcome] += 1
@@ -79,7 +79,7 @@ class Audit:
             if attempt is not None and context.kind is not RunKind.PLAN:
                 states.append(
                     RecordState(
-                        object_type=target.object_type,
+                        object_type=target.told_as or target.object_type,
                         record_id=one.record_id,
                         outcome=one.outcome.value,
                         seen=attempt.seen,
@@ -113,7 +113,7 @@ class Audit:
 
 def _run_record(target: Target, settled: Settled, *, identity: bytes | None = None) -> RunRecord:
     return RunRecord(
-        object_type=target.object_type,
+        object_type=target.told_as or target.object_type,
         record_id=settled.record_id,
         outcome=settled.outcome.value,
         reason=settled.reason,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from crm_sync.domain.changes import WantedValue, WriteRule
 from crm_sync.domain.enrichment import MatchKeys
-from crm_sync.domain.records import Record, RecordRef
+from crm_sync.domain.records import ObjectSchema, Record, RecordRef
+from crm_sync.mapping.apply import Mapper
 from crm_sync.pipeline.walk import Target, Walk, WriteContext
 
 
@@ -16,6 +18,8 @@ class Followed:
 
     records: dict[str, Record | None] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
+    #: By object: records that live on as another one (a lead that became a contact), by the id asked for.
+    elsewhere: dict[str, dict[str, RecordRef]] = field(default_factory=dict)
 
 
 def followed(
@@ -45,7 +49,7 @@ def followed(
             if place.ref is None:
                 found.closed[record_id] = place.reason
             elif place.ref.object_type != target.object_type:
-                found.closed[record_id] = f"{place.reason}: a sync of {place.ref.object_type} fills that one"
+                found.elsewhere.setdefault(place.ref.object_type, {})[record_id] = place.ref
             else:
                 survivors[record_id] = place.ref
     for record_id, ref in list(survivors.items()):
@@ -90,6 +94,53 @@ def _read_survivors(
         else:
             taken.add(ref.id)
             found.records[record_id] = record
+
+
+def target_elsewhere(context: WriteContext, target: Target, object_type: str, fields: Sequence[str]) -> Target:
+    """As another object: those of `fields` that it has too. Told in the audit as the record that was asked for.
+
+    Raises:
+        CrmSyncError: the CRM does not show that object.
+    """
+    schema = context.crm.describe(object_type)
+    readable = {name for name, each in schema.fields.items() if each.readable}
+    signs = tuple(sign for sign in target.guard.signs if readable.issuperset(sign.fields))
+    guard = replace(
+        target.guard,
+        object_type=object_type,
+        signs=signs,
+        distant=(),
+        links=(),
+        emails=tuple(name for name in target.guard.emails if name in readable),
+        phones=tuple(name for name in target.guard.phones if name in readable),
+        pages=tuple(name for name in target.guard.pages if name in readable),
+    )
+    return Target(
+        object_type=object_type,
+        schema=schema,
+        mapper=Mapper((), schema),
+        read_fields=tuple(name for name in fields if name in readable),
+        guard=guard,
+        told_as=target.told_as or target.object_type,
+        unguarded=target.unguarded,
+        tracks=target.tracks,
+        ignored=target.ignored,
+    )
+
+
+def wanted_elsewhere(wanted: WantedValue, here: ObjectSchema, there: ObjectSchema) -> WantedValue:
+    """A value that was made for a field `here`, for the field of that name `there`; none where it would not fit."""
+    if wanted.value is None:
+        return wanted
+    one, other = here.fields[wanted.field], there.fields[wanted.field]
+    if not other.writable and wanted.rule is not WriteRule.NEVER:
+        return wanted._replace(value=None, problem=other.why_not or f"{there.object_type} does not let it be written")
+    if other.kind is not one.kind:
+        problem = f"a {one.kind.value} here, and a {other.kind.value} on {there.object_type}"
+        return wanted._replace(value=None, problem=problem)
+    if other.length is not None and len(str(wanted.value)) > other.length:
+        return wanted._replace(value=None, problem=f"longer than {there.object_type} takes it ({other.length})")
+    return wanted
 
 
 def is_same(asked: MatchKeys, now: MatchKeys) -> bool:

@@ -102,6 +102,8 @@ class Target:
     mapper: Mapper
     read_fields: tuple[str, ...]
     guard: Guard
+    #: The object that the audit tells its records as, where it is another: a lead that became a contact.
+    told_as: str = ""
     #: Suppressions do not count: an undo takes back what was written.
     unguarded: bool = False
     stamping: Stamping = field(default_factory=Stamping)

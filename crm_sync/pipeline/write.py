@@ -17,13 +17,13 @@ from crm_sync.domain.changes import (
     Written,
 )
 from crm_sync.domain.enrichment import Enrichment, MatchKeys
-from crm_sync.domain.records import Record, Value
+from crm_sync.domain.records import Record, RecordRef, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.errors import CrmSyncError
 from crm_sync.mapping.same import spelling
 from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.diff import NO_HISTORY, History, amend, decide
-from crm_sync.pipeline.follow import followed
+from crm_sync.pipeline.follow import Followed, followed, target_elsewhere, wanted_elsewhere
 from crm_sync.pipeline.stamped import Sent, Stamped, send, stamps_of
 from crm_sync.pipeline.suppress import Subject
 from crm_sync.pipeline.walk import Target, WriteContext
@@ -111,7 +111,6 @@ def write_candidates(
     A CRM's failure never raises here: the stop sign goes up, and each record says what is known of it. Who was
     suppressed or opted out since the selection is not written. A record that was merged is followed to its survivor.
     """
-    by_id = {c.record_id: c for c in candidates}
     to_read = [c for c in candidates if c.has_wishes or _is_stamped(context, target, c)]
     try:
         current, kinds = _read_for_writing(context, target, to_read)
@@ -122,17 +121,120 @@ def write_candidates(
         context.stop.raise_(str(error), error)
         return [unreached(c, str(error)) for c in candidates]
     crash.point("write.reread")
+    settled, gone = _place(context, target, candidates, current, where, left_alone, kinds, audit)
+    if gone:
+        settled |= _place_again(context, target, gone, kinds, audit)
+    return [settled[c.record_id] for c in candidates]
+
+
+def _place(
+    context: WriteContext,
+    target: Target,
+    candidates: Sequence[Candidate],
+    current: dict[str, Record | None],
+    where: Followed,
+    left_alone: dict[str, str],
+    kinds: frozenset[str],
+    audit: Audit,
+) -> tuple[dict[str, Settled], list[tuple[Candidate, str]]]:
+    """Give each its end where it is, or where it went; beside them those that the CRM calls gone, with its words."""
+    away = {record_id for refs in where.elsewhere.values() for record_id in refs}
+    here = [c for c in candidates if c.record_id not in away]
     state = _Round(current=current, left_alone=left_alone, changes={}, settled={})
-    for record_id, reason in where.closed.items():
-        state.settled[record_id] = _plain(by_id[record_id], RecordOutcome.SKIPPED, reason)
+    for candidate in here:
+        if candidate.record_id in where.closed:
+            reason = where.closed[candidate.record_id]
+            state.settled[candidate.record_id] = _plain(candidate, RecordOutcome.SKIPPED, reason)
+    settled, gone = _carry_out(context, target, here, state, audit)
+    for object_type, refs in where.elsewhere.items():
+        moved = [c for c in candidates if c.record_id in refs]
+        settled |= _write_elsewhere(context, target, object_type, moved, refs, kinds, audit)
+    return settled, gone
+
+
+def _place_again(
+    context: WriteContext,
+    target: Target,
+    gone: Sequence[tuple[Candidate, str]],
+    kinds: frozenset[str],
+    audit: Audit,
+) -> dict[str, Settled]:
+    """Records that went away between our read and our write: merged, converted (a converted lead is still read, and
+    takes no update) or deleted. Their rows are in the audit already."""
+    candidates = [candidate for candidate, _ in gone]
+    current: dict[str, Record | None] = {candidate.record_id: None for candidate in candidates}
+    try:
+        where = followed(context, target, {c.record_id: c.keys for c in candidates}, current)
+        current.update(where.records)
+        found = [c for c in candidates if current[c.record_id] is not None]
+        left_alone = _left_alone(context, target, found, current, kinds)
+    except CrmSyncError as error:
+        context.stop.raise_(str(error), error)
+        return {c.record_id: replace(unreached(c, str(error)), intended=True) for c in candidates}
+    settled, again = _place(context, target, candidates, current, where, left_alone, kinds, audit)
+    for candidate, reason in again:
+        settled[candidate.record_id] = _plain(candidate, RecordOutcome.SKIPPED, reason)
+    return {record_id: replace(one, intended=True) for record_id, one in settled.items()}
+
+
+def _carry_out(
+    context: WriteContext, target: Target, candidates: Sequence[Candidate], state: _Round, audit: Audit
+) -> tuple[dict[str, Settled], list[tuple[Candidate, str]]]:
+    """Decide, write, and decide again what moved meanwhile. Record id -> its end, and those that the CRM calls gone."""
+    by_id = {c.record_id: c for c in candidates}
     _decide_all(context, target, candidates, state)
     stamps = stamps_of(context, target, _to_stamp(by_id, state))
     written, sent = _write(context, target, state, state.changes, stamps, by_id, audit)
     written = _again_where_moved(context, target, state, written, sent, by_id, audit)
+    gone = [(by_id[record_id], outcome.reason) for record_id, outcome, _ in written if outcome.written is Written.GONE]
+    away = {candidate.record_id for candidate, _ in gone}
     for record_id, outcome, change in written:
-        state.settled[record_id] = _written(by_id[record_id], change, state.current[record_id], outcome)
+        if record_id not in away:
+            state.settled[record_id] = _written(by_id[record_id], change, state.current[record_id], outcome)
     _stamp_refused(context, target, by_id, state, sent)
-    return [_told(state.settled[c.record_id], sent) for c in candidates]
+    return {each: _told(state.settled[each], sent) for each in by_id if each not in away}, gone
+
+
+def _write_elsewhere(
+    context: WriteContext,
+    target: Target,
+    object_type: str,
+    candidates: Sequence[Candidate],
+    refs: Mapping[str, RecordRef],
+    kinds: frozenset[str],
+    audit: Audit,
+) -> dict[str, Settled]:
+    """Candidates that live on as another object: what it has a field for is written there."""
+    fields = [each.field for c in candidates for each in c.wanted]
+    fields += [each.field for c in candidates for each in c.amendments]
+    try:
+        into = target_elsewhere(context, target, object_type, list(dict.fromkeys(fields)))
+        also = () if into.unguarded else into.guard.fields(kinds)
+        names = tuple(dict.fromkeys((*into.read_fields, *also)))
+        ids = [refs[c.record_id].id for c in candidates]
+        read = context.crm.read(object_type, ids, names) if names else [None] * len(ids)
+        current = dict(zip((c.record_id for c in candidates), read, strict=True))
+        adapted = [_adapted(c, target, into) for c in candidates]
+        left_alone = _left_alone(context, into, adapted, current, kinds)
+    except CrmSyncError as error:
+        context.stop.raise_(str(error), error)
+        return {c.record_id: unreached(c, str(error)) for c in candidates}
+    state = _Round(current=current, left_alone=left_alone, changes={}, settled={})
+    settled, gone = _carry_out(context, into, adapted, state, audit)
+    settled |= {c.record_id: replace(_plain(c, RecordOutcome.SKIPPED, why), intended=True) for c, why in gone}
+    return {
+        record_id: replace(one, reason="; ".join(filter(None, (one.reason, f"now {object_type} {refs[record_id].id}"))))
+        for record_id, one in settled.items()
+    }
+
+
+def _adapted(candidate: Candidate, target: Target, into: Target) -> Candidate:
+    wanted = tuple(
+        wanted_elsewhere(each, target.schema, into.schema)
+        for each in candidate.wanted
+        if each.field in into.schema.fields
+    )
+    return replace(candidate, wanted=wanted)
 
 
 def _decide_all(context: WriteContext, target: Target, candidates: Sequence[Candidate], state: _Round) -> None:
@@ -318,7 +420,9 @@ def _stamp_refused(
     refused = [
         record_id
         for record_id in state.changes
-        if state.settled[record_id].outcome is RecordOutcome.REJECTED and record_id not in sent.unstamped
+        if record_id in state.settled
+        and state.settled[record_id].outcome is RecordOutcome.REJECTED
+        and record_id not in sent.unstamped
     ]
     if not refused or context.stop or target.object_type != context.object_type:
         return

@@ -173,7 +173,7 @@ def test_an_unwritable_field_is_left_out_after_one_refusal(name: str, trace_ids:
         assert it.crm.calls()["write"] == 3
 
 
-@pytest.mark.parametrize(("vanished", "written"), [("missing", Written.UNACCOUNTED), ("error", Written.REJECTED)])
+@pytest.mark.parametrize(("vanished", "written"), [("missing", Written.UNACCOUNTED), ("error", Written.GONE)])
 @pytest.mark.parametrize("trace_ids", [True, False])
 def test_a_record_archived_between_read_and_write_costs_no_other(
     vanished: Literal["missing", "error"], written: Written, trace_ids: bool

@@ -220,7 +220,7 @@ def test_a_vanished_record_named_in_the_answer_is_refused_and_its_neighbours_are
 
     outcomes = update(portal, [a_request(n, jobtitle="CTO") for n in range(4)])
 
-    assert [o.written for o in outcomes] == [Written.WRITTEN, Written.WRITTEN, Written.REJECTED, Written.WRITTEN]
+    assert [o.written for o in outcomes] == [Written.WRITTEN, Written.WRITTEN, Written.GONE, Written.WRITTEN]
     assert outcomes[2].code == "OBJECT_NOT_FOUND"
 
 

@@ -236,11 +236,11 @@ def test_one_bad_record_stops_none_of_its_neighbours_whatever_the_orgs_habits(ha
 
         assert [(o.written, o.code) for o in outcomes] == [
             (Written.WRITTEN, ""),
-            (Written.REJECTED, "ENTITY_IS_DELETED"),
+            (Written.GONE, "ENTITY_IS_DELETED"),
             (Written.WRITTEN, ""),
             (Written.REJECTED, "FIELD_CUSTOM_VALIDATION_EXCEPTION"),
             (Written.WRITTEN, ""),
-            (Written.REJECTED, "INVALID_CROSS_REFERENCE_KEY"),
+            (Written.GONE, "INVALID_CROSS_REFERENCE_KEY"),
             (Written.WRITTEN, ""),
             (Written.REJECTED, "DUPLICATE_VALUE"),
             (Written.WRITTEN, ""),
@@ -259,7 +259,7 @@ def test_only_refused_records_make_no_result_of_saved_ones() -> None:
         outcomes = write(crm, change(999_998), change(999_999))
         crm.close()
 
-    assert kinds(outcomes) == {Written.REJECTED: 2}
+    assert kinds(outcomes) == {Written.GONE: 2}
 
 
 def test_a_lead_keeps_its_owner(org: RunningOrg, crm: SalesforceCrm) -> None:
@@ -340,7 +340,7 @@ def test_a_fault_that_passes_is_not_noticed(call: str, what: str, when: str) -> 
         outcomes = write(crm, *(change(number) for number in range(50)), change(999_999), book=book)
         crm.close()
 
-        assert kinds(outcomes) == {Written.WRITTEN: 50, Written.REJECTED: 1}
+        assert kinds(outcomes) == {Written.WRITTEN: 50, Written.GONE: 1}
         assert titles(org, 50) == [f"T{number}" for number in range(50)]
         assert set(book.states.values()) == {"ended"}
 

@@ -398,11 +398,11 @@ def test_one_bad_record_stops_none_of_its_neighbours(org: RunningOrg, crm: Sales
 
     assert [(o.written, o.code) for o in outcomes] == [
         (Written.WRITTEN, ""),
-        (Written.REJECTED, "ENTITY_IS_DELETED"),
-        (Written.REJECTED, "ENTITY_IS_DELETED"),
+        (Written.GONE, "ENTITY_IS_DELETED"),
+        (Written.GONE, "ENTITY_IS_DELETED"),
         (Written.REJECTED, "FIELD_CUSTOM_VALIDATION_EXCEPTION"),
         (Written.WRITTEN, ""),
-        (Written.REJECTED, "INVALID_CROSS_REFERENCE_KEY"),
+        (Written.GONE, "INVALID_CROSS_REFERENCE_KEY"),
         (Written.WRITTEN, ""),
     ]
     assert "deleted, or merged" in outcomes[1].reason
@@ -429,7 +429,7 @@ def test_a_converted_lead_is_refused_with_the_reason(crm: SalesforceCrm) -> None
 
     (outcome,) = crm.write("Lead", [WriteRequest(ref=ref, values={"Title": "CTO"})])
 
-    assert (outcome.written, outcome.code) == (Written.REJECTED, "CANNOT_UPDATE_CONVERTED_LEAD")
+    assert (outcome.written, outcome.code) == (Written.GONE, "CANNOT_UPDATE_CONVERTED_LEAD")
     assert "the lead was converted" in outcome.reason
 
 

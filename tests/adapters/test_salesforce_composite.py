@@ -249,10 +249,10 @@ def test_each_record_that_cannot_be_written_says_why(org: RunningOrg, crm: Sales
     (converted,) = crm.write("Lead", [WriteRequest(ref=lead, values={"Title": "CTO"})], mode=WriteMode.STRICT)
 
     assert [(outcome.written, outcome.code) for outcome in [*outcomes, converted]] == [
-        (Written.REJECTED, "ENTITY_IS_DELETED"),
-        (Written.REJECTED, "NOT_FOUND"),
+        (Written.GONE, "ENTITY_IS_DELETED"),
+        (Written.GONE, "NOT_FOUND"),
         (Written.REJECTED, "FIELD_CUSTOM_VALIDATION_EXCEPTION"),
-        (Written.REJECTED, "CANNOT_UPDATE_CONVERTED_LEAD"),
+        (Written.GONE, "CANNOT_UPDATE_CONVERTED_LEAD"),
     ]
 
 

@@ -17,7 +17,7 @@ from crm_sync.sandbox.salesforce.schema import Field, SObject
 from crm_sync.sandbox.salesforce.writes import Writes
 
 #: What a human's edit may say beyond ordinary fields.
-_CONTROLS = ("IsDeleted", "MasterRecordId", "$lock", "$fail")
+_CONTROLS = ("IsDeleted", "MasterRecordId", "$convert", "$lock", "$fail")
 
 
 class Simulator:
@@ -46,7 +46,7 @@ class Simulator:
 
         Beyond ordinary fields: {"IsDeleted": true} deletes and false brings back, {"MasterRecordId": id} merges the
         record into another one of its object, {"$lock": n} lets the next n writes of it fail with UNABLE_TO_LOCK_ROW,
-        {"$fail": n} the next n writes of it alone with HTTP 503.
+        {"$fail": n} the next n writes of it alone with HTTP 503, {"$convert": id} converts a lead into that contact.
 
         Raises:
             ValueError: no such object, record or field, or a value the org would refuse.
@@ -64,6 +64,8 @@ class Simulator:
             values["IsDeleted"] = bool(fields["IsDeleted"])
         if "MasterRecordId" in fields:
             values |= {"IsDeleted": True, "MasterRecordId": self._survivor(name, index, str(fields["MasterRecordId"]))}
+        if "$convert" in fields:
+            values |= self._conversion(name, str(fields["$convert"]))
         if "$lock" in fields:
             self._writes.lock(record_id, int(fields["$lock"]))
         if "$fail" in fields:
@@ -124,6 +126,14 @@ class Simulator:
         if refusal := rules.refuse(sobject, values):
             raise ValueError(refusal.message)
         return values
+
+    def _conversion(self, name: str, contact_id: str) -> dict[str, object]:
+        index = self._org.index_of("Contact", contact_id)
+        if name != "Lead" or index is None or self._org.row("Contact", index).is_deleted:
+            raise ValueError(f"A Lead can only be converted into a living Contact; {contact_id} is none.")
+        account = self._org.getter("Contact", "AccountId")(self._org.row("Contact", index))
+        full = self._org.id_of("Contact", index)
+        return {"IsConverted": True, "ConvertedContactId": full, "ConvertedAccountId": account}
 
     def _survivor(self, name: str, loser: int, record_id: str) -> str:
         index = self._org.index_of(name, record_id)

@@ -109,3 +109,41 @@ def test_a_record_merged_into_somebody_else_is_closed_with_the_reason(configured
     assert record is not None
     assert record.outcome == "Skipped"
     assert "merged into" in record.reason
+
+
+def test_a_lead_that_was_converted_meanwhile_is_written_as_the_contact_it_became(
+    configured: Configured, crm: str
+) -> None:
+    if crm == "hubspot":
+        return  # HubSpot converts no leads
+    office = configured({"Title": "person.title"})
+    text = office.app.versions.latest().text.decode()  # type: ignore[union-attr]
+    office.apply(text.replace("object: Contact", "object: Lead").replace("Title: person.title", LEAD_FIELDS))
+    simulator = office.sandbox.apps[crm].extensions["simulator"]
+    from crm_sync.sandbox.salesforce import ids
+
+    lead = ids.encode("00Q", 3)
+    simulator.edit("Contact", office.id_of(5), {"Title": None})
+    office.sandbox.edits[crm].add(
+        [
+            {
+                "call": "POST */composite/sobjects/*",
+                "object": "Lead",
+                "id": lead,
+                "fields": {"$convert": office.id_of(5)},
+            }
+        ]
+    )
+
+    run = office.walk()
+
+    assert run.counts.balanced
+    record = office.app.runs.record(run.id, "Lead", lead)
+    assert record is not None
+    assert record.outcome == "Updated", record.reason
+    assert f"now Contact {office.id_of(5)}" in record.reason
+    assert office.value(5, "Title")
+    assert [d.field for d in record.decisions] == ["Title"]
+
+
+LEAD_FIELDS = "Title: person.title\n      NumberOfEmployees: organization.estimated_num_employees"
