@@ -1,4 +1,4 @@
-"""demo and sandbox: the whole story without an account; its last chapter is in demo_kill.py."""
+"""demo and sandbox: the whole story without an account; its later chapters are in demo_changes.py and demo_kill.py."""
 
 from __future__ import annotations
 
@@ -31,19 +31,20 @@ _CRMS = ("salesforce", "hubspot")
 @click.command()
 @click.option("--contacts", type=click.IntRange(5, 1_000_000), default=50, show_default=True)
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another world.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: each CRM's runs, and the kill.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: each CRM's chapters, and the kill.")
 def demo(contacts: int, seed: int, as_json: bool) -> None:
-    """The whole story on the built-in sandbox, no account needed: a plan, a run and a second run, for both CRMs; then
-    a run whose process is killed while Apollo works, started again, and Apollo's ledger beside ours.
+    """The whole story on the built-in sandbox, no account needed: for both CRMs a plan, a run, a second run, an undo,
+    and a run during which people edit; then a run whose process is killed while Apollo works, started again, and
+    Apollo's ledger beside ours.
 
     Nothing leaves this machine; the database is a temporary one.
     """
+    from crm_sync.cli.demo_changes import CHAPTERS, undo_and_run_again
     from crm_sync.cli.demo_kill import kill_and_restart
     from crm_sync.sandbox.run import Sandbox
 
     out = Console(quiet=True) if as_json else render.console()
     told: dict[str, Any] = {}
-    runs: list[SyncRun] = []
     with (
         Sandbox(contacts=contacts, seed=seed) as sandbox,
         tempfile.TemporaryDirectory(prefix="crm-sync-demo-") as folder,
@@ -55,8 +56,13 @@ def demo(contacts: int, seed: int, as_json: bool) -> None:
         for crm in _CRMS:
             out.print(Rule(f"[bold]{crm.capitalize() if crm != 'hubspot' else 'HubSpot'}[/]", align="left"))
             with only_settings(sandbox.settings() | {"CRM_SYNC_DATABASE_URL": f"sqlite:///{folder}/{crm}.db"}):
-                told[crm], made = _story(App(env_file=None), crm, out)
-            runs += made
+                app = App(env_file=None)
+                try:
+                    told[crm], run = _story(app, crm, out)
+                    told[crm] |= undo_and_run_again(app, sandbox, run, out)
+                finally:
+                    app.close()
+        told |= {chapter: told[_CRMS[0]][chapter] for chapter in CHAPTERS}
         out.print(Rule("[bold]A process killed in mid-flight[/]", align="left"))
         told["kill"] = kill_and_restart(contacts, seed, out)
         if as_json:
@@ -69,45 +75,42 @@ def demo(contacts: int, seed: int, as_json: bool) -> None:
     click.get_current_context().exit(_exit_code(told))
 
 
-def _story(app: App, crm: str, out: Console) -> tuple[dict[str, Any], list[SyncRun]]:
-    try:
-        sync_name = configure(app, crm, out)
-        services = app.services()
-        sync = services.config.syncs[sync_name]
-        out.print("\n[bold]1. A plan of ten records[/]: field by field, before anything is written\n")
-        labels: dict[str, str] = {}
-        plan = run_sync(
-            sync,
-            services,
-            kind=RunKind.PLAN,
-            trigger="demo",
-            limit=10,
-            met=lambda due: labels.update({due.record.ref.id: render.label(due.keys)}),
-        )
-        records = list(services.runs.records(plan.id))
-        render.print_records(out, records, RunKind.PLAN, labels)
-        render.print_run(out, plan)
-        out.print("\n[bold]2. The run[/]: what the plan has paid for is not paid for again\n")
-        run = run_sync(sync, services, kind=RunKind.RUN, trigger="demo")
-        render.print_run(out, run)
-        render.print_reasons(out, services.runs.reasons(run.id), most=6)
-        out.print("\n[bold]3. The same run once more[/]\n")
-        second = run_sync(sync, services, kind=RunKind.RUN, trigger="demo")
-        render.print_run(out, second)
-        nothing = second.counts.updated == 0 and second.credits == 0
-        out.print(
-            "\nThe second run changed nothing and spent nothing.\n"
-            if nothing
-            else "\n[red]The second run should have changed and spent nothing.[/]\n"
-        )
-        told = {
-            "plan": {**render.run_json(plan), "records": [render.record_json(r, RunKind.PLAN) for r in records]},
-            "run": render.run_json(run),
-            "second_run": render.run_json(second),
-        }
-        return told, [plan, run, second]
-    finally:
-        app.close()
+def _story(app: App, crm: str, out: Console) -> tuple[dict[str, Any], SyncRun]:
+    sync_name = configure(app, crm, out)
+    services = app.services()
+    sync = services.config.syncs[sync_name]
+    out.print("\n[bold]1. A plan of ten records[/]: field by field, before anything is written\n")
+    labels: dict[str, str] = {}
+    plan = run_sync(
+        sync,
+        services,
+        kind=RunKind.PLAN,
+        trigger="demo",
+        limit=10,
+        met=lambda due: labels.update({due.record.ref.id: render.label(due.keys)}),
+    )
+    records = list(services.runs.records(plan.id))
+    render.print_records(out, records, RunKind.PLAN, labels)
+    render.print_run(out, plan)
+    out.print("\n[bold]2. The run[/]: what the plan has paid for is not paid for again\n")
+    run = run_sync(sync, services, kind=RunKind.RUN, trigger="demo")
+    render.print_run(out, run)
+    render.print_reasons(out, services.runs.reasons(run.id), most=6)
+    out.print("\n[bold]3. The same run once more[/]\n")
+    second = run_sync(sync, services, kind=RunKind.RUN, trigger="demo")
+    render.print_run(out, second)
+    nothing = second.counts.updated == 0 and second.credits == 0
+    out.print(
+        "\nThe second run changed nothing and spent nothing.\n"
+        if nothing
+        else "\n[red]The second run should have changed and spent nothing.[/]\n"
+    )
+    told = {
+        "plan": {**render.run_json(plan), "records": [render.record_json(r, RunKind.PLAN) for r in records]},
+        "run": render.run_json(run),
+        "second_run": render.run_json(second),
+    }
+    return told, run
 
 
 def configure(app: App, crm: str, out: Console, *, workers: int = 4) -> str:
@@ -136,6 +139,8 @@ def _exit_code(told: dict[str, Any]) -> int:
         if any(crm[step]["status"] == "Failed" for step in ("plan", "run", "second_run")):
             return 1
         if crm["second_run"]["updated"] or crm["second_run"]["credits"]:
+            return 1
+        if not crm["human_edit"]["kept"] or not crm["undo"]["restored"]:
             return 1
     return 0
 

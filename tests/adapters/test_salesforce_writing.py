@@ -131,21 +131,21 @@ def test_a_record_with_nothing_left_is_refused_without_a_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "words", "written_as"),
     [
-        ("FIELD_CUSTOM_VALIDATION_EXCEPTION", "m"),
-        ("DUPLICATES_DETECTED", "m"),
-        ("SOMETHING_NEW", "m"),
-        ("ENTITY_IS_DELETED", "deleted, or merged"),
-        ("CANNOT_UPDATE_CONVERTED_LEAD", "converted"),
+        ("FIELD_CUSTOM_VALIDATION_EXCEPTION", "m", Written.REJECTED),
+        ("DUPLICATES_DETECTED", "m", Written.REJECTED),
+        ("SOMETHING_NEW", "m", Written.REJECTED),
+        ("ENTITY_IS_DELETED", "deleted, or merged", Written.GONE),
+        ("CANNOT_UPDATE_CONVERTED_LEAD", "converted", Written.GONE),
     ],
 )
-def test_a_refused_record_says_why_and_stops_nobody(code: str, words: str) -> None:
+def test_a_refused_record_says_why_and_stops_nobody(code: str, words: str, written_as: Written) -> None:
     org = Org(lambda row: refused(code) if row.ref.id == contact(1) else SAVED)
 
     outcomes = written(org, request(0), request(1), request(2))
 
-    assert kinds(outcomes) == [Written.WRITTEN, Written.REJECTED, Written.WRITTEN]
+    assert kinds(outcomes) == [Written.WRITTEN, written_as, Written.WRITTEN]
     assert outcomes[1].code == code
     assert f"{code}: m" in outcomes[1].reason
     assert words in outcomes[1].reason
