@@ -28,6 +28,7 @@ class Point:
 
 _AS_BEFORE = "the same as before it: the transaction was never committed"
 _IN_DOUBT = "in doubt: nobody in it is asked for again by itself"
+_FROM_RESULTS = "every record gets the end that the job's results tell; none is sent twice"
 _READ_AGAIN = "read again and compared with what the record holds; no value is written twice"
 
 POINTS: dict[str, Point] = {
@@ -86,6 +87,17 @@ POINTS: dict[str, Point] = {
     "runs.settle.inside": Point("inside: confirmed, the attempts not remembered", _AS_BEFORE),
     "runs.settle.after": Point("confirmed and remembered", "left out by the next run"),
     "write.parents": Point("companies wait in memory, the people who brought them unwritten", "both written later"),
+    # --- a bulk job (docs of ports.JobBook) ---
+    "bulk.created": Point("a job that nobody has noted; nothing is in it", "it never does anything; written later"),
+    "bulk.opened": Point("opened: nothing is in it", "given up; written later"),
+    "bulk.sent": Point("opened: all is in it, and it was not told to begin", "given up; written later"),
+    "bulk.uploaded": Point("uploaded: it was not told to begin, and nobody can know", "given up if it did not begin"),
+    "bulk.closed": Point("uploaded: it works", "waited for; " + _FROM_RESULTS),
+    "bulk.polled": Point("uploaded: it works, or is done", "waited for; " + _FROM_RESULTS),
+    "bulk.done": Point("uploaded: it is done, its results are in the CRM", _FROM_RESULTS),
+    "bulk.fetched": Point("uploaded: its results are in memory", _FROM_RESULTS),
+    "bulk.ended": Point("ended: its results are in memory", "closed as not confirmed; " + _READ_AGAIN),
+    "bulk.again": Point("ended: refused fields were dropped, the rest is not sent again", _READ_AGAIN),
     # --- the run itself ---
     "run.opened": Point("Running; nothing else", "closed as failed"),
     "epoch.file": Point("a state file, and no epoch in the database", "the file's name is taken; not held"),

@@ -65,9 +65,9 @@ _NOT_TAKEN = frozenset({_LOCKED, 429})
 _LONGEST_ANSWER = 32 * MIB
 #: HubSpot does not always honour the sort order (contracts/hubspot.md 0.9): ask again, then say so.
 _ORDER_TRIES = 3
-#: Tries of an update that meets a locked record, which lasts about 2 s (contracts/hubspot.md 3): then the others go on
-#: without it.
-_LOCK_TRIES = 2
+#: Tries of an update that meets a locked record, which lasts about 2 s (contracts/hubspot.md 3), while others wait for
+#: it and where it is alone.
+_LOCK_TRIES = (2, 3)
 #: Calls to find bad values with, beyond one a batch: what a client may have saved up, and what each batch adds.
 _MOST_SEARCHING = 110
 _MORE_SEARCHING = 6
@@ -561,12 +561,13 @@ class HubSpotCrm:
         """
         body = {"inputs": [one.as_json() for one in group]}
         tries: list[TransientError] = []
+        most = _LOCK_TRIES[len(group) == 1]
 
         def note(error: TransientError) -> None:
             tries.append(error)
             if not isinstance(error, RateLimitError) or error.status != _LOCKED:
                 return
-            if sum(each.status == _LOCKED for each in tries) >= _LOCK_TRIES and all(map(_did_nothing, tries)):
+            if sum(each.status == _LOCKED for each in tries) >= most and all(map(_did_nothing, tries)):
                 raise LockedCallError(error) from None
 
         try:

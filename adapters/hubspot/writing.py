@@ -276,10 +276,10 @@ class BatchUpdate:
             return
         for one in group:
             self._settle(one, Written.NOT_WRITTEN, reason=str(locked))
-        if not self._apart and not self._bad and not self._waiting:
-            settled = self.outcomes.values()
-            if all(outcome.written is Written.NOT_WRITTEN for outcome in settled):
-                self.error = locked.cause  # not one record's lock: HubSpot takes nothing at all
+        is_everything = all(outcome.written is Written.NOT_WRITTEN for outcome in self.outcomes.values())
+        is_all_tried = not self._apart and not self._bad and not self._waiting
+        if is_everything and self._locked > 1 and (is_all_tried or self._locked >= _MOST_LOCKED):
+            self._leave(None, locked.cause)  # not one record's lock: HubSpot takes nothing at all
 
     # --- an answer per record ---
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from adapters.http import InDoubtError, OversizedError, UnprovenRefusalError, UnsentError, retry
-from adapters.salesforce import composite, whereabouts, wire
+from adapters.salesforce import bulk, composite, whereabouts, wire
+from adapters.salesforce.bulk import BulkUpdate, Ingest
+from adapters.salesforce.bulk_csv import MOST_ROWS
 from adapters.salesforce.composite import SUBREQUESTS, check_guards
 from adapters.salesforce.selection import PAGE, Names, Plan, folded, lacks, plan, problems
 from adapters.salesforce.session import API_VERSION, READ_S, SalesforceCredentials, SalesforceSession
@@ -50,7 +52,7 @@ class SalesforceCrm:
 
     read_size = _READ
     write_size = PORTION
-    bulk_size = 0
+    bulk_size = MOST_ROWS
     select_lag_s = 0.0
 
     def __init__(
@@ -300,6 +302,10 @@ class SalesforceCrm:
                 told by outcome.
         """
         rows = rows_of(requests, self.describe(object_type))
+        if mode is WriteMode.BULK:
+            assert jobs is not None, "a bulk write notes its jobs"
+            self._write_by_jobs(object_type, requests, rows, jobs)
+            return [row.settled() for row in rows]
         if mode is WriteMode.STRICT:
             check_guards(rows)
         for at in range(0, len(rows), PORTION):
@@ -313,6 +319,33 @@ class SalesforceCrm:
                     row.leave(update.error)
                 break
         return [row.settled() for row in rows]
+
+    def _write_by_jobs(
+        self, object_type: str, requests: Sequence[WriteRequest], rows: Sequence[Row], jobs: JobBook
+    ) -> None:
+        write = BulkUpdate(
+            ingest=self._ingest(),
+            update=self._update(object_type, WriteMode.FAST),
+            switched_off=self._switched_off[object_type],
+            clock=self._clock,
+            jobs=jobs,
+        )
+        write.run(object_type, requests, rows)
+        if write.error is not None and not write.answered:
+            raise write.error
+
+    def resume(self, object_type: str, job_id: str, refs: Sequence[RecordRef], *, uploaded: bool) -> list[WriteOutcome]:
+        """As ports.Crm.resume. Fields that a record was refused for are not dropped here: their values are not known,
+        so the record is REJECTED, and written by a later run.
+
+        Raises:
+            ProviderError: the org cannot be asked now.
+        """
+        self.describe(object_type)
+        return bulk.resume(self._ingest(), job_id, refs, self._clock, uploaded=uploaded)
+
+    def _ingest(self) -> Ingest:
+        return Ingest(self._session, version=self._version, clock=self._clock)
 
     def _update(self, object_type: str, mode: WriteMode) -> Update:
         switched_off = self._switched_off[object_type]

@@ -403,6 +403,9 @@ def _fits_header(token: str) -> bool:
     return token.isascii() and all(c.isprintable() and c != " " for c in token)
 
 
+_PARTS_OF_A_JOB = "data/v62.0/jobs/ingest/750000000000000AAA".count("/")
+
+
 def operation_of(method: str, path: str) -> str:
     """A request's name in counts and errors."""
     tail = path.rpartition("/services/")[2]
@@ -416,4 +419,6 @@ def operation_of(method: str, path: str) -> str:
         return "write" if method == "PATCH" else "read"
     if tail.endswith("/composite"):
         return "write"
+    if "/jobs/ingest" in tail:
+        return "poll" if method == "GET" and tail.count("/") == _PARTS_OF_A_JOB else "bulk"
     return "limits" if tail.endswith(("/limits", "/limits/")) else "other"

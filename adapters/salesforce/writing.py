@@ -188,17 +188,24 @@ class Update:
         #: Whether any call was answered, be it by a refusal, or may have done its work unanswered.
         self.answered = False
 
-    def run(self, rows: Sequence[Row], results: Sequence[SaveResult] | None = None) -> None:
-        """`results`: of these rows, where they went another way before and only the rest is to be done here.
+    def left(self, rows: Iterable[Row]) -> list[Row]:
+        """Those of which there is something to send; the others have an outcome."""
+        return [row for row in rows if self._is_left(row)]
 
-        Never raises a CrmSyncError: one that concerns more than these rows is kept in `error`.
-        """
-        if results is None:
-            self._groups.append(list(rows))
-        else:
-            self._account(list(rows), results)
+    def judge(self, rows: Sequence[Row], results: Sequence[SaveResult]) -> list[Row]:
+        """Account for rows that went another way, and return those that are to be sent again."""
+        self.answered = True
+        self._account(list(rows), results)
+        again = [*(row for group in self._groups for row in group), *self._salvaged, *self._waiting]
+        self._groups.clear()
+        self._salvaged, self._waiting = [], []
+        return again
+
+    def run(self, rows: Sequence[Row]) -> None:
+        """Never raises a CrmSyncError: one that concerns more than these rows is kept in `error`."""
+        self._groups.append(list(rows))
         while self.error is None and (group := self._next_group()) is not None:
-            group = [row for row in group if self._is_left(row)]
+            group = self.left(group)
             if not group:
                 continue
             try:

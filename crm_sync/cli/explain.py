@@ -133,9 +133,10 @@ def _sent(keys: MatchKeys) -> str:
 
 
 def _answer(chapter: Chapter) -> str:
-    word = chapter.answer or "what is not kept any more"
-    who = f", {chapter.apollo_id}" if chapter.apollo_id else ""
-    return f"{word}{who} (call {chapter.call} in crm-sync credits)"
+    found = chapter.enrichment
+    word = found.verdict.value if found is not None else "what is not kept any more"
+    who = f", {found.apollo_id}" if found is not None and found.apollo_id else ""
+    return f"{word}{who} (call {chapter.call})"
 
 
 def _received(value: Any) -> str:
@@ -166,7 +167,7 @@ def _json(chapter: Chapter, only: str) -> dict[str, Any]:
         "sent": None
         if sent is None
         else {each.name: str(getattr(sent, each.name)) for each in fields(sent) if getattr(sent, each.name)},
-        "answer": chapter.answer,
+        "answer": chapter.enrichment.verdict.value if chapter.enrichment is not None else "",
         "fields": [
             {
                 "field": field.decision.field,

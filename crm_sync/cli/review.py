@@ -14,7 +14,7 @@ from crm_sync.bootstrap import App
 from crm_sync.cli import Subcommands, render
 from crm_sync.cli.changes import print_amended
 from crm_sync.cli.run import cancel_on_signal, walk_sync
-from crm_sync.domain.changes import FieldDecision
+from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RunKind
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import reviewing
@@ -37,7 +37,7 @@ def review(ctx: click.Context) -> None:
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--sync", default="", help="Only of this sync.")(command)
-    command = click.option("--kind", type=click.Choice(list(_KINDS)), default="", help="Only of this kind.")(command)
+    command = click.option("--kind", type=click.Choice(list(_KINDS)), help="Only of this kind.")(command)
     return click.option("--field", default="", help="Only this CRM field.")(command)
 
 
@@ -52,16 +52,18 @@ def listed(
 ) -> None:
     """The list, oldest first."""
     services = app.services()
-    found = services.reviews.listed(state=state, sync=sync, kind=kind, field=field, limit=limit)
-    values = reviewing.proposed(found, services)
+    found = services.reviews.listed(state=state, sync=sync, kind=kind or "", field=field, limit=limit)
+    shown = {
+        number: (decision.old, decision.new) for number, decision in reviewing.proposed(found, services).items()
+    } | reviewing.whom((each for each in found if each.kind != FIELD), services)
     if as_json:
-        render.print_json([_json(each, values.get(each.id)) for each in found])
+        render.print_json([_json(each, *shown.get(each.id, (None, None))) for each in found])
         return
     out = render.console()
     if not found:
         out.print("Nothing waits for a person." if state == OPEN else f"Nothing was {state}.")
         return
-    render.print_table(out, _COLUMNS, [_row(each, values.get(each.id)) for each in found])
+    render.print_table(out, _COLUMNS, [_row(each, *shown.get(each.id, (None, None))) for each in found])
     total = services.reviews.count() if state == OPEN else len(found)
     if total > len(found):
         out.print(f"{total:,} in all; --limit shows more", style="dim")
@@ -84,20 +86,20 @@ _COLUMNS = (
 )
 
 
-def _row(each: Review, decision: FieldDecision | None) -> tuple[str, ...]:
+def _row(each: Review, now: Value, proposed: Value) -> tuple[str, ...]:
     return (
         str(each.id),
         f"{each.object_type} {each.record_id}",
         escape(each.field) or _KINDS[each.kind],
-        escape(render.shown(decision.old)) or "—" if decision is not None else "",
-        escape(render.shown(decision.new)) if decision is not None else "",
+        escape(render.shown(now)) or "—",
+        escape(render.shown(proposed)),
         escape(each.reason),
         escape(each.sync),
         f"{each.created_at:%Y-%m-%d}",
     )
 
 
-def _json(each: Review, decision: FieldDecision | None) -> dict[str, Any]:
+def _json(each: Review, now: Value, proposed: Value) -> dict[str, Any]:
     return {
         "number": each.id,
         "sync": each.sync,
@@ -106,8 +108,8 @@ def _json(each: Review, decision: FieldDecision | None) -> dict[str, Any]:
         "id": each.record_id,
         "kind": each.kind,
         "field": each.field,
-        "now": decision.old if decision is not None else None,
-        "proposed": decision.new if decision is not None else None,
+        "now": now,
+        "proposed": proposed,
         "reason": each.reason,
         "run": each.run_id,
         "state": each.state,
@@ -128,7 +130,7 @@ def accept(
     numbers: tuple[int, ...],
     every: bool,
     sync: str,
-    kind: str,
+    kind: str | None,
     field: str,
     dry_run: bool,
     yes: bool,
@@ -196,7 +198,7 @@ def _write_records(services: Services, of_sync: Sequence[Review], *, as_json: bo
 @_filters
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def refuse(app: App, numbers: tuple[int, ...], every: bool, sync: str, kind: str, field: str, yes: bool) -> None:
+def refuse(app: App, numbers: tuple[int, ...], every: bool, sync: str, kind: str | None, field: str, yes: bool) -> None:
     """Leave it as it is. The same value, or the same person, is not proposed again."""
     services = app.services()
     chosen = _chosen(services, numbers, every=every, sync=sync, kind=kind, field=field)
@@ -209,7 +211,7 @@ def refuse(app: App, numbers: tuple[int, ...], every: bool, sync: str, kind: str
 
 
 def _chosen(
-    services: Services, numbers: Collection[int], *, every: bool, sync: str, kind: str, field: str
+    services: Services, numbers: Collection[int], *, every: bool, sync: str, kind: str | None, field: str
 ) -> list[Review]:
     """
     Raises:
@@ -218,7 +220,7 @@ def _chosen(
     if every == bool(numbers):
         raise click.UsageError(f"Give numbers or --all, not both. {_NUMBERS}")
     if every:
-        found = services.reviews.listed(sync=sync, kind=kind, field=field)
+        found = services.reviews.listed(sync=sync, kind=kind or "", field=field)
         if not found:
             raise ConfigError("Nothing of that waits for a person")
         return found

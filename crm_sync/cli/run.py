@@ -200,8 +200,12 @@ def _next_steps(run: SyncRun, sync: Sync, limit: int | None) -> Iterator[str]:
         yield f"{number} {'is' if more == 1 else 'are'} due, beyond {bound}; to go on: crm-sync run {sync.name}"
     if run.counts.in_doubt:
         yield "What is in doubt may have been charged: crm-sync doubt list"
-    if run.counts.rejected or run.counts.invalid or run.counts.needs_review:
+    if run.counts.rejected or run.counts.invalid:
         yield f"The records that need a look: crm-sync show {run.id}"
+    if run.counts.rejected:
+        yield f"Once what the CRM refused is mended: crm-sync retry {run.id}"
+    if run.counts.needs_review:
+        yield "What waits for a person: crm-sync review"
 
 
 def _cost_words(cost: walk.Estimate, sync: Sync, *, free: bool) -> str:

@@ -38,15 +38,18 @@ class Chapter:
     at: datetime
     sent: MatchKeys | None
     call: int | None
-    answer: str
-    apollo_id: str
+    enrichment: Enrichment | None
     fields: tuple[Field, ...]
 
 
 def story(what: str, services: Services) -> list[Chapter]:
     """Chapters, oldest first, of every record that `what` names: a CRM's id, the address of its page in the CRM, or an
     e-mail address that Apollo was asked by. Empty when nothing is kept of any."""
-    found = _named(what.strip(), services)
+    return chapters(_named(what.strip(), services), services)
+
+
+def chapters(found: Sequence[tuple[SyncRun, RunRecord, datetime]], services: Services) -> list[Chapter]:
+    """A chapter for each record in a run."""
     batches = services.answers.load(record.batch_id for _, record, _ in found if record.batch_id is not None)
     readings: dict[int, Sequence[Enrichment | None]] = {}
     return [_chapter(run, record, at, batches, readings, services) for run, record, at in found]
@@ -96,8 +99,7 @@ def _chapter(
         at=at,
         sent=batch.keys[position] if batch is not None and position is not None else None,
         call=record.batch_id,
-        answer=enrichment.verdict.value if enrichment is not None else "",
-        apollo_id=enrichment.apollo_id if enrichment is not None else "",
+        enrichment=enrichment,
         fields=tuple(Field(decision=d, received=_received(d.source, enrichment)) for d in record.decisions),
     )
 

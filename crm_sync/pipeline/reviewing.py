@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from crm_sync.domain.changes import Amendment, FieldDecision, FieldOutcome
+from crm_sync.domain.enrichment import Enrichment, MatchKeys
 from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.amend import Amending
+from crm_sync.pipeline.explain import chapters
 from crm_sync.pipeline.walk import AS_BUDGETED, prepare
 from crm_sync.pipeline.write import Candidate
 from crm_sync.services import Services
@@ -24,6 +26,33 @@ def proposed(reviews: Iterable[Review], services: Services) -> dict[int, FieldDe
             if decision.field == review.field:
                 found[review.id] = decision
     return found
+
+
+def whom(reviews: Iterable[Review], services: Services) -> dict[int, tuple[str, str]]:
+    """Number of a review of a whole record -> whom Apollo was asked for, and whom it found, as people name them;
+    nothing for one whose answer is not kept any more."""
+    found: dict[int, tuple[str, str]] = {}
+    for review in reviews:
+        run = services.runs.get(review.run_id)
+        record = services.runs.record(review.run_id, review.object_type, review.record_id)
+        if run is None or record is None:
+            continue
+        [chapter] = chapters([(run, record, review.created_at)], services)
+        if chapter.sent is not None and chapter.enrichment is not None:
+            found[review.id] = (_asked(chapter.sent), _found(chapter.enrichment))
+    return found
+
+
+def _asked(keys: MatchKeys) -> str:
+    name = keys.name or f"{keys.first_name} {keys.last_name}".strip()
+    return ", ".join(part for part in (name, keys.organization_name or keys.domain, keys.email) if part)
+
+
+def _found(enrichment: Enrichment) -> str:
+    person, company = enrichment.person, enrichment.organization
+    where = company.get("name") or company.get("primary_domain")
+    told = (person.get("name"), person.get("title"), where, person.get("email"))
+    return ", ".join(str(part) for part in told if part)
 
 
 def accepting(reviews: Sequence[Review], services: Services, *, by: str) -> Amending:

@@ -35,6 +35,14 @@ class Simulator(Protocol):
         """A human's edit; returns the record's fields. Raises ValueError with a sentence."""
         ...
 
+    def retire_choice(self, object_type: str, field: str, value: str) -> None:
+        """An admin takes a value out of a picklist: from now on it is refused. Raises ValueError with a sentence."""
+        ...
+
+    def restore_choices(self) -> None:
+        """All that were taken out are values again."""
+        ...
+
 
 class Traffic:
     """Counts calls by "METHOD path-template" and new connections."""
@@ -170,6 +178,26 @@ def control(
     def forget_faults() -> Response:
         faults.clear()
         return _json([])
+
+    @app.post("/_sandbox/choices/<object_type>/<field>", endpoint="_sandbox_12")
+    def retire(object_type: str, field: str) -> Response:
+        asked = request.get_json(force=True, silent=True)
+        value = asked.get("retire") if isinstance(asked, dict) else None
+        if not isinstance(value, str):
+            return _json({"error": 'send {"retire": value}'}, 400)
+        try:
+            simulator.retire_choice(object_type, field, value)
+        except (ValueError, AttributeError) as error:
+            return _json({"error": str(error)}, 400)
+        return _json({})
+
+    @app.delete("/_sandbox/choices", endpoint="_sandbox_13")
+    def restore() -> Response:
+        try:
+            simulator.restore_choices()
+        except AttributeError as error:
+            return _json({"error": str(error)}, 400)
+        return _json({})
 
     @app.get("/_sandbox/edits", endpoint="_sandbox_9")
     def listed_edits() -> Response:

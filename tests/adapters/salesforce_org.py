@@ -34,6 +34,11 @@ CALLS = {
     "write": "PATCH /services/data/v<version>/composite/sobjects",
     "composite": "POST /services/data/v<version>/composite",
     "limits": "GET /services/data/v<version>/limits",
+    "job": "POST /services/data/v<version>/jobs/ingest",
+    "upload": "PUT /services/data/v<version>/jobs/ingest/<job_id>/batches",
+    "close": "PATCH /services/data/v<version>/jobs/ingest/<job_id>",
+    "poll": "GET /services/data/v<version>/jobs/ingest/<job_id>",
+    "results": "GET /services/data/v<version>/jobs/ingest/<job_id>/<kind>",
 }
 
 

@@ -11,6 +11,7 @@ from crm_sync.domain.changes import WriteMode, WriteOutcome, Written
 from crm_sync.domain.records import RecordRef, Value
 from crm_sync.errors import ConfigError
 from crm_sync.ports import WriteRequest
+from crm_sync.sandbox.hubspot.auth import FIRST_APP
 from tests.adapters.hubspot_simulated import Simulated, simulated
 
 FIELDS = ("jobtitle", "city", "hs_seniority", "lead_score", "hs_buying_role", "renewal_date", "apollo_enriched_at")
@@ -166,6 +167,17 @@ def test_what_an_earlier_run_wrote_is_ours_too(it: Simulated) -> None:
 
     assert outcome.restored == ()
     assert it.value(first, "jobtitle") == "CEO"
+
+
+@pytest.mark.parametrize(("app", "stands"), [(FIRST_APP + 1, "Buyer"), (FIRST_APP, "CTO")])
+def test_another_apps_write_is_somebodys_and_one_by_our_own_app_is_ours(it: Simulated, app: int, stands: str) -> None:
+    first = it.ids()[0]
+    it.meanwhile("update", first, jobtitle="Buyer", **{"$app": app})
+
+    outcome = write(it, {first: OURS})[0]
+
+    assert [value for _, value in outcome.restored] == [stands] * (stands == "Buyer")
+    assert it.value(first, "jobtitle") == stands
 
 
 def test_a_person_who_edits_again_is_not_fought(it: Simulated) -> None:

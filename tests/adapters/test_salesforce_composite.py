@@ -181,6 +181,25 @@ def test_a_record_read_again_after_it_moved_is_written(org: RunningOrg, crm: Sal
     assert outcome.written is Written.WRITTEN
 
 
+@pytest.mark.parametrize(("later_s", "written"), [(1.0, Written.MOVED), (0.4, Written.WRITTEN)])
+def test_only_an_edit_in_the_very_second_of_the_one_before_the_read_is_not_seen(
+    later_s: float, written: Written
+) -> None:
+    """The known hole: If-Unmodified-Since has whole seconds (contracts/salesforce.md 2.5, 2026-11)."""
+    moment = [1_793_534_400.0]
+    with running_org(now=lambda: moment[0]) as org:
+        crm = org.crm()
+        org.simulator.edit("Contact", contact_id(0), {"Phone": "+1 first"})
+        record = seen(crm, 0)[0]
+        moment[0] += later_s
+        org.simulator.edit("Contact", contact_id(0), {"Phone": "+1 second"})
+
+        (outcome,) = write(crm, change(record))
+        crm.close()
+
+    assert outcome.written is written
+
+
 def test_twenty_five_records_go_in_a_call(org: RunningOrg, crm: SalesforceCrm) -> None:
     records = seen(crm, *range(260))
 

@@ -159,6 +159,22 @@ def test_simple_salesforce_works_on_single_records_and_sees_their_errors(salesfo
         salesforce.query("SELECT Nonsense FROM Contact")
 
 
+def test_simple_salesforce_runs_a_bulk_job(
+    running: RunningOrg, salesforce: Salesforce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simple_salesforce.bulk2.sleep", lambda _seconds: None)
+
+    (told,) = salesforce.bulk2.Contact.update(
+        records=[{"Id": contact_id(20), "Title": "CTO"}, {"Id": contact_id(21), "Title": "x" * 129}]
+    )
+    failed = salesforce.bulk2.Contact.get_failed_records(told["job_id"])
+
+    assert (told["numberRecordsProcessed"], told["numberRecordsFailed"]) == (2, 1)
+    assert "STRING_TOO_LONG:" in failed
+    assert contact_id(21) in failed
+    assert salesforce.Contact.get(contact_id(20))["Title"] == "CTO"
+
+
 def test_simple_salesforce_renews_an_ended_session_by_itself(running: RunningOrg, salesforce: Salesforce) -> None:
     running.simulator.expire_tokens()
 
@@ -252,5 +268,9 @@ def test_jsforce_queries_describes_updates_and_reads_limits(running: RunningOrg,
     assert seen["retrieved"][0] == "Head of Proof"
     assert seen["single"] == {"Title": "Head of Proof", "type": "Contact"}
     assert seen["refusal"]["errorCode"] == "INVALID_FIELD"
+    assert [row["sf__Id"] for row in seen["bulk"]["successfulResults"]] == task["contacts"][:1]
+    assert seen["bulk"]["successfulResults"][0]["Title"] == 'Chief of Äußeres, "quoted"'
+    assert [row["sf__Error"].partition(":")[0] for row in seen["bulk"]["failedResults"]] == ["STRING_TOO_LONG"]
+    assert seen["bulk"]["unprocessedRecords"] == []
     assert seen["limits"]["Max"] == 115_000
     assert seen["usage"]["limit"] == 115_000

@@ -189,7 +189,10 @@ def test_request_codes_outside_the_enumeration_are_the_documented_ones() -> None
     outside = {code.value for code in RequestCode} - status_codes()
 
     assert outside == {
+        "CLIENTINPUTERROR",
         "EXCEEDED_ID_LIMIT",
+        "INVALIDJOB",
+        "INVALIDJOBSTATE",
         "INVALID_HTTP_HEADER",
         "INVALID_QUERY_FILTER_OPERATOR",
         "JSON_PARSER_ERROR",

@@ -1,8 +1,8 @@
-"""A Salesforce org over loopback HTTP: logins, describe, SOQL, collections, limits.
+"""A Salesforce org over loopback HTTP: logins, describe, SOQL, collections, composite, bulk updates, limits.
 
 It stands on contracts/salesforce.md sections 1 and 2 and is stricter than the service where the two are known to
-differ, never more forgiving. Not simulated, and answered 404 or refused by name: Bulk,
-creating and deleting records by API, users as parents, and SOQL beyond soql.py.
+differ, never more forgiving. Not simulated, and answered 404 or refused by name: Bulk queries, creating and deleting
+records by API, users as parents, and SOQL beyond soql.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from flask import Flask
 from crm_sync.sandbox.overlay import Overlay
 from crm_sync.sandbox.salesforce.app import Usage, build
 from crm_sync.sandbox.salesforce.auth import Credentials, Logins
+from crm_sync.sandbox.salesforce.bulk import Habits, Jobs
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import MAX_PAGE, Queries
 from crm_sync.sandbox.salesforce.rules import ValidationRule
@@ -24,7 +25,7 @@ from crm_sync.sandbox.salesforce.simulator import Simulator
 from crm_sync.sandbox.salesforce.writes import Writes
 from crm_sync.sandbox.world import World
 
-__all__ = ["Credentials", "Simulator", "ValidationRule", "create"]
+__all__ = ["Credentials", "Habits", "Simulator", "ValidationRule", "create"]
 
 
 def create(
@@ -39,6 +40,7 @@ def create(
     daily_calls: int = 115_000,
     max_page: int = MAX_PAGE,
     individuals: bool = False,
+    bulk: Habits | None = None,
     now: Callable[[], float] = time.time,
 ) -> Flask:
     """Return the org as a Flask application; `app.extensions["simulator"]` is its Simulator.
@@ -47,7 +49,7 @@ def create(
     time and by number of requests. `one_session`: a new login ends the sessions before it. `daily_calls`: the org's
     API calls before it refuses. `max_page`: rows of a query page at most (the service also gives fewer for wide rows).
     `individuals`: Data Protection and Privacy is on, so that contacts and leads have an IndividualId (blank at first),
-    and there is an Individual for each contact's index.
+    and there is an Individual for each contact's index. `bulk`: how its bulk jobs behave.
 
     Raises:
         ValueError: `hidden` names something unknown.
@@ -59,8 +61,9 @@ def create(
     logins = Logins(credentials, token_seconds=token_seconds, token_calls=token_calls, one_session=one_session, now=now)
     writes = Writes(org, tuple(validation_rules))
     usage = Usage(daily_calls)
-    app = build(org, logins, Queries(org, max_page=max_page), writes, usage)
+    jobs = Jobs(org, writes, bulk or Habits())
+    app = build(org, logins, Queries(org, max_page=max_page), writes, jobs, usage)
     # The overlay's file goes with the application, at the latest with the process.
     weakref.finalize(app, overlay.close)
-    app.extensions["simulator"] = Simulator(org=org, logins=logins, writes=writes, usage=usage)
+    app.extensions["simulator"] = Simulator(org=org, logins=logins, writes=writes, jobs=jobs, usage=usage)
     return app

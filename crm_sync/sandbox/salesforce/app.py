@@ -13,6 +13,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from crm_sync.sandbox.salesforce import auth, clock, composite, describe
+from crm_sync.sandbox.salesforce.bulk import Jobs
 from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError, not_found
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import Queries
@@ -53,7 +54,7 @@ class Usage:
         return f"api-usage={self.used}/{self.limit}"
 
 
-def build(org: Org, logins: auth.Logins, queries: Queries, writes: Writes, usage: Usage) -> Flask:
+def build(org: Org, logins: auth.Logins, queries: Queries, writes: Writes, jobs: Jobs, usage: Usage) -> Flask:
     app = Flask(__name__, static_folder=None)
     # The service answers with and without the slash at the end, never with a redirect.
     app.url_map.strict_slashes = False
@@ -62,6 +63,7 @@ def build(org: Org, logins: auth.Logins, queries: Queries, writes: Writes, usage
     _failures(app)
     _login_routes(app, logins)
     _data_routes(app, org, queries, writes, usage)
+    _bulk_routes(app, jobs)
     return app
 
 
@@ -81,7 +83,8 @@ def _admission(app: Flask, logins: auth.Logins, usage: Usage) -> None:
         logins.check(request.headers.get("Authorization", ""))
         g.admitted = True
         usage.count()
-        if request.method in ("POST", "PATCH", "PUT") and request.mimetype != "application/json":
+        wanted = "text/csv" if request.method == "PUT" else "application/json"
+        if request.method in ("POST", "PATCH", "PUT") and request.mimetype != wanted:
             raise RequestError(
                 415,
                 RequestCode.UNSUPPORTED_MEDIA_TYPE,
@@ -234,6 +237,42 @@ def _data_routes(app: Flask, org: Org, queries: Queries, writes: Writes, usage: 
             _check_precondition(writes.last_modified(name, record_id))
             writes.update_one(name, record_id, payload, body, assign=_assigns())
         return Response(status=204)
+
+
+def _bulk_routes(app: Flask, jobs: Jobs) -> None:
+    ingest = f"{_ROOT}/jobs/ingest"
+
+    @app.post(ingest)
+    def create_job(version: str) -> Response:
+        payload, _ = _body()
+        return _json(jobs.create(payload, version=version))
+
+    @app.get(f"{ingest}/<job_id>")
+    def job_info(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+        return _json(jobs.info(job_id))
+
+    @app.patch(f"{ingest}/<job_id>")
+    def change_job(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+        payload, _ = _body()
+        return _json(jobs.change(job_id, payload))
+
+    @app.delete(f"{ingest}/<job_id>")
+    def delete_job(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+        jobs.delete(job_id)
+        return Response(status=204)
+
+    @app.put(f"{ingest}/<job_id>/batches")
+    def upload(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+        jobs.upload(job_id, request.get_data())
+        return Response(status=201)
+
+    @app.get(f"{ingest}/<job_id>/<kind>")
+    def job_results(version: str, job_id: str, kind: str) -> Response:  # noqa: ARG001  the path carries it
+        text, locator = jobs.results(job_id, kind, request.args.get("locator"))
+        if not text:
+            return Response(status=204)
+        # Without a charset, as really sent (contracts/salesforce.md 1.5).
+        return Response(text.encode(), headers={"Content-Type": "text/csv", "Sforce-Locator": locator})
 
 
 def _known(org: Org, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -15,6 +15,9 @@ from crm_sync.sandbox.salesforce.schema import Field, SObject
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,}\Z")
 _WHOLE = re.compile(r"[+-]?\d+\Z")
 _INT_32 = 2**31
+#: Characters of a bulk job's cell (contracts/salesforce.md 2.2).
+MAX_CELL = 32_000
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,46 @@ def broken_rule(rules: tuple[ValidationRule, ...], sobject: SObject, values: Map
             blamed = (rule.field,) if rule.names_field else ()
             return RowError(RowCode.FIELD_CUSTOM_VALIDATION_EXCEPTION, rule.message, blamed)
     return None
+
+
+def cells(row: Iterable[tuple[Field | None, str]]) -> dict[str, object] | RowError:
+    """What a row of a bulk job's CSV writes, or why it is refused; the column of the id has no field here. An empty
+    cell leaves its field alone, #N/A makes it blank (contracts/salesforce.md 2.2)."""
+    values: dict[str, object] = {}
+    for field, cell in row:
+        if field is None or cell == "":
+            continue
+        if len(cell) > MAX_CELL:
+            return RowError(RowCode.STRING_TOO_LONG, f"{field.label}: data value too large", (field.name,))
+        try:
+            values[field.name] = _read_cell(field, cell) if field.updateable else cell
+        except ValueError:
+            return RowError(
+                RowCode.INVALID_TYPE_ON_FIELD_IN_RECORD,
+                f"{field.label}: value not of required type: {cell}",
+                (field.name,),
+            )
+    return values
+
+
+def _read_cell(field: Field, cell: str) -> object:
+    """
+    Raises:
+        ValueError: it cannot be read as this field's type.
+    """
+    if cell == "#N/A":
+        if field.type == "boolean":
+            raise ValueError
+        return None
+    value: object = cell
+    if field.type == "boolean":
+        value = _BOOLEANS.get(cell.lower(), cell)
+    elif field.type in ("double", "currency"):
+        value = float(cell)
+    try:
+        return _typed(field, value, field.name, "")
+    except RequestError as error:
+        raise ValueError from error
 
 
 def _typed(field: Field, value: object, name: str, body: str) -> object:

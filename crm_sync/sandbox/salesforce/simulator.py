@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from crm_sync.sandbox.salesforce import auth, rules
 from crm_sync.sandbox.salesforce.app import Usage
+from crm_sync.sandbox.salesforce.bulk import Habits, Jobs
 from crm_sync.sandbox.salesforce.errors import RequestError
 from crm_sync.sandbox.salesforce.org import Org
-from crm_sync.sandbox.salesforce.schema import SObject
+from crm_sync.sandbox.salesforce.schema import Field, SObject
 from crm_sync.sandbox.salesforce.writes import Writes
 
 #: What a human's edit may say beyond ordinary fields.
@@ -19,21 +21,24 @@ _CONTROLS = ("IsDeleted", "MasterRecordId", "$lock", "$fail")
 
 
 class Simulator:
-    def __init__(self, *, org: Org, logins: auth.Logins, writes: Writes, usage: Usage) -> None:
+    def __init__(self, *, org: Org, logins: auth.Logins, writes: Writes, jobs: Jobs, usage: Usage) -> None:
         self._org = org
         self._logins = logins
         self._writes = writes
         self._usage = usage
+        self._jobs = jobs
+        self._retired: dict[tuple[str, str], Field] = {}
 
     def state(self, *, limit: int = 1000) -> dict[str, Any]:
         """Records per object, how many were ever written and what was written to the first `limit` of each, logins
-        and API calls."""
+        API calls, and the bulk jobs that are kept."""
         return {
             "records": {name: self._org.count(name) for name in self._org.objects},
             "written": {name: self._org.written(name) for name in self._org.objects},
             "touched": {name: dict(self._org.edits(name, limit=limit)) for name in self._org.objects},
             "logins": self._logins.count,
             "api_calls": {"used": self._usage.used, "limit": self._usage.limit},
+            "jobs": self._jobs.listed(),
         }
 
     def edit(self, object_type: str, record_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +74,39 @@ class Simulator:
             row = self._org.row(name, index)
         shown = self._org.renderer(name, dict.fromkeys(field.name for field in sobject.fields))
         return shown(row, "/services/data/v62.0")
+
+    @property
+    def bulk(self) -> Habits:
+        """How bulk jobs behave; what is changed here holds from then on."""
+        return self._jobs.habits
+
+    def abort_job(self, job_id: str) -> None:
+        """As an admin does under Setup > Bulk Data Load Jobs.
+
+        Raises:
+            RequestError: there is no such job, or it is over.
+        """
+        self._jobs.change(job_id, {"state": "Aborted"})
+
+    def retire_choice(self, object_type: str, field: str, value: str) -> None:
+        """Deactivate a value of a picklist and restrict it to its active values, as an admin does.
+
+        Raises:
+            ValueError: no such object, picklist or value.
+        """
+        name = self._org.object_name(object_type)
+        found = self._org.objects[name].field(field) if name is not None else None
+        if name is None or found is None or value not in {choice.value for choice in found.choices}:
+            raise ValueError(f"No value {value} in a picklist {field} of {object_type}.")
+        choices = tuple(replace(each, active=each.active and each.value != value) for each in found.choices)
+        self._retired.setdefault((name, found.name), found)
+        self._org.redefine(name, replace(found, choices=choices, restricted=True))
+
+    def restore_choices(self) -> None:
+        """Make every picklist what it was before `retire_choice`."""
+        for (name, _), field in self._retired.items():
+            self._org.redefine(name, field)
+        self._retired.clear()
 
     def expire_tokens(self) -> None:
         """End every session, as an admin does."""

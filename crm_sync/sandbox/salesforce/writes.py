@@ -177,6 +177,24 @@ class Writes:
                 self._write(changes, assign=assign)
         return [self._result(verdict, rolled_back) for verdict in verdicts]
 
+    def update_rows(
+        self, sobject: SObject, rows: Sequence[tuple[str, Mapping[str, object] | RowError]], seen: set[str]
+    ) -> list[str | RowError]:
+        """Write a batch of a bulk job, (id, values or the row's fault) each: the record's id, or why not, by position.
+        `seen`: ids of the batches before. Assignment rules do not run."""
+        with self._org.lock:
+            verdicts = [
+                values
+                if isinstance(values, RowError)
+                else self._judge(_Request(sobject=sobject, id=record_id, values=values), seen)
+                for record_id, values in rows
+            ]
+            self._write([verdict for verdict in verdicts if isinstance(verdict, _Change)], assign=False)
+        return [
+            verdict if isinstance(verdict, RowError) else self._org.id_of(verdict.object_name, verdict.index)
+            for verdict in verdicts
+        ]
+
     def _request(self, record: object, body: str) -> _Request:
         if not isinstance(record, dict):
             raise _incomplete("record")

@@ -41,6 +41,17 @@ try {
   refusal = { name: error.name, errorCode: error.errorCode };
 }
 
+const bulk = await connection.bulk2.loadAndWaitForResults({
+  object: 'Contact',
+  operation: 'update',
+  pollInterval: 50,
+  pollTimeout: 20000,
+  input: [
+    { Id: contacts[0], Title: 'Chief of \u00c4u\u00dferes, "quoted"' },
+    { Id: contacts[1], Title: 'x'.repeat(129) },
+  ],
+});
+
 const limits = await connection.limits();
 
 console.log(
@@ -55,6 +66,7 @@ console.log(
     retrieved: retrieved.map((record) => record.Title),
     single: { Title: single.Title, type: single.attributes.type },
     refusal,
+    bulk,
     limits: limits.DailyApiRequests,
     usage: connection.limitInfo.apiUsage,
   }),

@@ -1,0 +1,451 @@
+"""Large writes through Bulk API 2.0: a job is made, filled, begun, waited for, and its results joined by id.
+
+simple-salesforce aborts a job after one failed poll, reads its results as ISO-8859-1, cuts them at line ends within a
+cell and never renews a token (contracts/salesforce.md 1.5, defects 3 to 7, proven 2026-11): so this is ours.
+
+Nothing is done by a job until it is closed, once. The job is noted before anything is in it, and again before it is
+closed: so whoever comes after a crash knows whether to wait for it or to give it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import orjson
+
+from adapters.http import retry
+from adapters.salesforce import bulk_csv, wire
+from adapters.salesforce.session import SalesforceSession
+from adapters.salesforce.wire import Fault, RefusedRequestError, SaveResult
+from adapters.salesforce.writing import Row, Update
+from crm_sync import crash
+from crm_sync.domain.changes import WriteOutcome, Written
+from crm_sync.domain.records import RecordRef
+from crm_sync.errors import CrmSyncError, ProviderError, RateLimitError, TransientError
+from crm_sync.ports import Clock, JobBook, WriteRequest
+
+T = TypeVar("T")
+
+_OVER = frozenset({"JobComplete", "Failed", "Aborted"})
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _GROWTH = 1.0, 10.0, 1.5
+#: How long a job may be silent, and how long it may work: a batch that takes 5 minutes is tried 20 times (2.2).
+_SILENCE_S = 900.0
+_PATIENCE_S = 6 * 3600.0
+#: Jobs made for the same rows, where one cannot be filled or begun, or fails for a column or for many rows.
+_MOST_JOBS = 4
+_MOST_CLOSINGS = 3
+_GONE = 404
+#: Up to so many rows go in collections, where more take a job (contracts/salesforce.md 2.2: the cut-over).
+FEW = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the org tells of a job; `error` is its sentence where it failed as a whole."""
+
+    id: str
+    state: str
+    error: str = ""
+    processed: int = 0
+    failed: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in _OVER
+
+
+class Ingest:
+    """Talks to jobs/ingest. Every call raises what SalesforceSession does, and TransientError for an odd answer."""
+
+    def __init__(self, session: SalesforceSession, *, version: str, clock: Clock) -> None:
+        self.crm = session.provider
+        self._session = session
+        self._clock = clock
+        self._root = f"/services/data/v{version}/jobs/ingest"
+
+    def create(self, object_type: str) -> str:
+        """The id of a new job. One that was made and whose answer was lost stays empty and is never begun."""
+        wanted = {
+            "object": object_type,
+            "operation": "update",
+            "contentType": "CSV",
+            "lineEnding": "CRLF",
+            "columnDelimiter": "COMMA",
+        }
+        return self._patiently(lambda: self._job("POST", self._root, wanted)).id
+
+    def upload(self, job_id: str, content: bytes) -> None:
+        """Never repeated once a byte has left: after a second upload the job could not be closed."""
+        self._patiently(
+            lambda: self._session.request(
+                "PUT",
+                f"{self._root}/{job_id}/batches",
+                data=content,
+                headers={"Content-Type": "text/csv; charset=UTF-8"},
+            ),
+            harmless=False,
+        )
+
+    def close(self, job_id: str) -> None:
+        self._job("PATCH", f"{self._root}/{job_id}", {"state": "UploadComplete"})
+
+    def abort(self, job_id: str) -> None:
+        """Done too where it was aborted before, be it by a try of ours whose answer was lost."""
+        try:
+            self._patiently(lambda: self._job("PATCH", f"{self._root}/{job_id}", {"state": "Aborted"}))
+        except RefusedRequestError:
+            if self._patiently(lambda: self.state(job_id)).state != "Aborted":
+                raise
+
+    def state(self, job_id: str) -> Job:
+        """Asked once: whoever waits for a job asks again anyway."""
+        return self._job("GET", f"{self._root}/{job_id}", None)
+
+    def results(self, job_id: str, kind: str, *, expected: int) -> Iterator[dict[str, str]]:
+        """The rows of successfulResults, failedResults or unprocessedrecords, all pages. An answer without any rows
+        may have no content at all; not where the job told of some."""
+        columns: list[str] | None = None
+        locator, known = "", set[str]()
+        while True:
+            columns, rows, locator = self._patiently(
+                lambda at=locator, before=columns: self._page(job_id, kind, at, before, expected)  # type: ignore[misc]
+            )
+            for row in rows:
+                yield dict(zip(columns or (), row, strict=True))
+            if not locator:
+                return
+            if locator in known:
+                raise self._odd("the results of a bulk job")
+            known.add(locator)
+
+    def _page(
+        self, job_id: str, kind: str, locator: str, columns: list[str] | None, expected: int
+    ) -> tuple[list[str] | None, list[list[str]], str]:
+        """Columns, rows, and the locator of the next page, "" for none. `columns`: of the page before."""
+        more = {"params": {"locator": locator}} if locator else {}
+        response = self._session.request("GET", f"{self._root}/{job_id}/{kind}", headers={"Accept": "text/csv"}, **more)
+        following = response.headers.get("Sforce-Locator", "")
+        if not response.content.strip() and columns is None and not expected:
+            return None, [], ""
+        found = bulk_csv.page(response.content, columns)
+        if found is None:
+            raise self._odd("the results of a bulk job")
+        return *found, "" if following == "null" else following
+
+    def _job(self, method: str, path: str, body: Mapping[str, str] | None) -> Job:
+        data = None if body is None else orjson.dumps(body)
+        answer: Any = self._session.request(
+            method, path, data=data, headers={"Content-Type": "application/json"}
+        ).json()
+        if not isinstance(answer, dict) or not all(isinstance(answer.get(key), str) for key in ("id", "state")):
+            raise self._odd("a bulk job")
+        return Job(
+            id=answer["id"],
+            state=answer["state"],
+            error=str(answer.get("errorMessage") or ""),
+            processed=_count(answer.get("numberRecordsProcessed")),
+            failed=_count(answer.get("numberRecordsFailed")),
+        )
+
+    def _patiently(self, call: Callable[[], T], *, harmless: bool = True) -> T:
+        return retry(call, harmless=harmless, clock=self._clock)
+
+    def _odd(self, what: str) -> TransientError:
+        return TransientError(
+            f"{self.crm} answered {what} in a form that is not Salesforce's", provider=self.crm, operation="bulk"
+        )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+# --- one job from its end -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class Ends:
+    """What became of a job's rows; who is in none of the lists is unaccounted for."""
+
+    failed: list[tuple[Row, Fault]]
+    unprocessed: list[Row]
+    missing: list[Row]
+
+
+def await_end(ingest: Ingest, job_id: str, clock: Clock, *, begin: bool) -> Job:
+    """The job once it is over, or still Open if it cannot be begun. A poll that fails is only asked again.
+
+    Raises:
+        TransientError: nothing was heard of it for too long, or it takes too long; it goes on by itself.
+        RefusedRequestError: there is no such job.
+    """
+    wait, closings = _FIRST_WAIT_S, 0
+    began = heard = clock.now()
+    if begin:
+        closings = _try_to_close(ingest, job_id, closings)
+    while True:
+        clock.sleep(wait)
+        wait = min(wait * _GROWTH, _LONGEST_WAIT_S)
+        try:
+            job = ingest.state(job_id)
+        except TransientError as error:
+            if (clock.now() - heard).total_seconds() > _SILENCE_S:
+                raise
+            if isinstance(error, RateLimitError) and error.retry_after_s:
+                clock.sleep(error.retry_after_s)
+            continue
+        heard = clock.now()
+        crash.point("bulk.polled")
+        if job.is_over or (job.state == "Open" and (not begin or closings >= _MOST_CLOSINGS)):
+            return job
+        if job.state == "Open":
+            closings = _try_to_close(ingest, job_id, closings)
+        if (heard - began).total_seconds() > _PATIENCE_S:
+            raise TransientError(
+                f"the bulk job {job_id} is still {job.state} after {_PATIENCE_S / 3600:g} hours",
+                provider=ingest.crm,
+                operation="poll",
+            )
+
+
+def _try_to_close(ingest: Ingest, job_id: str, closings: int) -> int:
+    """Whether it worked, its state will tell: an answer may be lost."""
+    with suppress(TransientError, RefusedRequestError):
+        ingest.close(job_id)
+        crash.point("bulk.closed")
+    return closings + 1
+
+
+def ends_of(ingest: Ingest, job: Job, rows: Sequence[Row]) -> Ends:
+    """Fetch as few lists of results as account for every row, and settle those that were saved. Joined by the id that
+    each row echoes, since their order is nobody's (contracts/salesforce.md 0.7).
+
+    Raises:
+        TransientError: the results cannot be read now.
+    """
+    left = {row.ref.id: row for row in rows}
+    ends = Ends(failed=[], unprocessed=[], missing=[])
+    for result in ingest.results(job.id, "successfulResults", expected=job.processed - job.failed):
+        row = left.pop(_id_of(result), None)
+        if row is not None:
+            row.saved()
+    if left:
+        for result in ingest.results(job.id, "failedResults", expected=job.failed):
+            row = left.pop(_id_of(result), None)
+            if row is not None:
+                ends.failed.append((row, bulk_csv.fault(result.get("sf__Error", ""))))
+    if left:
+        for result in ingest.results(job.id, "unprocessedrecords", expected=0):
+            row = left.pop(_id_of(result), None)
+            if row is not None:
+                ends.unprocessed.append(row)
+    ends.missing = list(left.values())
+    return ends
+
+
+def _id_of(result: Mapping[str, str]) -> str:
+    echoed = next((cell for name, cell in result.items() if name.casefold() == "id"), "") or result.get("sf__Id", "")
+    return wire.long_id(echoed) or ""
+
+
+# --- writing by jobs ----------------------------------------------------------------------------------------------
+
+
+class BulkUpdate:
+    """Settles rows through jobs; what they refuse for one field, or cannot take, goes on in collections.
+
+    `update`: decides on refusals and sends collections. After `run` each row has an outcome; `error` ended it early.
+    """
+
+    def __init__(
+        self, *, ingest: Ingest, update: Update, switched_off: dict[str, str], clock: Clock, jobs: JobBook
+    ) -> None:
+        self._ingest = ingest
+        self._update = update
+        self._switched_off = switched_off
+        self._clock = clock
+        self._jobs = jobs
+        self.error: CrmSyncError | None = None
+        #: Whether the org was told anything that it may have acted on.
+        self.answered = False
+
+    def run(self, object_type: str, requests: Sequence[WriteRequest], rows: Sequence[Row]) -> None:
+        """Never raises a CrmSyncError; `requests` and `rows` by position."""
+        request_of = dict(zip(rows, requests, strict=True))
+        _settle_repeated(rows)
+        left = self._update.left(rows)
+        others = [row for row in left if not bulk_csv.fits(row)]
+        left = [row for row in left if bulk_csv.fits(row)]
+        for _ in range(_MOST_JOBS):
+            again: list[Row] = []
+            for portion, content in bulk_csv.uploads(left):
+                if self.error is not None:
+                    break
+                again += self._job(object_type, [request_of[row] for row in portion], portion, content)
+            left = self._update.left(again)
+            if self.error is not None or len(left) <= FEW:
+                break
+        if self.error is None:
+            crash.point("bulk.again")
+            self._update.run([*left, *others])
+            self.answered = self.answered or self._update.answered
+            self.error = self._update.error
+        if self.error is not None:
+            for row in rows:
+                row.leave(self.error)
+
+    def _job(
+        self, object_type: str, requests: Sequence[WriteRequest], rows: Sequence[Row], content: bytes
+    ) -> list[Row]:
+        """The rows that are to be sent again, since they were refused for what was dropped since, or never begun."""
+        try:
+            job_id = self._filled(object_type, requests, content)
+        except CrmSyncError as error:
+            self.error = error
+            return []
+        if job_id is None:
+            return list(rows)
+        self._jobs.uploaded(job_id)
+        crash.point("bulk.uploaded")
+        self.answered = True
+        try:
+            job = await_end(self._ingest, job_id, self._clock, begin=True)
+            crash.point("bulk.done")
+            if job.state == "Open":
+                self._ingest.abort(job_id)
+                self._jobs.ended(job_id)
+                return list(rows)
+            ends = ends_of(self._ingest, job, rows)
+        except ProviderError as error:
+            _lost(rows, job_id, error)
+            if isinstance(error, RefusedRequestError):
+                if error.status == _GONE:  # somebody deleted it, and its results with it
+                    self._jobs.ended(job_id)
+            elif not isinstance(error, TransientError):
+                self.error = error
+            # Not ended otherwise: it goes on by itself, and its results can be fetched for seven days.
+            return []
+        crash.point("bulk.fetched")
+        self._jobs.ended(job_id)
+        crash.point("bulk.ended")
+        return self._judged(job, ends)
+
+    def _filled(self, object_type: str, requests: Sequence[WriteRequest], content: bytes) -> str | None:
+        """A job with all of it, not yet begun; None where its upload may be broken, so that another is to be made.
+
+        Raises:
+            CrmSyncError: none can be had now, and nothing was written.
+        """
+        job_id = self._ingest.create(object_type)
+        crash.point("bulk.created")
+        self._jobs.opened(job_id, object_type, requests)
+        crash.point("bulk.opened")
+        try:
+            self._ingest.upload(job_id, content)
+        except ProviderError as error:
+            with suppress(ProviderError):  # an open job does nothing, whether it is aborted or not
+                self._ingest.abort(job_id)
+            self._jobs.ended(job_id)
+            if isinstance(error, TransientError):
+                return None
+            raise
+        crash.point("bulk.sent")
+        return job_id
+
+    def _judged(self, job: Job, ends: Ends) -> list[Row]:
+        column = self._column(job, ends.unprocessed)
+        if column is not None:
+            self._switched_off[column] = f"{wire.scrubbed(job.error)}; it is left out from now on"
+        again = self._update.judge([row for row, _ in ends.failed], [SaveResult((fault,)) for _, fault in ends.failed])
+        unprocessed = ends.unprocessed
+        if job.state != "Aborted" and (column is not None or len(unprocessed) <= FEW):
+            again += unprocessed
+        else:
+            for row in unprocessed:
+                row.settle(Written.NOT_WRITTEN, reason=_unprocessed(job))
+        for row in ends.missing:
+            row.settle(Written.UNACCOUNTED, reason=f"the results of the bulk job {job.id} do not have it")
+        return again
+
+    @staticmethod
+    def _column(job: Job, unprocessed: Sequence[Row]) -> str | None:
+        """The field for which the whole job failed, if it is one of ours."""
+        named = bulk_csv.missing_column(job.error)
+        if named is None:
+            return None
+        present = {name.casefold(): name for row in unprocessed for name in row.values}
+        return present.get(named.casefold())
+
+
+def _settle_repeated(rows: Sequence[Row]) -> None:
+    """Of two rows of one record the second is refused, as in collections: results could not tell them apart."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.outcome is None and row.ref.id in seen:
+            row.reject(Fault("DUPLICATE_VALUE", "the record is named twice in one write", ("Id",)))
+        seen.add(row.ref.id)
+
+
+def _lost(rows: Sequence[Row], job_id: str, error: ProviderError) -> None:
+    for row in rows:
+        if row.outcome is None:
+            row.settle(Written.UNACCOUNTED, reason=f"what became of the bulk job {job_id} could not be asked ({error})")
+
+
+def _unprocessed(job: Job) -> str:
+    said = wire.scrubbed(job.error)
+    return f"the bulk job {job.id} ended as {job.state} before it came to this record{f' ({said})' if said else ''}"
+
+
+# --- taking a job up again ----------------------------------------------------------------------------------------
+
+
+def resume(
+    ingest: Ingest, job_id: str, refs: Sequence[RecordRef], clock: Clock, *, uploaded: bool
+) -> list[WriteOutcome]:
+    """As ports.Crm.resume. A job that was not begun is given up even where all is in it: what it would write was
+    decided on values that may have changed since.
+
+    Raises:
+        ProviderError: the org cannot be asked now.
+    """
+    row_of = {ref: Row(ref=ref, values={}) for ref in map(_long, refs)}
+    rows = [row_of[_long(ref)] for ref in refs]
+    try:
+        job = retry(lambda: ingest.state(job_id), harmless=True, clock=clock)
+        if job.state == "Open":
+            ingest.abort(job_id)
+        if job.state == "Open" or (job.state == "Aborted" and not uploaded):
+            return _all(rows, Written.NOT_WRITTEN, f"the bulk job {job_id} was given up before it began")
+        if not job.is_over:
+            job = await_end(ingest, job_id, clock, begin=False)
+        ends = ends_of(ingest, job, list(row_of.values()))
+    except RefusedRequestError as error:
+        if error.status != _GONE:
+            raise
+        if not uploaded:
+            return _all(rows, Written.NOT_WRITTEN, f"the bulk job {job_id} is gone, and was never begun")
+        return _all(rows, Written.UNACCOUNTED, f"the bulk job {job_id} is gone, and its results with it")
+    for row, fault in ends.failed:
+        if fault.is_lock or fault.is_overload:
+            row.settle(Written.NOT_WRITTEN, reason=fault.sentence(), code=fault.code)
+        else:
+            row.reject(fault)
+    for row in ends.unprocessed:
+        row.settle(Written.NOT_WRITTEN, reason=_unprocessed(job))
+    return _all(rows, Written.UNACCOUNTED, f"the results of the bulk job {job_id} do not have it")
+
+
+def _long(ref: RecordRef) -> RecordRef:
+    return RecordRef(crm=ref.crm, object_type=ref.object_type, id=wire.long_id(ref.id) or ref.id)
+
+
+def _all(rows: Sequence[Row], written: Written, reason: str) -> list[WriteOutcome]:
+    """The outcomes, of those that have none yet this one."""
+    for row in rows:
+        if row.outcome is None:
+            row.settle(written, reason=reason)
+    return [row.settled() for row in rows]

@@ -1,0 +1,326 @@
+"""Bulk API 2.0 ingest: jobs that take a CSV of updates, work on it by themselves, and keep three lists of results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import secrets
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from crm_sync.sandbox.salesforce import auth, clock, rules
+from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError, RowError, not_found
+from crm_sync.sandbox.salesforce.org import Org
+from crm_sync.sandbox.salesforce.schema import SObject
+from crm_sync.sandbox.salesforce.writes import Writes
+
+#: Bytes of an upload: 150 MB once it is base64 (contracts/salesforce.md 2.2).
+MAX_UPLOAD = 100_000_000
+#: Rows that are worked on together; what a failed job leaves is whole batches.
+BATCH = 10_000
+_DAY_S = 86_400
+_KEPT_S = 7 * _DAY_S
+_ENDED = ("JobComplete", "Failed", "Aborted")
+_ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
+_CREATE_KEYS = ("object", "operation", "contentType", "lineEnding", "columnDelimiter", "assignmentRuleId")
+Kind = Literal["successfulResults", "failedResults", "unprocessedrecords"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Habits:
+    """What the contract page leaves open of ingest (contracts/salesforce.md 2.2 and 7, 2026-11), and how long things
+    take.
+
+    `polls`: how often a closed job's state is asked before it is done. `page`: rows of one answer of results, None for
+    all. `header_each`: every page of results begins with the names of the columns. `empty`: how a list without rows
+    is answered, as the "header" alone or with "204" and nothing. `fail_after`: a job ends as Failed once so many rows
+    were worked on.
+    """
+
+    polls: int = 2
+    page: int | None = None
+    header_each: bool = True
+    empty: Literal["header", "204"] = "header"
+    fail_after: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    id: str
+    sobject: SObject
+    line_ending: str
+    version: str
+    made_at: float
+    state: str = "Open"
+    upload: bytes | None = None
+    uploads: int = 0
+    polls_left: int = 0
+    error: str = ""
+    columns: list[str] = field(default_factory=list)
+    succeeded: list[list[str]] = field(default_factory=list)
+    failed: list[list[str]] = field(default_factory=list)
+    unprocessed: list[list[str]] = field(default_factory=list)
+
+
+class Jobs:
+    """Answers jobs/ingest. Thread-safe."""
+
+    def __init__(self, org: Org, writes: Writes, habits: Habits) -> None:
+        self._org = org
+        self._writes = writes
+        self.habits = habits
+        self._jobs: dict[str, _Job] = {}
+        self._lock = threading.RLock()
+
+    def create(self, payload: object, *, version: str) -> dict[str, Any]:
+        """Answer POST jobs/ingest.
+
+        Raises:
+            RequestError: 400; no job was made.
+        """
+        if not isinstance(payload, dict):
+            raise _refused("INVALIDJOB", "a job is an object")
+        if foreign := [key for key in payload if key not in _CREATE_KEYS]:
+            raise RequestError(400, RequestCode.JSON_PARSER_ERROR, f'Unrecognized field "{foreign[0]}"')
+        name = self._org.object_name(str(payload.get("object")))
+        if name is None:
+            raise _refused("INVALIDJOB", f"InvalidEntity : Unable to find object: {payload.get('object')}")
+        if payload.get("operation") != "update":
+            raise _refused("INVALIDJOB", "The crm-sync sandbox simulates the operation update only.")
+        if payload.get("contentType", "CSV") != "CSV" or payload.get("columnDelimiter", "COMMA") != "COMMA":
+            raise _refused("INVALIDJOB", "The crm-sync sandbox simulates CSV with commas only.")
+        ending = payload.get("lineEnding", "LF")
+        if ending not in _ENDINGS:
+            raise _refused("INVALIDJOB", f"Invalid lineEnding: {ending}")
+        job = _Job(
+            id="750" + secrets.token_hex(8)[:12].upper() + "AAA",
+            sobject=self._org.objects[name],
+            line_ending=ending,
+            version=version,
+            made_at=self._org.now(),
+        )
+        with self._lock:
+            self._jobs[job.id] = job
+        return self._brief(job)
+
+    def upload(self, job_id: str, content: bytes) -> None:
+        """Answer PUT jobs/ingest/<id>/batches. A second upload is taken, and then the job cannot be closed any more.
+
+        Raises:
+            RequestError: 400 or 404.
+        """
+        with self._lock:
+            job = self._job(job_id)
+            if job.state != "Open":
+                raise _refused("INVALIDJOBSTATE", f"Job state is not Open: {job.state}")
+            if len(content) > MAX_UPLOAD:
+                raise _refused("CLIENTINPUTERROR", "The upload is larger than 150 MB of base64 encoded content")
+            job.upload = content
+            job.uploads += 1
+
+    def change(self, job_id: str, payload: object) -> dict[str, Any]:
+        """Answer PATCH jobs/ingest/<id>: UploadComplete or Aborted.
+
+        Raises:
+            RequestError: 400 or 404.
+        """
+        wanted = payload.get("state") if isinstance(payload, dict) else None
+        if wanted not in ("UploadComplete", "Aborted"):
+            raise _refused("INVALIDJOBSTATE", f"The state of a job can be UploadComplete or Aborted, not {wanted}")
+        with self._lock:
+            job = self._job(job_id)
+            if wanted == "Aborted":
+                if job.state in _ENDED:
+                    raise _refused("INVALIDJOBSTATE", f"Aborting already {job.state} Job not allowed")
+                job.columns, job.unprocessed = self._rows(job)
+                job.state = "Aborted"
+                return self._brief(job)
+            if job.state != "Open":
+                raise _refused("INVALIDJOBSTATE", f"Closing already {job.state} Job not allowed")
+            if job.upload is None:
+                raise _refused("INVALIDJOBSTATE", "Closing a job without content is not allowed")
+            if job.uploads > 1:
+                raise _refused(
+                    "INVALIDJOB",
+                    f"Found multiple contents for job: <{job.id}>, please 'Close' / 'Abort' / 'Delete' the current Job"
+                    " then create a new Job and make sure you only do 'PUT' once on a given Job.",
+                )
+            job.state = "UploadComplete"
+            job.polls_left = self.habits.polls
+            return self._brief(job)
+
+    def info(self, job_id: str) -> dict[str, Any]:
+        """Answer GET jobs/ingest/<id>. A closed job goes on as it is asked about.
+
+        Raises:
+            RequestError: 404.
+        """
+        with self._lock:
+            job = self._job(job_id)
+            if job.state in ("UploadComplete", "InProgress"):
+                if job.polls_left > 0:
+                    job.polls_left -= 1
+                    job.state = "InProgress"
+                else:
+                    self._work(job)
+            shown = self._brief(job) | {
+                "jobType": "V2Ingest",
+                "retries": 0,
+                "totalProcessingTime": 0,
+                "apiActiveProcessingTime": 0,
+                "apexProcessingTime": 0,
+                "numberRecordsProcessed": len(job.succeeded) + len(job.failed),
+                "numberRecordsFailed": len(job.failed),
+            }
+            return shown | {"errorMessage": job.error} if job.error else shown
+
+    def results(self, job_id: str, kind: str, locator: str | None) -> tuple[str, str]:
+        """Answer GET jobs/ingest/<id>/<kind>: CSV text, "" for 204, and the locator of the next page ("null").
+
+        Raises:
+            RequestError: 404, or 400 while the job works.
+        """
+        with self._lock:
+            job = self._job(job_id)
+            if job.state not in _ENDED:
+                raise _refused("INVALIDJOBSTATE", f"Results are not ready: the job is {job.state}")
+            columns, rows = self._listed(job, kind.lower())
+        if not rows and self.habits.empty == "204":
+            return "", "null"
+        page = self.habits.page or len(rows) or 1
+        if locator is not None and (not locator.isdecimal() or int(locator) >= len(rows) or int(locator) % page):
+            raise _refused("INVALID_QUERY_LOCATOR", "invalid locator")
+        start = int(locator) if locator is not None else 0
+        text = io.StringIO()
+        writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator=_ENDINGS[job.line_ending])
+        if start == 0 or self.habits.header_each:
+            writer.writerow(columns)
+        writer.writerows(rows[start : start + page])
+        return text.getvalue(), str(start + page) if start + page < len(rows) else "null"
+
+    def delete(self, job_id: str) -> None:
+        """Answer DELETE jobs/ingest/<id>.
+
+        Raises:
+            RequestError: 404, or 400 for a job that is not over.
+        """
+        with self._lock:
+            job = self._job(job_id)
+            if job.state not in _ENDED:
+                raise _refused("INVALIDJOBSTATE", f"A job that is {job.state} cannot be deleted")
+            del self._jobs[job_id]
+
+    def listed(self) -> dict[str, str]:
+        """Every job that is kept, with its state."""
+        with self._lock:
+            return {job.id: job.state for job in self._jobs.values()}
+
+    # --- the work ---
+
+    def _work(self, job: _Job) -> None:
+        columns, rows, error = self._read(job)
+        job.columns = columns
+        if error:
+            job.state, job.error, job.unprocessed = "Failed", error, rows
+            return
+        fields = [None if name.lower() == "id" else job.sobject.field(name) for name in columns]
+        place = next(at for at, name in enumerate(columns) if name.lower() == "id")
+        end = len(rows) if self.habits.fail_after is None else min(self.habits.fail_after, len(rows))
+        seen: set[str] = set()
+        for start in range(0, end, BATCH):
+            batch = rows[start : min(start + BATCH, end)]
+            asked = [(row[place], rules.cells(zip(fields, row, strict=True))) for row in batch]
+            verdicts = self._writes.update_rows(job.sobject, asked, seen)
+            for row, verdict in zip(batch, verdicts, strict=True):
+                if isinstance(verdict, RowError):
+                    blamed = f"{','.join(verdict.fields)} --" if verdict.fields else "--"
+                    said = f"{verdict.code.value}:{verdict.message}:{blamed}"
+                    job.failed.append([row[place], said, *row])
+                else:
+                    job.succeeded.append([verdict, "false", *row])
+        # The service promises no order of results: nobody shall join by position.
+        job.succeeded.reverse()
+        job.failed.reverse()
+        job.unprocessed = rows[end:]
+        job.state = "Failed" if job.unprocessed else "JobComplete"
+        if job.unprocessed:
+            job.error = "InternalServerError : Batch failed after 20 retries"
+
+    def _read(self, job: _Job) -> tuple[list[str], list[list[str]], str]:
+        """The upload's columns and rows, and why the job cannot be done."""
+        columns, rows = self._rows(job)
+        wrong = self._wrong_ending(job)
+        if wrong:
+            return columns, rows, wrong
+        named = [name.lower() for name in columns]
+        if "id" not in named:
+            return columns, rows, "InvalidBatch : Field name not found : Id"
+        for name in columns:
+            if name.lower() != "id" and job.sobject.field(name) is None:
+                return columns, rows, f"InvalidBatch : Field name not found : {name}"
+        if len(set(named)) < len(named):
+            return columns, rows, "InvalidBatch : Duplicate field name in the header"
+        if any(len(row) != len(columns) for row in rows):
+            return columns, rows, "InvalidBatch : The number of fields in the record does not match the header"
+        return columns, rows, ""
+
+    def _rows(self, job: _Job) -> tuple[list[str], list[list[str]]]:
+        text = (job.upload or b"").decode("utf-8", "replace")
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=False))
+        return (lines[0], lines[1:]) if lines else ([], [])
+
+    @staticmethod
+    def _wrong_ending(job: _Job) -> str:
+        """A header that does not end as the job said it would, and CSV that cannot be read."""
+        upload = job.upload or b""
+        try:
+            text = upload.decode("utf-8")
+            list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        except (UnicodeDecodeError, csv.Error) as error:
+            return f"ClientInputError : Error parsing CSV: {type(error).__name__}"
+        first = text.partition("\n")[0] + "\n"
+        if first.endswith("\r\n") != (job.line_ending == "CRLF"):
+            said = "ClientInputError : LineEnding is invalid on user data. Current LineEnding setting is"
+            return f"{said} {job.line_ending}"
+        return ""
+
+    # --- answers ---
+
+    def _listed(self, job: _Job, kind: str) -> tuple[list[str], list[list[str]]]:
+        lists = {
+            "successfulresults": (["sf__Id", "sf__Created", *job.columns], job.succeeded),
+            "failedresults": (["sf__Id", "sf__Error", *job.columns], job.failed),
+            "unprocessedrecords": (job.columns, job.unprocessed),
+        }
+        if kind not in lists:
+            raise not_found()
+        return lists[kind]
+
+    def _job(self, job_id: str) -> _Job:
+        job = self._jobs.get(job_id)
+        if job is None or job.made_at + _KEPT_S < self._org.now():
+            raise not_found()
+        return job
+
+    def _brief(self, job: _Job) -> dict[str, Any]:
+        made = clock.stamp(job.made_at)
+        return {
+            "id": job.id,
+            "operation": "update",
+            "object": job.sobject.name,
+            "createdById": auth.INTEGRATION_USER,
+            "createdDate": made,
+            "systemModstamp": made,
+            "state": job.state,
+            "concurrencyMode": "Parallel",
+            "contentType": "CSV",
+            "apiVersion": float(job.version),
+            "contentUrl": f"services/data/v{job.version}/jobs/ingest/{job.id}/batches",
+            "lineEnding": job.line_ending,
+            "columnDelimiter": "COMMA",
+        }
+
+
+def _refused(code: str, message: str) -> RequestError:
+    return RequestError(400, RequestCode(code), message)
