@@ -80,7 +80,7 @@ def foreign_email(value: object, keys: MatchKeys, enrichment: Enrichment) -> str
     text = value.strip().casefold() if isinstance(value, str) else ""
     if text.startswith("email_not_unlocked"):
         return PLACEHOLDER_EMAIL  # contracts/apollo.md 2.1, 2026-10; the adapter takes it out, a template may not
-    if not email(text) or text == keys.email:
+    if not email(text):
         return ""
     domain = company_domain(text, purpose=Purpose.PERSON)
     asked = asked_domains(keys)
