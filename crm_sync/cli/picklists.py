@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -273,15 +274,25 @@ def _write(app: App, before: Loaded, result: Edited) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    target = path.resolve()  # a link stays one
+    """As one step; a link stays a link, and the file its owner's and its rights."""
+    target = path.resolve()
+    was = target.stat()
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.fchmod(file.fileno(), target.stat().st_mode & 0o7777)
+            os.fchmod(file.fileno(), was.st_mode & 0o7777)
+            if (was.st_uid, was.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), was.st_uid, was.st_gid)
         Path(name).replace(target)
-    except OSError:
+    except OSError as error:
         Path(name).unlink(missing_ok=True)
-        raise
+        # A single file that is mounted into a container cannot be replaced, only written; nor can somebody else's file
+        # be given back to them.
+        if error.errno not in (errno.EBUSY, errno.EPERM):
+            raise
+        target.write_bytes(content)

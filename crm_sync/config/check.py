@@ -296,7 +296,9 @@ class _Checker:
             self._say(
                 where, f"{field.name} is a checkbox, which is never blank, so `fill` never writes it.", "Use replace."
             )
-        if field.kind is FieldKind.BOOLEAN and mapping.rule is WriteRule.TRACK:
+        is_salesforce = self._config.crms[sync.crm].type == "salesforce"
+        # One of HubSpot's that nobody has ticked or cleared has no value yet.
+        if field.kind is FieldKind.BOOLEAN and mapping.rule is WriteRule.TRACK and is_salesforce:
             self._say(
                 (*at, "write"),
                 f"{field.name} is a checkbox, which is never blank, so `track` never writes a first value; it only "

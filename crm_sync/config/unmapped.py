@@ -116,7 +116,8 @@ def places(syncs: Iterable[Sync], config: Config, describe: Callable[[str, str],
 def waiting(found: Sequence[Place], tally: Iterable[tuple[str, str, str, int]]) -> tuple[Waiting, ...]:
     """Of what runs have met (sync, CRM field, Apollo value, times), what is still without a value in these places.
 
-    The tally does not tell a record's field from one of the same name on its company: such a value waits in both.
+    The tally does not tell a record's field from one of the same name on its company: such a value waits in both. Where
+    the configuration says by now what to do with unmapped values (`leave`, `use`), none waits.
     """
     by_field: dict[tuple[str, str], list[Place]] = {}
     for place in found:
@@ -125,7 +126,7 @@ def waiting(found: Sequence[Place], tally: Iterable[tuple[str, str, str, int]]) 
         Waiting(place=place, value=value, seen=seen)
         for sync, name, value, seen in tally
         for place in by_field.get((sync, name), ())
-        if place.value_of(value) is None
+        if place.mapping.unmapped == "ask" and place.value_of(value) is None
     )
 
 

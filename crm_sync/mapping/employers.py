@@ -21,6 +21,15 @@ _LEGAL_FORMS = frozenset({
 })  # fmt: skip
 
 
+#: What companies put around their name where the bare domain is another's, or for a part of the world or the business.
+_BEHIND = (
+    "group", "global", "holding", "holdings", "corp", "inc", "co", "hq", "international", "intl", "worldwide", "online",
+    "usa", "us", "uk", "eu", "europe", "asia", "apac", "emea", "tech", "labs", "software", "systems", "solutions",
+    "app", "team", "mail",
+)  # fmt: skip
+_BEFORE = ("get", "try", "use", "join", "go", "we", "team", "the", "my", "hello")
+
+
 def asked_domains(keys: MatchKeys) -> frozenset[str]:
     """The employer as the record knows it: the domain that was sent, and that of the e-mail address unless it is a
     free-mail provider's. Both, because a company's mail often has another domain than its website."""
@@ -50,9 +59,9 @@ def is_asked_employer(keys: MatchKeys, enrichment: Enrichment) -> bool:
     """Whether the employer that the record has is the person's employer today, as Apollo knows it.
 
     By a domain of the company or its group; by its name, which is the one that was sent or the asked domain's own word
-    (acme.de of "Acme", whose primary domain is acme.com); or by another job that Apollo calls current (several may be,
-    contracts/apollo.md 2.1, 2026-10). Former jobs tell nothing, and neither does the e-mail address: Apollo keeps one
-    after its owner has left, and repeats the one that was sent.
+    (acme.de and acme-group.com of "Acme", whose primary domain is acme.com); or by another job that Apollo calls
+    current (several may be, contracts/apollo.md 2.1, 2026-10). Former jobs tell nothing, and neither does the e-mail
+    address: Apollo keeps one after its owner has left, and repeats the one that was sent.
     """
     asked = asked_domains(keys)
     if asked & group_domains(enrichment.organization):
@@ -71,7 +80,7 @@ def foreign_email(value: object, keys: MatchKeys, enrichment: Enrichment) -> str
     text = value.strip().casefold() if isinstance(value, str) else ""
     if text.startswith("email_not_unlocked"):
         return PLACEHOLDER_EMAIL  # contracts/apollo.md 2.1, 2026-10; the adapter takes it out, a template may not
-    if not email(text) or text == keys.email:
+    if not email(text):
         return ""
     domain = company_domain(text, purpose=Purpose.PERSON)
     asked = asked_domains(keys)
@@ -79,7 +88,7 @@ def foreign_email(value: object, keys: MatchKeys, enrichment: Enrichment) -> str
     if not domain or not known or domain in known:
         return ""
     name = enrichment.organization.get("name")
-    if isinstance(name, str) and name and _company_word(name) == _own_word(domain):
+    if isinstance(name, str) and _is_word_of(domain, _company_word(name)):
         return ""
     return FOREIGN_EMAIL
 
@@ -104,12 +113,16 @@ def _is_named(name: str, keys: MatchKeys, asked: frozenset[str]) -> bool:
     if not word:
         return False
     same = keys.organization_name and word == _company_word(keys.organization_name)
-    return bool(same) or any(word == _own_word(domain) for domain in asked)
+    return bool(same) or any(_is_word_of(domain, word) for domain in asked)
 
 
-def _own_word(domain: str) -> str:
-    """The word of a domain that is its company's own: "orchardgrid" of orchard-grid.co.uk."""
-    return domain.partition(".")[0].replace("-", "")
+def _is_word_of(domain: str, word: str) -> bool:
+    """Whether a company's word is the domain's own: "orchardgrid" of orchard-grid.co.uk and orchardgrid-global.com."""
+    own = domain.partition(".")[0].replace("-", "")
+    if not word or word not in own:
+        return False
+    before, _, behind = own.partition(word)
+    return (not before or before in _BEFORE) and (not behind or behind in _BEHIND)
 
 
 def _company_word(name: str) -> str:

@@ -41,7 +41,7 @@ class Suggester:
     """
 
     def __init__(self, choices: tuple[Choice, ...], tables: Sequence[Mapping[str, str]] = ()) -> None:
-        self._labels = {choice.value: choice.label for choice in choices if choice.active}
+        self._labels = {choice.value: choice.label for choice in choices}
         self._live = Choices(choices)
         self._tables = tuple(tables)
         self._forms = [

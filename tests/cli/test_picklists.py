@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,37 @@ def test_a_csv_file_is_kept_as_it_is(desk: Desk) -> None:
     assert table.read_bytes() == b"crm;apollo\r\nVP;vp\r\nExecutive;c_suite\r\n"
     assert table.stat().st_mode & 0o777 == 0o640
     assert [each.name for each in table.parent.iterdir()] == ["levels.csv"]
+
+
+@pytest.mark.parametrize("crm", ["salesforce"])
+def test_a_file_that_is_mounted_by_itself_is_written_in_place(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = without_a_table(desk)
+    file = desk.folder / "crm_sync.yaml"
+    inode = file.stat().st_ino
+
+    def busy(_: Path, target: Path) -> Path:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(target))
+
+    monkeypatch.setattr(Path, "replace", busy)
+    said = desk.run("picklists", "map", "contacts", name, "c_suite=Executive")
+
+    assert said.code == 0
+    assert "Executive: [c_suite]" in file.read_text()
+    assert file.stat().st_ino == inode
+    assert sorted(desk.folder.glob(".crm_sync.yaml-*")) == []
+
+
+@pytest.mark.parametrize("crm", ["salesforce"])
+def test_a_file_that_may_not_be_written_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = without_a_table(desk)
+    before = (desk.folder / "crm_sync.yaml").read_bytes()
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)  # the tests may run as root
+
+    said = desk.run("picklists", "map", "contacts", name, "c_suite=Executive")
+
+    assert said.code == 2
+    assert said.err == "crm-sync: crm_sync.yaml cannot be written: Permission denied\n"
+    assert (desk.folder / "crm_sync.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("crm", ["salesforce"])

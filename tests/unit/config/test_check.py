@@ -238,6 +238,18 @@ def test_a_mapping_that_works_is_not_complained_about(name: str, mapping: str) -
     assert field(name, mapping) == []
 
 
+def test_a_checkbox_of_hubspot_may_be_blank_and_be_tracked() -> None:
+    contacts = an_object("contacts", *CONTACTS.fields.values(), a_field("engaged", FieldKind.BOOLEAN), crm="hubspot")
+    text = (
+        BASE.replace("type: salesforce,", "type: hubspot,")
+        .replace("Contact", "contacts")
+        .replace("Email", "email")
+        .replace("Title: person.title", "engaged: {from: person.is_likely_to_engage, write: track}")
+    )
+
+    assert checked(text, MemoryCrm(contacts)) == []
+
+
 def test_values_of_a_picklist_file_are_checked_too() -> None:
     text = BASE.replace("Title: person.title", "Level__c: {from: person.seniority, picklist_file: m.csv}")
     config = load(text.encode(), read_file=lambda _: b"apollo,crm\nvp,VP\nowner,Chief\n").require()

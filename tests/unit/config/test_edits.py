@@ -169,6 +169,7 @@ def test_every_text_can_be_written_in_a_block_and_in_brackets(text: str) -> None
         (b"\xef\xbb\xbfcrm;note;apollo\r\nVP;x;vp\r\n", b"\xef\xbb\xbfcrm;note;apollo\r\nVP;x;vp\r\nVP;;head\r\n"),
         (b"apollo,crm,seen\nHead,,12\nvp,VP,1\n", b"apollo,crm,seen\nHead,VP,12\nvp,VP,1\n"),
         (b'apollo,crm\n"head\nx",\nvp,VP\n', b'apollo,crm\n"head\nx",\nvp,VP\nhead,VP\n'),
+        (b'apollo,crm\nhead,"\n"\n', b'apollo,crm\nhead,"\n"\nhead,VP\n'),
         (b"apollo,crm\n\nhead\n", b"apollo,crm\n\nhead\nhead,VP\n"),
     ],
 )

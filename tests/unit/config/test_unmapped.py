@@ -110,8 +110,14 @@ def test_a_value_waits_until_this_configuration_has_a_value_for_it() -> None:
     ]
 
 
+@pytest.mark.parametrize(("unmapped", "waits"), [("ask", 1), ("leave", 0), ("{use: Staff}", 0)])
+def test_a_value_does_not_wait_where_the_configuration_says_what_to_do_with_it(unmapped: str, waits: int) -> None:
+    _, found = configured("          Boss: partner\n", f"          Boss: partner\n        unmapped: {unmapped}\n")
+
+    assert len(waiting(found, [("contacts", "Level__c", "head", 9)])) == waits
+
+
 def test_a_value_waits_in_the_record_and_its_company_where_both_have_the_field() -> None:
-    _, found = configured("      Title: person.title\n", "      Industry: organization.industry\n")
     record = an_object("Contact", *CONTACT.fields.values(), LEVELS, ACCOUNT.fields["Industry"])
     loaded, _ = configured("      Title: person.title\n", "      Industry: organization.industry\n")
     config = loaded.require()

@@ -37,7 +37,9 @@ def test_another_employer_is_noticed_by_its_domain(sent: dict[str, str]) -> None
         ({"email": "jane@globex.com"}, {}, GLOBEX),
         ({"domain": "acme.com", "email": "jane@mail.globex.com"}, {}, GLOBEX),
         ({"domain": "globex.de"}, {}, GLOBEX),
-        ({"domain": "globex-mail.com", "organization_name": "GLOBEX, LLC"}, {}, GLOBEX),
+        ({"domain": "globex-group.com"}, {}, GLOBEX),
+        ({"domain": "getglobex.com"}, {}, GLOBEX),
+        ({"domain": "gbx.com", "organization_name": "GLOBEX, LLC"}, {}, GLOBEX),
         (
             {"domain": "halyard.example"},
             {},
@@ -69,6 +71,12 @@ def test_the_same_employer_and_an_unknown_one_are_no_change(
     sent: dict[str, str], person: dict[str, Any], organization: dict[str, Any]
 ) -> None:
     assert changed_employer(keys(**sent), an_answer(person, organization)) == ""
+
+
+@pytest.mark.parametrize("domain", ["globex-dental.com", "globexion.com", "theglobexer.com", "glob.com", "lobe.com"])
+def test_a_domain_that_only_holds_the_name_is_another_companys(domain: str) -> None:
+    assert changed_employer(keys(domain=domain), an_answer({}, GLOBEX)) != ""
+    assert changed_employer(keys(domain=domain), an_answer({}, {"name": "", "primary_domain": "globex.com"})) != ""
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ OTHER_LAST = [
     ("Иванов", "Петров"),
     ("王", "李"),
     ("García", "Márquez"),
+    ("García López", "García Márquez"),
 ]
 
 
@@ -143,6 +144,7 @@ def test_the_same_first_name_in_another_spelling_agrees(ours: str, theirs: str) 
         ("Ana", "Anna"),
         ("J.", "Robert"),
         ("J. Robert", "John"),
+        ("Ana María", "Ana Lucía"),
         ("J.-P.", "Jean-Luc"),
     ],
 )
