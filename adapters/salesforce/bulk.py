@@ -9,6 +9,7 @@ closed: so whoever comes after a crash knows whether to wait for it or to give i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from adapters.http import retry
+from adapters.http import OversizedError, retry
 from adapters.salesforce import bulk_csv, wire
 from adapters.salesforce.session import SalesforceSession
 from adapters.salesforce.wire import Fault, RefusedRequestError, SaveResult
@@ -28,6 +29,8 @@ from crm_sync.errors import CrmSyncError, ProviderError, RateLimitError, Transie
 from crm_sync.ports import Clock, JobBook, WriteRequest
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _OVER = frozenset({"JobComplete", "Failed", "Aborted"})
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _GROWTH = 1.0, 10.0, 1.5
@@ -221,27 +224,30 @@ def _try_to_close(ingest: Ingest, job_id: str, closings: int) -> int:
 
 def ends_of(ingest: Ingest, job: Job, rows: Sequence[Row]) -> Ends:
     """Fetch as few lists of results as account for every row, and settle those that were saved. Joined by the id that
-    each row echoes, since their order is nobody's (contracts/salesforce.md 0.7).
+    each row echoes, since their order is nobody's (contracts/salesforce.md 0.7). A list too large to be read leaves its
+    rows missing.
 
     Raises:
         TransientError: the results cannot be read now.
     """
     left = {row.ref.id: row for row in rows}
     ends = Ends(failed=[], unprocessed=[], missing=[])
-    for result in ingest.results(job.id, "successfulResults", expected=job.processed - job.failed):
-        row = left.pop(_id_of(result), None)
-        if row is not None:
-            row.saved()
-    if left:
-        for result in ingest.results(job.id, "failedResults", expected=job.failed):
-            row = left.pop(_id_of(result), None)
-            if row is not None:
-                ends.failed.append((row, bulk_csv.fault(result.get("sf__Error", ""))))
-    if left:
-        for result in ingest.results(job.id, "unprocessedrecords", expected=0):
-            row = left.pop(_id_of(result), None)
-            if row is not None:
-                ends.unprocessed.append(row)
+
+    def found(kind: str, expected: int) -> Iterator[tuple[Row, dict[str, str]]]:
+        try:
+            for result in ingest.results(job.id, kind, expected=expected) if left else ():
+                row = left.pop(_id_of(result), None)
+                if row is not None:
+                    yield row, result
+        except OversizedError as error:
+            _log.warning("%s: bulk job %s: %s", ingest.crm, job.id, error)
+
+    for row, _ in found("successfulResults", job.processed - job.failed):
+        row.saved()
+    for row, result in found("failedResults", job.failed):
+        ends.failed.append((row, bulk_csv.fault(result.get("sf__Error", ""))))
+    for row, _ in found("unprocessedrecords", 0):
+        ends.unprocessed.append(row)
     ends.missing = list(left.values())
     return ends
 
