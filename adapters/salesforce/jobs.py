@@ -37,7 +37,7 @@ class Job:
 
 
 class Jobs:
-    """Talks to one kind of jobs. Every call raises what SalesforceSession does, and TransientError for an odd answer."""
+    """Talks to one kind of jobs; each call raises what SalesforceSession does, and TransientError for an odd answer."""
 
     kind: ClassVar[str]
 
