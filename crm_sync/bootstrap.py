@@ -37,10 +37,13 @@ if TYPE_CHECKING:
     from crm_sync.store.ledger import Ledger
     from crm_sync.store.pace import StorePace
     from crm_sync.store.privacy import Privacy
+    from crm_sync.store.provenance import Provenance
     from crm_sync.store.retention import Retention
+    from crm_sync.store.reviews import Reviews
     from crm_sync.store.runs import Runs
     from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
+    from crm_sync.store.write_jobs import WriteJobs
 
 
 @dataclass
@@ -194,10 +197,28 @@ class App:
         return Privacy(self.store, self.vault, ApolloArchive(), self.suppressions)
 
     @cached_property
+    def provenance(self) -> Provenance:
+        from crm_sync.store.provenance import Provenance
+
+        return Provenance(self.store, self.vault)
+
+    @cached_property
+    def reviews(self) -> Reviews:
+        from crm_sync.store.reviews import Reviews
+
+        return Reviews(self.store, self.vault)
+
+    @cached_property
+    def write_jobs(self) -> WriteJobs:
+        from crm_sync.store.write_jobs import WriteJobs
+
+        return WriteJobs(self.store)
+
+    @cached_property
     def retention(self) -> Retention:
         from crm_sync.store.retention import Retention
 
-        return Retention(self.store)
+        return Retention(self.store, self.provenance)
 
     @cached_property
     def versions(self) -> ConfigVersions:
@@ -282,11 +303,15 @@ class App:
             crm=lambda name: self.crm(name, config.crms[name].type),
             enricher=lambda: self.enricher,
             runs=self.runs,
+            provenance=self.provenance,
+            reviews=self.reviews,
+            write_jobs=self.write_jobs,
             answers=self.answers,
             journal=self.journal,
             instance=self.instance,
             suppressions=self.suppressions,
             clock=self.clock,
+            vault=self.vault,
         )
 
     def check_ready(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,8 +11,12 @@ from crm_sync.ports import Clock, Crm, Enricher
 from crm_sync.store.answers import Answers
 from crm_sync.store.instance import Instance
 from crm_sync.store.journal import Journal
+from crm_sync.store.provenance import Provenance
+from crm_sync.store.reviews import Reviews
 from crm_sync.store.runs import Runs
 from crm_sync.store.suppressions import Suppressions
+from crm_sync.store.vault import Vault
+from crm_sync.store.write_jobs import WriteJobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +28,19 @@ class Services:
     crm: Callable[[str], Crm]
     enricher: Callable[[], Enricher]
     runs: Runs
+    provenance: Provenance
+    reviews: Reviews
+    write_jobs: WriteJobs
     answers: Answers
     journal: Journal
     instance: Instance
     suppressions: Suppressions
     clock: Clock
+    vault: Vault
+
+    def sign(self, content: bytes, what: bytes) -> str:
+        """A signature that only this installation can make."""
+        return self.vault.sign(content, what)
+
+    def is_signed(self, content: bytes, what: bytes, signature: str) -> bool:
+        return hmac.compare_digest(self.vault.sign(content, what).encode(), signature.encode())

@@ -21,10 +21,21 @@ from adapters.http import (
     retry,
 )
 from adapters.hubspot import search, wire
+from adapters.hubspot.guard import Guard
+from adapters.hubspot.history import MOST_WITH_HISTORY
 from adapters.hubspot.library import TIMEOUT_S, Answer, Library, RefusedAnswer
 from adapters.hubspot.limits import HeaderPace, SearchPace
 from adapters.hubspot.search import Plan, Query
-from adapters.hubspot.writing import BATCH, BatchUpdate, Input, RefusedCallError, inputs_of
+from adapters.hubspot.writing import (
+    BATCH,
+    LEAST_CALLS,
+    MOST_CALLS,
+    BatchUpdate,
+    Input,
+    LockedCallError,
+    RefusedCallError,
+    inputs_of,
+)
 from crm_sync.domain.changes import WriteMode, WriteOutcome, Written
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
 from crm_sync.errors import (
@@ -34,10 +45,11 @@ from crm_sync.errors import (
     CrmSyncError,
     ProviderError,
     QuotaError,
+    RateLimitError,
     RefusedError,
     TransientError,
 )
-from crm_sync.ports import AccessCheck, Clock, JobBook, Page, Selection, WriteRequest
+from crm_sync.ports import AccessCheck, Clock, JobBook, Page, Selection, Whereabouts, WriteRequest
 
 DEFAULT_URL = "https://api.hubapi.com"
 
@@ -46,12 +58,19 @@ _LIST_PAGE = 100
 _LONGEST_QUERY = 4_000
 _RENEW_EARLY_S = 300.0
 _RENEWABLE = "EXPIRED_AUTHENTICATION"
+_LOCKED = 423
 #: "Not now", before anything was done: a locked record, too many calls.
-_NOT_TAKEN = frozenset({423, 429})
+_NOT_TAKEN = frozenset({_LOCKED, 429})
 #: The out-of-the-box property list is 400 kB; 200 records of long texts may reach some MiB.
 _LONGEST_ANSWER = 32 * MIB
 #: HubSpot does not always honour the sort order (contracts/hubspot.md 0.9): ask again, then say so.
 _ORDER_TRIES = 3
+#: Tries of an update that meets a locked record, which lasts about 2 s (contracts/hubspot.md 3), while others wait for
+#: it and where it is alone.
+_LOCK_TRIES = (2, 3)
+#: Calls to find bad values with, beyond one a batch: what a client may have saved up, and what each batch adds.
+_MOST_SEARCHING = 110
+_MORE_SEARCHING = 6
 
 Raw = dict[str, Any]
 
@@ -138,6 +157,7 @@ class HubSpotCrm:
         self._library: Library | None = None
         self._schemas: dict[str, ObjectSchema] = {}
         self._switched_off: dict[str, dict[str, str]] = {each: {} for each in wire.OBJECT_TYPES}
+        self._searching = dict.fromkeys(wire.OBJECT_TYPES, _MOST_SEARCHING)
         self._portal: tuple[str, str] | None = None
 
     # --- schema ---
@@ -205,7 +225,9 @@ class HubSpotCrm:
 
         def make(raw: Raw) -> Record:
             return Record(
-                ref=RecordRef(crm=crm, object_type=object_type, id=raw["id"]), values=values_of(raw["properties"])
+                ref=RecordRef(crm=crm, object_type=object_type, id=raw["id"]),
+                values=values_of(raw["properties"]),
+                version=wire.version_of(raw),
             )
 
         return make
@@ -379,20 +401,48 @@ class HubSpotCrm:
 
     # --- batch read ---
 
-    def _read_raw(self, object_type: str, ids: Sequence[str], fields: Sequence[str]) -> dict[str, Raw]:
-        """Records by the id asked for; a merged one is its survivor. What is gone is absent."""
+    def _read_raw(
+        self, object_type: str, ids: Sequence[str], fields: Sequence[str], *, archived: bool = False
+    ) -> dict[str, Raw]:
+        """Records by the id asked for; a merged one is its survivor. What is gone is absent. `archived`: those in the
+        recycle bin instead."""
+        return self._read_chunks(object_type, ids, {"properties": self._names(object_type, fields)}, archived=archived)
+
+    def _read_histories(self, object_type: str, ids: Sequence[str], properties: Sequence[str]) -> dict[str, Raw]:
+        """As _read_raw, with the versions of some properties."""
+        wanted = {"properties": self._names(object_type, properties), "propertiesWithHistory": list(properties)}
+        return self._read_chunks(object_type, ids, wanted, size=MOST_WITH_HISTORY)
+
+    def _names(self, object_type: str, fields: Sequence[str]) -> list[str]:
         names = list(dict.fromkeys((*fields, wire.ID)))
-        if wire.MERGED_IDS in self.describe(object_type).fields:
-            names.append(wire.MERGED_IDS)
+        return [*names, wire.MERGED_IDS] if wire.MERGED_IDS in self.describe(object_type).fields else names
+
+    def _read_chunks(
+        self,
+        object_type: str,
+        ids: Sequence[str],
+        wanted: Mapping[str, list[str]],
+        *,
+        size: int = read_size,
+        archived: bool = False,
+    ) -> dict[str, Raw]:
         unique = [each for each in dict.fromkeys(ids) if each.isdecimal()]
         found: dict[str, Raw] = {}
-        for chunk in _chunks(unique, self.read_size):
-            self._read_chunk(object_type, chunk, names, found)
+        for chunk in _chunks(unique, size):
+            self._read_chunk(object_type, chunk, wanted, found, archived=archived)
         return found
 
-    def _read_chunk(self, object_type: str, ids: Sequence[str], names: list[str], found: dict[str, Raw]) -> None:
-        body = {"properties": names, "inputs": [{"id": each} for each in ids]}
-        answer = wire.batch_answer(self._call(self._held().read, object_type, body))
+    def _read_chunk(
+        self,
+        object_type: str,
+        ids: Sequence[str],
+        wanted: Mapping[str, list[str]],
+        found: dict[str, Raw],
+        *,
+        archived: bool,
+    ) -> None:
+        body = {**wanted, "inputs": [{"id": each} for each in ids]}
+        answer = wire.batch_answer(self._call(self._held().read, object_type, body, archived=archived))
         self._learn_portal(answer.records)
         by_id = {raw["id"]: raw for raw in answer.records}
         asked = set(ids)
@@ -406,18 +456,40 @@ class HubSpotCrm:
         for each in left:
             if each not in named and each not in found:
                 # In neither results nor errors: seen live (contracts/hubspot.md 5). Ask for it alone.
-                raw = self._read_one(object_type, each, names)
+                raw = self._read_one(object_type, each, wanted, archived=archived)
                 if raw is not None:
                     found[each] = raw
 
-    def _read_one(self, object_type: str, record_id: str, names: list[str]) -> Raw | None:
+    def _read_one(
+        self, object_type: str, record_id: str, wanted: Mapping[str, list[str]], *, archived: bool
+    ) -> Raw | None:
+        kwargs: dict[str, Any] = {"properties": wanted["properties"], "archived": archived}
+        if "propertiesWithHistory" in wanted:
+            kwargs["properties_with_history"] = wanted["propertiesWithHistory"]
         try:
-            body = self._call(self._held().read_one, object_type, record_id, properties=names, archived=False)
+            body = self._call(self._held().read_one, object_type, record_id, **kwargs)
         except RefusedError as error:
             if error.status == 404:
                 return None
             raise
         return next(iter(wire.records_of({"results": [body]})), None)
+
+    # --- what became of it ---
+
+    def whereabouts(self, object_type: str, ids: Sequence[str]) -> list[Whereabouts]:
+        """See ports.Crm. Two calls for each hundred: those that live, then those in the recycle bin."""
+        living = self._read_raw(object_type, ids, ())
+        gone = [each for each in ids if each not in living]
+        archived = self._read_raw(object_type, gone, (), archived=True)
+        return [self._whereabouts(object_type, each, living.get(each), archived.get(each)) for each in ids]
+
+    def _whereabouts(self, object_type: str, record_id: str, living: Raw | None, archived: Raw | None) -> Whereabouts:
+        if living is not None:
+            ref = RecordRef(crm=self.name, object_type=object_type, id=living["id"])
+            if ref.id != record_id:
+                return Whereabouts(ref=ref, how="merged", reason=f"merged in HubSpot, it lives on as {ref.id}")
+            return Whereabouts(ref=ref, how="unknown", reason="it is in HubSpot: it was away for a moment or restored")
+        return Whereabouts(ref=None, **wire.end_of(record_id, archived))
 
     # --- writing ---
 
@@ -429,29 +501,57 @@ class HubSpotCrm:
         mode: WriteMode = WriteMode.FAST,
         jobs: JobBook | None = None,
     ) -> list[WriteOutcome]:
-        schema = self.describe(object_type)
+        """See ports.Crm. A strict write reads the history of what it wrote, two calls for each hundred, and puts back
+        what it went over; no outcome is MOVED. There are no bulk jobs: WriteMode.BULK is as FAST."""
+        del jobs
+        self.describe(object_type)
         inputs = inputs_of(requests)
+        seen = {one.trace_id: request.seen for one, request in zip(inputs, requests, strict=True)}
         outcomes: dict[str, WriteOutcome] = {}
         failed: CrmSyncError | None = None
         for chunk in _without_duplicates(inputs):
             if failed is not None:
                 outcomes.update((one.trace_id, _not_written(one, failed)) for one in chunk)
                 continue
-            update = BatchUpdate(
-                send=lambda group: self._send_batch(object_type, group),
-                schema=schema,
-                switched_off=self._switched_off[object_type],
-            )
-            off_before = len(self._switched_off[object_type])
-            update.run(chunk)
-            if len(self._switched_off[object_type]) > off_before:
-                with self._lock:  # an admin edits while we run: the next describe looks again
-                    self._schemas.pop(object_type, None)
+            update = self._update(object_type, chunk)
             failed = update.error
             outcomes.update(update.outcomes)
             if failed is not None and all(o.written is Written.NOT_WRITTEN for o in outcomes.values()):
                 raise failed  # the caller learns why at once
+            if mode is WriteMode.STRICT:
+                outcomes.update(self._guard(object_type).check(chunk, seen, update.outcomes))
         return [outcomes[one.trace_id] for one in inputs]
+
+    def _update(self, object_type: str, inputs: Sequence[Input]) -> BatchUpdate:
+        """Settle up to BATCH inputs, no two with one id."""
+        schema, switched_off = self.describe(object_type), self._switched_off[object_type]
+        with self._lock:
+            allowed = self._searching[object_type]
+        update = BatchUpdate(
+            send=lambda group: self._send_batch(object_type, group),
+            schema=schema,
+            switched_off=switched_off,
+            most_calls=max(LEAST_CALLS, min(MOST_CALLS, allowed)),
+        )
+        off_before = len(switched_off)
+        update.run(inputs)
+        with self._lock:
+            left = self._searching[object_type] - (update.calls - 1) + _MORE_SEARCHING
+            self._searching[object_type] = max(0, min(_MOST_SEARCHING, left))
+            if len(switched_off) > off_before:  # an admin edits while we run: the next describe looks again
+                self._schemas.pop(object_type, None)
+        return update
+
+    def _guard(self, object_type: str) -> Guard:
+        def put_back(inputs: Sequence[Input]) -> dict[str, WriteOutcome]:
+            outcomes: dict[str, WriteOutcome] = {}
+            for chunk in _without_duplicates(inputs):
+                outcomes.update(self._update(object_type, chunk).outcomes)
+            return outcomes
+
+        return Guard(
+            histories=partial(self._read_histories, object_type), put_back=put_back, schema=self.describe(object_type)
+        )
 
     def _send_batch(self, object_type: str, group: Sequence[Input]) -> wire.BatchAnswer:
         """
@@ -461,9 +561,18 @@ class HubSpotCrm:
         """
         body = {"inputs": [one.as_json() for one in group]}
         tries: list[TransientError] = []
+        most = _LOCK_TRIES[len(group) == 1]
+
+        def note(error: TransientError) -> None:
+            tries.append(error)
+            if not isinstance(error, RateLimitError) or error.status != _LOCKED:
+                return
+            if sum(each.status == _LOCKED for each in tries) >= most and all(map(_did_nothing, tries)):
+                raise LockedCallError(error) from None
+
         try:
-            answer = wire.batch_answer(self._call(self._held().update, object_type, body, failed=tries.append))
-        except RefusedCallError:
+            answer = wire.batch_answer(self._call(self._held().update, object_type, body, failed=note))
+        except (RefusedCallError, LockedCallError):
             raise
         except ProviderError as error:
             if all(map(_did_nothing, (*tries, error))):
@@ -471,6 +580,17 @@ class HubSpotCrm:
             raise InDoubtError(error) from error
         self._learn_portal(answer.records)
         return answer
+
+    def resume(self, object_type: str, job_id: str, refs: Sequence[RecordRef], *, uploaded: bool) -> list[WriteOutcome]:
+        """
+        Raises:
+            ConfigError: always; HubSpot has no bulk jobs, so this one belongs to another CRM.
+        """
+        del refs, uploaded
+        raise ConfigError(
+            f"{self.name} has no bulk jobs, so there is no job {job_id} of {object_type} to take up again; "
+            "is this database another CRM's?"
+        )
 
     # --- about the account ---
 

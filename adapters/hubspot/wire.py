@@ -264,6 +264,12 @@ def blank_checker(
 # --- our values -> HubSpot's text ---------------------------------------------------------------------------------
 
 
+def is_blank(value: Value) -> bool:
+    if isinstance(value, tuple):
+        return not any(value)
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def to_text(value: Value) -> str | None:
     """A value as HubSpot takes it; None when there is nothing to write (blank) or no way to say it (NaN).
 
@@ -292,6 +298,8 @@ def _plain_number(number: Decimal) -> str | None:
 
 def kept(sent: str, returned: Any, kind: FieldKind | None) -> bool:
     """Whether the value an update answered with is the one that was sent, but for HubSpot's own way of writing it."""
+    if not sent or not returned:
+        return not sent and not returned  # what was erased comes back as null or as ""
     if not isinstance(returned, str) or sent == returned:
         return isinstance(returned, str)
     if kind in (FieldKind.DECIMAL, FieldKind.INTEGER):
@@ -590,6 +598,25 @@ def total_of(body: Mapping[str, Any], default: int) -> int:
 def next_after(body: Mapping[str, Any]) -> str:
     """A list's cursor to the next page, "" at its end."""
     return _text(_mapping(_mapping(body.get("paging")).get("next")).get("after"))
+
+
+def version_of(raw: Mapping[str, Any]) -> str:
+    """When the record last changed, as HubSpot answers it."""
+    return _text(raw.get("updatedAt"))
+
+
+def end_of(record_id: str, archived: Mapping[str, Any] | None) -> dict[str, str]:
+    """How a record ended that does not live, and the sentence for it. `archived`: as the recycle bin has it, under its
+    survivor's id where it was merged; None where it is not there (contracts/hubspot.md 5 and 7, 2026-11)."""
+    if archived is not None:
+        merged = f"merged in HubSpot into {archived['id']}, which was" if archived["id"] != record_id else "it was"
+        return {"how": "deleted", "reason": f"{merged} deleted; HubSpot keeps it in the recycle bin for 90 days"}
+    if not record_id.isdecimal():
+        return {"how": "unknown", "reason": "it is no id of HubSpot's"}
+    return {
+        "how": "deleted",
+        "reason": "HubSpot does not know it: it was deleted more than 90 days ago, erased for good, or never there",
+    }
 
 
 def forebears(raw: Mapping[str, Any]) -> tuple[str, ...]:

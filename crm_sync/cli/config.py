@@ -6,7 +6,8 @@ import difflib
 import getpass
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 from rich import box
@@ -16,9 +17,14 @@ from rich.table import Table
 from crm_sync.bootstrap import App
 from crm_sync.cli import EXIT_USAGE, Subcommands, lists, render
 from crm_sync.config.loader import Loaded, kept, load
+from crm_sync.config.model import Config
 from crm_sync.config.problems import Problem, Severity
 from crm_sync.errors import ConfigError
+from crm_sync.ports import Crm
 from crm_sync.store.config_versions import ConfigVersion
+
+if TYPE_CHECKING:
+    from crm_sync.config.unmapped import Place
 
 _STYLE = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 
@@ -190,14 +196,29 @@ def _against_crms(app: App, loaded: Loaded, *, offline: bool) -> Sequence[Proble
     config = loaded.config
     crms = [(crm.name, crm.type) for crm in config.crms.values()]
     app.require_settings(crms, apollo=False)
-    unmapped = Counter((sync, field) for sync, field, _, _ in app.runs.unmapped())
+    clients = {name: app.crm(name, kind) for name, kind in crms}
     return check_live(
         config,
-        {name: app.crm(name, kind) for name, kind in crms},
-        unmapped=unmapped,
+        clients,
+        unmapped=_still_unmapped(app, config, clients),
         urls={name: app.crm_settings(name, kind).url for name, kind in crms},
         file=str(app.config_file),
     )
+
+
+def _still_unmapped(app: App, config: Config, crms: Mapping[str, Crm]) -> Counter[tuple[str, str]]:
+    """How many of the values that runs have met would have no CRM value with this configuration either."""
+    from crm_sync.config.unmapped import places, waiting
+
+    met = app.runs.unmapped()
+    syncs = {name: config.syncs[name] for name, *_ in met if name in config.syncs}
+    found: list[Place] = []
+    for sync in syncs.values():
+        try:
+            found += places([sync], config, lambda crm, object_type: crms[crm].describe(object_type))
+        except ConfigError:
+            continue  # an object that this user may not see is told by the check itself
+    return Counter((each.place.sync, each.place.mapping.field) for each in waiting(found, met))
 
 
 def _report(findings: Sequence[Problem], *, as_json: bool) -> None:

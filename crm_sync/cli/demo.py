@@ -184,7 +184,7 @@ def sandbox(
     """Run the built-in Apollo, Salesforce and HubSpot simulators on this machine until Ctrl-C.
 
     They keep what is written to them while they run, are strict where the services are, and answer
-    GET /_sandbox/calls and /_sandbox/state, POST /_sandbox/records/OBJECT/ID and POST /_sandbox/faults.
+    GET /_sandbox/calls and /_sandbox/state, POST /_sandbox/records/OBJECT/ID, /_sandbox/faults and /_sandbox/edits.
     """
     from crm_sync.sandbox.run import Sandbox
 

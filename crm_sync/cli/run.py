@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -25,6 +27,7 @@ from crm_sync.config.expressions import UnreadableError, amount
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
+from crm_sync.pipeline import plan_file
 from crm_sync.pipeline import run as walk
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE
 from crm_sync.pipeline.walk import Due, Spending, Stop
@@ -56,9 +59,15 @@ _CREDITS = _Credits()
 @click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="How many records.")
 @click.option("--free", is_flag=True, help="Stored answers only: Apollo is asked nothing.")
 @click.option("--yes", is_flag=True, help=f"Do not ask before spending more than {_ASK_ABOVE} credits.")
+@click.option(
+    "--out",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=False),
+    help="Keep the plan in a file: `crm-sync apply FILE` writes exactly that.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: the cost, the run's books and every record.")
 @click.pass_obj
-def plan(app: App, sync: str, limit: int, free: bool, yes: bool, as_json: bool) -> None:
+def plan(app: App, sync: str, limit: int, free: bool, yes: bool, file: Path | None, as_json: bool) -> None:
     """Show, field by field, what a run of SYNC would write; nothing is written.
 
     Answers that are stored and fresh cost nothing; what Apollo is asked for is kept, so that the run after the plan
@@ -66,6 +75,8 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, as_json: bool) 
     """
     services = app.services()
     chosen = _chosen(services, (sync,), every=False)[0]
+    if file is not None and file.exists():
+        raise ConfigError(f"{file} is there already; name another file, or remove it")
     out = render.console()
     cost = walk.estimate(chosen, services, limit=limit)
     if not as_json:
@@ -75,7 +86,7 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, as_json: bool) 
         _ask_to_spend(cost.most)
     spending = Spending(free=free)
     labels: dict[str, str] = {}
-    result = _walk(
+    result = walk_sync(
         chosen,
         services,
         kind=RunKind.PLAN,
@@ -85,6 +96,8 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, as_json: bool) 
         met=lambda due: labels.update({due.record.ref.id: render.label(due.keys)}),
     )
     records = list(services.runs.records(result.id))
+    if file is not None:
+        _keep(file, plan_file.written(result, records, services))
     if as_json:
         told = {"calls": 0 if free else cost.calls, "least": 0, "most": 0 if free else cost.most, "stored": cost.served}
         render.print_json(
@@ -97,7 +110,12 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, as_json: bool) 
     else:
         render.print_records(out, records, RunKind.PLAN, labels)
         render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
-        if result.counts.updated:
+        if file is not None:
+            out.print(
+                f"\nNext: crm-sync apply {escape(str(file))} writes exactly this, within "
+                f"{render.counted(plan_file.EXPIRES_AFTER.days, 'day')}."
+            )
+        elif result.counts.updated:
             out.print(f"\nNext: crm-sync run {escape(sync)} --limit {limit} writes these.")
     click.get_current_context().exit(render.exit_code([result]))
 
@@ -129,7 +147,9 @@ def run(
     results: list[SyncRun] = []
     spending = Spending(max_credits=max_credits, free=free)
     for sync in chosen:
-        result = _walk(sync, services, kind=RunKind.RUN, limit=limit, spending=spending, out=None if as_json else out)
+        result = walk_sync(
+            sync, services, kind=RunKind.RUN, limit=limit, spending=spending, out=None if as_json else out
+        )
         results.append(result)
         if not as_json:
             render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
@@ -144,6 +164,16 @@ def run(
         render.print_json(found[0] if len(chosen) == 1 and not every else found)
     purge_after_run(app, services.config)
     click.get_current_context().exit(render.exit_code(results))
+
+
+def _keep(file: Path, content: bytes) -> None:
+    """Readable by its owner alone: it holds people's data."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as kept:
+            kept.write(content)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}") from None
 
 
 def _chosen(services: Services, names: tuple[str, ...], *, every: bool) -> list[Sync]:
@@ -170,8 +200,12 @@ def _next_steps(run: SyncRun, sync: Sync, limit: int | None) -> Iterator[str]:
         yield f"{number} {'is' if more == 1 else 'are'} due, beyond {bound}; to go on: crm-sync run {sync.name}"
     if run.counts.in_doubt:
         yield "What is in doubt may have been charged: crm-sync doubt list"
-    if run.counts.rejected or run.counts.invalid or run.counts.needs_review:
+    if run.counts.rejected or run.counts.invalid:
         yield f"The records that need a look: crm-sync show {run.id}"
+    if run.counts.rejected:
+        yield f"Once what the CRM refused is mended: crm-sync retry {run.id}"
+    if run.counts.needs_review:
+        yield "What waits for a person: crm-sync review"
 
 
 def _cost_words(cost: walk.Estimate, sync: Sync, *, free: bool) -> str:
@@ -202,7 +236,7 @@ def _ask_to_spend(most: Decimal) -> None:
     click.confirm(f"Spend up to {render.credit_words(most)}?", abort=True)
 
 
-def _walk(
+def walk_sync(
     sync: Sync,
     services: Services,
     *,
@@ -211,11 +245,23 @@ def _walk(
     spending: Spending,
     out: Console | None,
     met: Callable[[Due], None] | None = None,
+    only: tuple[str, ...] = (),
+    trigger: str = "cli",
 ) -> SyncRun:
+    """The sync's walk in the foreground, watched on `out`; Ctrl-C stops it gently."""
     stop = Stop()
-    with _cancel_on_signal(stop), _rare_collections(), _watching(out, sync.name) as watch:
+    with cancel_on_signal(stop), _rare_collections(), _watching(out, sync.name) as watch:
         return walk.run_sync(
-            sync, services, kind=kind, trigger="cli", limit=limit, spending=spending, stop=stop, watch=watch, met=met
+            sync,
+            services,
+            kind=kind,
+            trigger=trigger,
+            limit=limit,
+            spending=spending,
+            only=only,
+            stop=stop,
+            watch=watch,
+            met=met,
         )
 
 
@@ -234,7 +280,7 @@ def _rare_collections() -> Iterator[None]:
 
 
 @contextmanager
-def _cancel_on_signal(stop: Stop) -> Iterator[None]:
+def cancel_on_signal(stop: Stop) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM stops gently; a second Ctrl-C is Python's own."""
 
     def cancel(number: int, _frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from crm_sync.ports import Selection
 
 _TEXTS = frozenset((FieldKind.TEXT, FieldKind.LONG_TEXT))
 _CHOICES = frozenset((FieldKind.PICKLIST, FieldKind.MULTI_PICKLIST))
+_NUMBERS = frozenset((FieldKind.INTEGER, FieldKind.DECIMAL))
 #: What a value of each kind fits into as it is.
 _FITS: Mapping[AttributeKind, frozenset[FieldKind]] = {
     AttributeKind.TEXT: _TEXTS | _CHOICES,
@@ -96,10 +97,7 @@ class _Checker:
         self.problems.append(self._document.problem(path, message, suggestion, key=key, severity=severity))
 
     def _has(self, path: Path) -> bool:
-        node = self._document.root
-        for step in path:
-            node = node.get(str(step)) if node is not None else None
-        return node is not None
+        return self._document.node(path) is not None
 
     def environment(self, crm: CrmConfig, url: str) -> None:
         """Salesforce's own addresses tell a sandbox from production; HubSpot has one address for all."""
@@ -153,6 +151,8 @@ class _Checker:
             self._mapping((*at, "fields", mapping.field), mapping, schema, sync)
         if sync.parent is not None:
             self._parent((*at, "account"), sync.parent, crm, schema, sync)
+        for position, name in enumerate(sync.job_change.keep if sync.job_change is not None else ()):
+            self._known((*at, "job_change", "keep", position), name, schema)
 
     def _left_alone(self, sync: Sync, crm: Describes, schema: ObjectSchema) -> None:
         """What cannot be seen of those who said no, once for each object."""
@@ -296,6 +296,21 @@ class _Checker:
             self._say(
                 where, f"{field.name} is a checkbox, which is never blank, so `fill` never writes it.", "Use replace."
             )
+        if field.kind is FieldKind.BOOLEAN and mapping.rule is WriteRule.TRACK:
+            self._say(
+                (*at, "write"),
+                f"{field.name} is a checkbox, which is never blank, so `track` never writes a first value; it only "
+                "goes on with a checkbox that `replace` or an accepted review wrote and nobody changed since.",
+                "Use replace, or review.",
+                severity=Severity.WARNING,
+            )
+        if mapping.ignore_change_below and field.kind not in _NUMBERS:
+            self._say(
+                (*at, "ignore_change_below"),
+                f"`ignore_change_below` compares numbers, and {field.name} is {_a(field.kind)}.",
+                "Map a number field, or remove it.",
+                key=True,
+            )
         attribute = find(mapping.source) if mapping.source else None
         if self._fits(at, mapping, field, attribute):
             self._choices(at, mapping, field)
@@ -315,7 +330,7 @@ class _Checker:
             self._say(
                 at,
                 f"{seen} Apollo {have} no CRM value.",
-                "Add them to the picklist table, or set `unmapped`.",
+                f"`crm-sync picklists {sync.name}` lists them, and `picklists map` maps them; or set `unmapped`.",
                 key=True,
                 severity=Severity.NOTE,
             )
@@ -367,18 +382,20 @@ class _Checker:
     def _choices(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
         if field.kind not in _CHOICES or not field.choices:
             return
-        wanted: list[tuple[str, Path]] = []
-        if mapping.picklist is not None and self._has((*at, "picklist")):
-            wanted += [(value, (*at, "picklist", value)) for value in dict.fromkeys(mapping.picklist.values())]
-        elif mapping.picklist is not None:
-            self._choices_of_file(at, mapping, field)
+        own = self._document.node((*at, "picklist"))
+        entries = own.entries if own is not None else ()
+        wanted: list[tuple[str, Path]] = [
+            (name.text, (*at, "picklist", name.text)) for name, words in entries if not words.is_empty
+        ]
+        if self._has((*at, "picklist_file")):
+            self._choices_of_file(at, mapping, field, own=frozenset(value for value, _ in wanted))
         wanted += [(band.value, (*at, "bands", band.value)) for band in mapping.bands]
         if mapping.unmapped == "use":
             wanted.append((mapping.unmapped_use, (*at, "unmapped")))
         live = Choices(field.choices)
         for value, path in wanted:
             if live.find(value) is None:
-                self._say(path, *_no_choice(value, field), key=path[-1] != "unmapped")
+                self._say(path, *no_choice(value, field), key=path[-1] != "unmapped")
         attribute = find(mapping.source)
         words = vocabulary(attribute.vocabulary) if attribute is not None else ()
         if mapping.picklist is None and not mapping.transform and words and not any(live.find(word) for word in words):
@@ -391,17 +408,17 @@ class _Checker:
                 severity=Severity.WARNING,
             )
 
-    def _choices_of_file(self, at: Path, mapping: FieldMapping, field: FieldSchema) -> None:
+    def _choices_of_file(self, at: Path, mapping: FieldMapping, field: FieldSchema, *, own: frozenset[str]) -> None:
+        """`own` are values of the `picklist` beside a ready table, which have been looked at."""
         path = (*at, "picklist_file")
         live = Choices(field.choices)
-        gone = [value for value in dict.fromkeys((mapping.picklist or {}).values()) if live.find(value) is None]
-        node = self._document.root
-        for step in path:
-            node = node.get(str(step)) if node is not None else None
+        values = [value for value in dict.fromkeys((mapping.picklist or {}).values()) if value not in own]
+        gone = [value for value in values if live.find(value) is None]
+        node = self._document.node(path)
         name = node.text if node is not None else ""
         if not name.startswith("builtin:"):
             for value in gone:
-                message, suggestion = _no_choice(value, field)
+                message, suggestion = no_choice(value, field)
                 self._say(path, f"{name}: {message}", suggestion)
         elif gone:
             # Nobody can edit a shipped table, and orgs prune their lists: what is gone is treated as unmapped.
@@ -422,7 +439,8 @@ class _Checker:
             )  # fmt: skip
 
 
-def _no_choice(value: str, field: FieldSchema) -> tuple[str, str]:
+def no_choice(value: str, field: FieldSchema) -> tuple[str, str]:
+    """The sentence about a value that is no active one of this picklist, and what may be meant."""
     active = [c.value for c in field.choices if c.active]
     guess = nearest(value, active)
     is_there = any(value in (c.value, c.label) for c in field.choices)

@@ -21,6 +21,7 @@ from crm_sync.config.model import (
     Config,
     CrmConfig,
     FieldMapping,
+    JobChange,
     Keep,
     Match,
     ParentMapping,
@@ -30,7 +31,7 @@ from crm_sync.config.model import (
     Sync,
 )
 from crm_sync.config.problems import InvalidConfigError, Path, Problem, Severity, did_you_mean, shown
-from crm_sync.config.schema import COMPANY_KEYS, OBJECTS, SCHEMA, Findings, refuse_what_is_not_built
+from crm_sync.config.schema import COMPANY_KEYS, OBJECTS, PROOFS, SCHEMA, Findings, refuse_what_is_not_built
 from crm_sync.config.text import MAX_BYTES, Document, ordered, parse
 from crm_sync.domain.changes import WriteRule
 from crm_sync.errors import ConfigError
@@ -48,6 +49,9 @@ _COMPANY_PROOFS = (("domain",), ("linkedin_url",))
 # The parent a people object points at, and its object in the same CRM.
 _PARENTS = {"Contact": "Account", "contacts": "companies"}
 _COMPANIES = ("Account", "companies")
+
+#: The rules under which a value that differs may be written, or shown to a person.
+_CHANGING = (WriteRule.TRACK, WriteRule.REVIEW, WriteRule.REPLACE)
 
 _HUBSPOT_OPERATORS = (
     "EQ", "NEQ", "LT", "LTE", "GT", "GTE", "BETWEEN", "IN", "NOT_IN", "HAS_PROPERTY", "NOT_HAS_PROPERTY",
@@ -158,15 +162,7 @@ class _Reader:
         self.problems.append(self._document.problem(path, message, suggestion, severity=Severity.WARNING))
 
     def config(self, values: Mapping[str, Any]) -> Config:
-        crms = {
-            name: CrmConfig(
-                name=name,
-                type=crm.get("type", ""),
-                environment=crm.get("environment", ""),
-                write=crm.get("write", "auto"),
-            )
-            for name, crm in values.get("crms", {}).items()
-        }
+        crms = {name: self._crm(name, crm) for name, crm in values.get("crms", {}).items()}
         syncs = {name: self._sync(name, sync, crms) for name, sync in values.get("syncs", {}).items()}
         stamps = self._stamps(("stamps",), values.get("stamps", {}), syncs.values())
         return Config(
@@ -183,6 +179,22 @@ class _Reader:
             warnings=tuple(str(p) for p in self.problems if p.severity is Severity.WARNING),
             files=self._files,
         )
+
+    def _crm(self, name: str, values: Mapping[str, Any]) -> CrmConfig:
+        crm = CrmConfig(
+            name=name,
+            type=values.get("type", ""),
+            environment=values.get("environment", ""),
+            write=values.get("write", "auto"),
+        )
+        if crm.type == "hubspot" and crm.write == "bulk":
+            # Its imports are files with a mapping of columns and no answer for each record; a batch call has 100.
+            self._error(
+                ("crms", name, "write"),
+                "HubSpot has no bulk interface for updates; its batch calls take 100 records each.",
+                "Write auto, strict or fast.",
+            )
+        return crm
 
     def _stamps(self, at: Path, values: Mapping[str, Any], syncs: Iterable[Sync]) -> Stamps:
         """A field is a stamp or is filled from Apollo, never both: each would undo the other."""
@@ -255,6 +267,7 @@ class _Reader:
             match=self._match((*at, "match"), values.get("match", {}), is_company=is_company),
             fields=fields,
             parent=self._parent((*at, "account"), values.get("account"), object_type),
+            job_change=self._job_change((*at, "job_change"), values, is_company=is_company),
         )
 
     def _schedule(self, at: Path, values: Mapping[str, Any] | None) -> None:
@@ -354,7 +367,62 @@ class _Reader:
             self._error((*at, "send"), "nothing is sent.", "Write at least one key, for example email: Email.")
         if is_company:
             sent = {key: entries for key, entries in sent.items() if key in COMPANY_KEYS}
-        return Match(send=tuple(send), need_one_of=self._need_one_of(at, values, sent, is_company=is_company))
+        trust = values.get("trust_when", {})
+        self._trust(at, values, sent, is_company=is_company)
+        return Match(
+            send=tuple(send),
+            need_one_of=self._need_one_of(at, values, sent, is_company=is_company),
+            trust_all=tuple(dict.fromkeys(trust.get("all", ()))),
+            trust_any=tuple(dict.fromkeys(trust.get("any", ()))),
+            otherwise=values.get("otherwise", "skip"),
+        )
+
+    def _trust(self, at: Path, values: Mapping[str, Any], sent: Mapping[str, Any], *, is_company: bool) -> None:
+        """A proof that cannot agree would let nobody pass, or tell the admin of a check that is never made."""
+        has_rules = bool(self._keys_at((*at, "trust_when")))
+        if is_company:
+            for key in ("trust_when", "otherwise"):
+                if key in values:
+                    self._error(
+                        (*at, key), f"`{key}` is about people; a company is found by what it is asked by.", key=True
+                    )
+            return
+        if "otherwise" in values and not has_rules:
+            self._error(
+                (*at, "otherwise"), "`otherwise` goes with `trust_when`.", "Add proofs, or remove it.", key=True
+            )
+        if len(sent) < len(self._keys_at((*at, "send"))):
+            return  # a key of `send` was refused, so what is sent is not known
+        for group in ("all", "any"):
+            proofs = values.get("trust_when", {}).get(group, ())
+            dead = [proof for proof in proofs if not any(key in sent for key in PROOFS[proof])]
+            complain = self._warn if group == "any" and len(dead) < len(proofs) else self._error
+            for proof in dead:
+                complain(
+                    (*at, "trust_when", group, proofs.index(proof)),
+                    f"{proof} can never agree: `send` has no {' or '.join(PROOFS[proof])}.",
+                    "Send it, or remove the proof.",
+                )
+
+    def _job_change(self, at: Path, sync: Mapping[str, Any], *, is_company: bool) -> JobChange | None:
+        values = sync.get("job_change")
+        if values is None:
+            return None
+        if is_company:
+            self._error(at, "`job_change` is about people; a company has no employer.", key=True)
+        else:
+            send = (*at[:-1], "match", "send")
+            if self._keys_at(send) and not self._keys_at(send) & {"domain", "email"}:
+                self._error(
+                    (*at, "notice_when"),
+                    "nothing is sent that tells the employer's domain, so a new one is never noticed.",
+                    "Send domain or email.",
+                )
+        return JobChange(
+            notice_when=values.get("notice_when", ""),
+            then=values.get("then", ""),
+            keep=tuple(dict.fromkeys(values.get("keep", ()))),
+        )
 
     def _need_one_of(
         self, at: Path, values: Mapping[str, Any], sent: Mapping[str, Any], *, is_company: bool
@@ -428,12 +496,11 @@ class _Reader:
             unmapped_use=unmapped.get("use", "") if isinstance(unmapped, dict) else "",
             bands=self._bands((*at, "bands"), values.get("bands", {})),
             when=values.get("when", ""),
+            ignore_change_below=values.get("ignore_change_below", Decimal(0)) / 100,
         )
 
     def _keys_at(self, path: Path) -> set[str]:
-        node = self._document.root
-        for step in path:
-            node = node.get(str(step)) if node is not None else None
+        node = self._document.node(path)
         return {name.text for name, _ in node.entries} if node is not None else set()
 
     def _only_companies(self, at: Path, values: Mapping[str, Any], company: str) -> None:
@@ -452,8 +519,10 @@ class _Reader:
         def refuse(key: str, message: str, suggestion: str = "") -> None:
             self._error((*at, key), message, suggestion, key=True)
 
-        if "picklist" in values and "picklist_file" in values:
-            refuse("picklist_file", "a field has either `picklist` or `picklist_file`.", "Remove one of them.")
+        if "picklist" in values and not values.get("picklist_file", "builtin:").startswith("builtin:"):
+            refuse(
+                "picklist_file", "a field has either `picklist` or a CSV file.", "Write all its values in one place."
+            )
         if "bands" in values and ("picklist" in values or "picklist_file" in values):
             refuse("bands", "a field has either `bands` or a picklist.", "Remove one of them.")
         if known and "bands" in values and not kind.is_number:
@@ -473,20 +542,35 @@ class _Reader:
             refuse("transform", f"`transform` is for text; {said}.")
         if "ignore_change_below" in values and known and not kind.is_number:
             refuse("ignore_change_below", f"`ignore_change_below` is for numbers; {said}.")
+        elif "ignore_change_below" in values:
+            for key in ("bands", "picklist", "picklist_file"):
+                if key in values:
+                    refuse(
+                        "ignore_change_below",
+                        f"`ignore_change_below` is for numbers; `{key}` makes a value of a picklist.",
+                        "Remove `ignore_change_below`.",
+                    )
+            rule = values.get("write", "" if "write" in self._keys_at(at) else WriteRule.FILL)
+            if rule and rule not in _CHANGING:
+                self._warn(
+                    (*at, "ignore_change_below"), f"under `{rule}` nothing that is there is changed, however little."
+                )
 
     # --- picklists and bands ---
 
     def _picklist(self, at: Path, values: Mapping[str, Any]) -> Mapping[str, str] | None:
+        """The field's table; its own entries go before those of a ready table that stands beside them."""
+        table = None
+        if "picklist_file" in values:
+            table = self._picklist_file((*at, "picklist_file"), values["picklist_file"])
         if "picklist" in values:
             rows = (
                 ((*at, "picklist", crm_value, position), apollo, crm_value)
                 for crm_value, apollo_values in values["picklist"].items()
                 for position, apollo in enumerate(apollo_values)
             )
-            return self._inverted(rows, _vocabulary(values))
-        if "picklist_file" in values:
-            return self._picklist_file((*at, "picklist_file"), values["picklist_file"])
-        return None
+            return {**(table or {}), **self._inverted(rows, _vocabulary(values))}
+        return table
 
     def _inverted(self, rows: Iterable[tuple[Path, str, str]], words: tuple[str, ...]) -> dict[str, str]:
         table: dict[str, str] = {}

@@ -19,7 +19,7 @@ class CrmConfig:
     name: str
     type: str  # "salesforce" | "hubspot"
     environment: str  # "sandbox" | "production"
-    write: str = "auto"
+    write: str = "auto"  # "auto" | "strict" | "fast" | "bulk" (Salesforce only)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +47,18 @@ class SendKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """How a record becomes MatchKeys. `need_one_of`: alternatives, each a group of keys that must all be there."""
+    """How a record becomes MatchKeys, and which answers are believed.
+
+    `need_one_of`: alternatives, each a group of keys that must all be there. An answer is trusted when every proof of
+    `trust_all` agrees and, where there are any, one of `trust_any` (mapping/trust.py); `otherwise` says what becomes of
+    one that is not.
+    """
 
     send: tuple[SendKey, ...]
     need_one_of: tuple[tuple[str, ...], ...]
+    trust_all: tuple[str, ...] = ()
+    trust_any: tuple[str, ...] = ()
+    otherwise: str = "skip"  # "review" | "skip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,8 @@ class FieldMapping:
     unmapped_use: str = ""
     bands: tuple[Band, ...] = ()
     when: str = ""
+    #: A number that moved by a smaller share of what the CRM holds is left alone: 0.05 for 5%.
+    ignore_change_below: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +100,15 @@ class ParentMapping:
     via: str
     object_type: str
     fields: tuple[FieldMapping, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobChange:
+    """What is done when Apollo knows a person at another employer. `keep` are CRM fields that stay as they are."""
+
+    notice_when: str  # "employer_domain_differs"
+    then: str  # "flag" | "review" | "update"
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +122,7 @@ class Sync:
     match: Match
     fields: tuple[FieldMapping, ...]
     parent: ParentMapping | None = None
+    job_change: JobChange | None = None
 
     @property
     def is_company(self) -> bool:

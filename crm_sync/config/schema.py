@@ -553,12 +553,15 @@ SCHEDULE = Group(
     },
 )
 
-_PROOFS = ListOf(
-    item=Word(
-        options=("last_name_agrees", "first_name_agrees", "domain_agrees", "email_agrees", "linkedin_agrees"),
-        what="proof",
-    )
-)
+#: What may prove an answer (mapping/trust.py) -> the keys of `send` of which it needs one.
+PROOFS: Mapping[str, tuple[str, ...]] = {
+    "last_name_agrees": ("last_name", "name"),
+    "first_name_agrees": ("first_name", "name"),
+    "domain_agrees": ("domain", "email"),
+    "email_agrees": ("email",),
+    "linkedin_agrees": ("linkedin_url",),
+}
+_PROOFS = ListOf(item=Word(options=tuple(PROOFS), what="proof"), or_one=True, least=1)
 SYNC = Group(
     what="a sync",
     known={
@@ -660,7 +663,7 @@ SYNC = Group(
                 known={
                     "notice_when": Key(shape=Word(options=("employer_domain_differs",)), required=True),
                     "then": Key(shape=Word(options=("flag", "review", "update")), required=True),
-                    "keep": Key(shape=ListOf(item=FIELD)),
+                    "keep": Key(shape=ListOf(item=FIELD, or_one=True), default="none"),
                 },
             )
         ),
@@ -789,33 +792,18 @@ def walk_keys(shape: Shape = SCHEMA, at: tuple[str, ...] = ()) -> Iterator[tuple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotYet:
-    """A key whose feature comes with a later version.
-
-    `part` is the part of the plan that builds it; `refused` are the values that ask for it, empty for any value.
-    """
+    """A key whose feature comes with a later version; `part` is the part of the plan that builds it."""
 
     part: int
     what: str
-    refused: tuple[str, ...] = ()
 
-
-_RULES = NotYet(part=3, what="the write rule", refused=("track", "review"))
-_IGNORE = NotYet(part=3, what="ignoring small changes")
 
 #: The one list of what this version parses and does not do: delete a line when the feature is there. Nothing in it
 #: is ever silently ignored.
 NOT_YET: Mapping[str, NotYet] = {
-    "crms.*.write": NotYet(part=3, what="the way of writing", refused=("strict", "fast", "bulk")),
     "alerts": NotYet(part=5, what="alerts"),
     "syncs.*.schedule": NotYet(part=5, what="running on a schedule"),
-    "syncs.*.match.trust_when": NotYet(part=3, what="trust rules"),
-    "syncs.*.match.otherwise": NotYet(part=3, what="trust rules"),
     "syncs.*.phones": NotYet(part=4, what="phone reveals"),
-    "syncs.*.job_change": NotYet(part=3, what="noticing a new employer"),
-    "syncs.*.fields.*.write": _RULES,
-    "syncs.*.fields.*.ignore_change_below": _IGNORE,
-    "syncs.*.account.fields.*.write": _RULES,
-    "syncs.*.account.fields.*.ignore_change_below": _IGNORE,
 }
 
 
@@ -825,19 +813,7 @@ def refuse_what_is_not_built(root: Node, into: Findings) -> None:
         for name, value, path in _matches(root, tuple(pattern.split(".")), ()):
             if value.is_empty or value.kind is Kind.REFUSED:
                 continue
-            if not not_yet.refused:
-                into.add(
-                    name, path, f"not available yet: {not_yet.what}.", "Remove it until a later version brings it."
-                )
-            elif value.text in not_yet.refused:
-                shape = next(key.shape for known, key in walk_keys() if known == tuple(pattern.split(".")))
-                left = [word for word in getattr(shape, "options", ()) if word not in not_yet.refused]
-                into.add(
-                    value,
-                    path,
-                    f"not available yet: {not_yet.what} {value.text}.",
-                    f"Use {_either(left)} until a later version brings it.",
-                )
+            into.add(name, path, f"not available yet: {not_yet.what}.", "Remove it until a later version brings it.")
 
 
 def _matches(node: Node, pattern: tuple[str, ...], at: Path) -> Iterator[tuple[Node, Node, Path]]:

@@ -168,14 +168,15 @@ syncs:
 """
 
 _TAIL = """
-# Available in a later version; until then these keys are refused by name:
+# What else this file can say:
 #   budget: {per_run: 500, per_day: 2000}          # credits
 #   suppress: {lists: [do_not_enrich.csv]}         # people and domains to leave alone
 #   keep: {answers: 180d}                          # how long Apollo's answers are kept
-#   alerts: [{when: run_failed, tell: ["mailto://ops@example.com"]}]
-# and in a sync:
+# and of a field:
 #   Title: {from: person.title, write: track}      # update what nobody has touched since we wrote it
-#   phones: {reveal_when: "…", route: {mobile: MobilePhone}}
+# Available in a later version; until then these keys are refused by name:
+#   alerts: [{when: run_failed, tell: ["mailto://ops@example.com"]}]
+#   phones: {reveal_when: "…", route: {mobile: MobilePhone}}      # of a sync
 """
 
 

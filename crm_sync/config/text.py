@@ -91,6 +91,13 @@ class Document:
     root: Node | None
     problems: tuple[Problem, ...] = ()
 
+    def node(self, path: Path) -> Node | None:
+        """What stands at `path`, a path of keys."""
+        node = self.root
+        for step in path:
+            node = node.get(str(step)) if node is not None else None
+        return node
+
     def locate(self, path: Path, *, key: bool = False) -> tuple[int, int]:
         """Line and column of the value at `path` (`key`: of its key), or of the deepest part of it that is there."""
         place, node = (1, 1), self.root

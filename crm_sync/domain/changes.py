@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from crm_sync.domain.records import RecordRef, Value
+from crm_sync.domain.records import FieldKind, RecordRef, Value
 
 
 class WriteRule(StrEnum):
@@ -44,6 +45,8 @@ class FieldOutcome(StrEnum):
     #: It no longer holds what the change was decided on (an undo, a plan that is applied): left alone.
     CONFLICT = "Conflict"
     NO_VALUE = "No value"
+    #: It may have been written: the CRM's answer was lost.
+    UNCONFIRMED = "Unconfirmed"
     INVALID = "Invalid"
     REJECTED = "Rejected"
 
@@ -79,8 +82,31 @@ class FieldDecision(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Amendment:
+    """A change that was settled before, by a person or by an earlier run: `field` gets `value`, if it still holds what
+    is `expected`. Either may be blank. `source` says where it comes from: Apollo's attribute, or the run to undo."""
+
+    field: str
+    source: str
+    rule: WriteRule
+    expected: Value
+    value: Value
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastWrite:
+    """What crm-sync last wrote into one field, and when. `holds` tells whether a value is that one; `released`: it was
+    a person's, and they let crm-sync go on from it."""
+
+    at: datetime
+    holds: Callable[[Value, FieldKind], bool]
+    released: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeSet:
-    """The decisions for one record. `writes`: CRM field -> new value, only what is to be written."""
+    """The decisions for one record. `writes`: CRM field -> new value, of what is to be written; a blank one erases."""
 
     ref: RecordRef
     decisions: tuple[FieldDecision, ...]

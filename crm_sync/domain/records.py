@@ -29,8 +29,8 @@ class RecordRef:
 class Record:
     """A record's fields as last read. `values` has a key for each field asked for, parents as "Account.Website".
 
-    `version` is the CRM's own word for when it last changed, as `Crm.read` had it ("" where the CRM has none): a guarded
-    write names it.
+    `version` is the CRM's own word for when it last changed, as `Crm.read` had it ("" where the CRM has none): a
+    guarded write names it.
     """
 
     ref: RecordRef

@@ -22,10 +22,14 @@ class RunStatus(StrEnum):
 
 
 class RunKind(StrEnum):
-    """A plan is the same walk with a writer that only answers "planned"."""
+    """A plan is the same walk with a writer that only answers "planned". The other three change what was settled
+    before: an undo restores, an apply writes exactly a plan, a review writes what a person accepted."""
 
     RUN = "run"
     PLAN = "plan"
+    UNDO = "undo"
+    APPLY = "apply"
+    REVIEW = "review"
 
 
 class RecordOutcome(StrEnum):

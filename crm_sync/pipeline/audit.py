@@ -9,39 +9,40 @@ from typing import TYPE_CHECKING
 
 from crm_sync.domain.changes import ChangeSet, FieldOutcome
 from crm_sync.domain.runs import Counts, RecordOutcome, RunKind
-from crm_sync.pipeline.walk import Target, Walk, seen
+from crm_sync.pipeline.walk import Target, WriteContext
 from crm_sync.store.runs import WRITING, RecordState, RunRecord
 
 if TYPE_CHECKING:
-    from crm_sync.domain.enrichment import MatchKeys
     from crm_sync.pipeline.write import Candidate, Settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What the next selection needs to know about a record: by which keys, and what it still lacks."""
+    """What the next selection needs to know about a record: a digest of what the attempt was based on (walk.seen)."""
 
-    keys: MatchKeys
-    lacking: tuple[str, ...]
+    seen: bytes
 
 
 @dataclass(slots=True, kw_only=True)
 class Audit:
     """The audit and the running books of one walk; used by the writing stage only."""
 
-    walk: Walk
+    context: WriteContext
     outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
     parent_outcomes: Counter[RecordOutcome] = field(default_factory=Counter)
     refused_fields: int = 0
     unstamped: int = 0
+    #: Edits that our writes went over and that were restored; fields that no longer held what was expected.
+    put_back: int = 0
+    conflicts: int = 0
     #: Records that a write should have changed and did not, for no fault of theirs, by reason.
     unwritten: Counter[str] = field(default_factory=Counter)
 
     def intend(self, target: Target, changes: Mapping[str, ChangeSet], candidates: Mapping[str, Candidate]) -> None:
         """Commit what is about to be written."""
-        walk = self.walk
-        walk.runs.intend(
-            walk.run_id,
+        context = self.context
+        context.runs.intend(
+            context.run_id,
             [
                 RunRecord(
                     object_type=target.object_type,
@@ -50,11 +51,11 @@ class Audit:
                     reason="",
                     decisions=change.decisions,
                     batch_id=candidates[record_id].batch_id,
-                    identity=walk.answers.digest(candidates[record_id].key),
+                    identity=context.answers.digest(candidates[record_id].key),
                 )
                 for record_id, change in changes.items()
             ],
-            now=walk.clock.now(),
+            now=context.clock.now(),
         )
 
     def close(self, target: Target, settled: Sequence[Settled], attempts: Mapping[str, Attempt]) -> None:
@@ -62,37 +63,45 @@ class Audit:
 
         A record that was not reached is not remembered: the next run takes it again.
         """
-        walk, now = self.walk, self.walk.clock.now()
-        tally = self.outcomes if target is walk.target else self.parent_outcomes
+        context, now = self.context, self.context.clock.now()
+        tally = self.outcomes if target.object_type == context.object_type else self.parent_outcomes
         states = []
         for one in settled:
             tally[one.outcome] += 1
             self.unstamped += one.unstamped
+            self.put_back += one.put_back
+            self.conflicts += sum(d.outcome is FieldOutcome.CONFLICT for d in one.decisions)
             if one.intended and not one.reached:
                 self.unwritten[one.reason] += 1
             if not one.as_intended:
                 self.refused_fields += sum(d.outcome is FieldOutcome.REJECTED for d in one.decisions)
             attempt = attempts.get(one.record_id)
-            if attempt is not None and walk.kind is RunKind.RUN:
+            if attempt is not None and context.kind is not RunKind.PLAN:
                 states.append(
                     RecordState(
                         object_type=target.object_type,
                         record_id=one.record_id,
                         outcome=one.outcome.value,
-                        seen=seen(walk, attempt.keys, attempt.lacking),
+                        seen=attempt.seen,
                         attempted_at=now,
                     )
                 )
-        walk.runs.settle(
-            walk.run_id,
-            sync=walk.sync.name,
+        proposals = [each for one in settled for each in one.proposals] if context.kind is RunKind.RUN else []
+        context.runs.settle(
+            context.run_id,
+            sync=context.sync_name,
             confirmed=[_run_record(target, one) for one in settled if one.as_intended],
             amended=[_run_record(target, one) for one in settled if one.intended and not one.as_intended],
             others=[
-                _run_record(target, one, identity=walk.answers.digest(one.key)) for one in settled if not one.intended
+                _run_record(target, one, identity=context.answers.digest(one.key))
+                for one in settled
+                if not one.intended
             ],
             states=states,
             now=now,
+            beside=context.reviews.proposing(
+                proposals, run_id=context.run_id, sync=context.sync_name, crm=context.crm.name, now=now
+            ),
         )
 
     def counts(self, selected: int) -> Counts:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from crm_sync.domain.changes import ChangeSet, FieldDecision, FieldOutcome, WantedValue, WriteRule
+from crm_sync.domain.changes import (
+    Amendment,
+    ChangeSet,
+    FieldDecision,
+    FieldOutcome,
+    LastWrite,
+    WantedValue,
+    WriteRule,
+)
 from crm_sync.domain.records import FieldKind, ObjectSchema, RecordRef, Value
 from crm_sync.mapping.blanks import is_blank, is_placeholder
+from crm_sync.mapping.same import same
 
-_NUMBERS = (FieldKind.INTEGER, FieldKind.DECIMAL)
 _CHOICES = (FieldKind.PICKLIST, FieldKind.MULTI_PICKLIST)
 #: What `current` holds for a field that was not read; no CRM value has a line feed alone.
 _UNREAD: Final = "\n"
+
+#: CRM field -> what crm-sync wrote into it last; a field that it never wrote has none.
+History = Mapping[str, LastWrite]
+NO_HISTORY: History = {}
 
 
 def decide(
@@ -24,22 +35,48 @@ def decide(
     *,
     placeholders: frozenset[str],
     schema: ObjectSchema,
+    history: History = NO_HISTORY,
+    ignored: Mapping[str, Decimal] | None = None,
 ) -> ChangeSet:
     """One decision per wanted value, in order, against the record as it is now.
 
-    `placeholders` are in their mapping/blanks.placeholder_form. WRITTEN means: to be written. A blank never writes,
-    and neither does a placeholder that Apollo itself has; a field that `current` has no key for was not read, and is
-    left alone.
+    `placeholders` are in their mapping/blanks.placeholder_form. `history` is what the rule `track` goes by, `ignored`
+    the share of a number's change (0.05 for 5 %) below which it stays. WRITTEN means: to be written. A blank never
+    writes, and neither does a placeholder that Apollo itself has; a field that `current` has no key for was not read,
+    and is left alone.
     """
     fields = schema.fields
     decisions = tuple(
-        [_decide(want, current.get(want.field, _UNREAD), fields[want.field].kind, placeholders) for want in wanted]
+        [
+            _decide(
+                want,
+                current.get(want.field, _UNREAD),
+                fields[want.field].kind,
+                placeholders,
+                history.get(want.field) if history else None,
+            )
+            for want in wanted
+        ]
     )
+    if ignored:
+        decisions = tuple([_unless_small(each, ignored.get(each.field), placeholders) for each in decisions])
     writes = {decision.field: decision.new for decision in decisions if decision.outcome is FieldOutcome.WRITTEN}
     return ChangeSet(ref=ref, decisions=decisions, writes=writes)
 
 
-def _decide(want: WantedValue, old: Value, kind: FieldKind, placeholders: frozenset[str]) -> FieldDecision:
+def amend(
+    ref: RecordRef, current: Mapping[str, Value], amendments: Sequence[Amendment], *, schema: ObjectSchema
+) -> ChangeSet:
+    """One decision per amendment, in order: written where the field still holds what the amendment expects, however
+    blank the new value is; a conflict where it holds something else by now."""
+    decisions = tuple([_amend(each, current.get(each.field, _UNREAD), schema) for each in amendments])
+    writes = {each.field: each.new for each in decisions if each.outcome is FieldOutcome.WRITTEN}
+    return ChangeSet(ref=ref, decisions=decisions, writes=writes)
+
+
+def _decide(
+    want: WantedValue, old: Value, kind: FieldKind, placeholders: frozenset[str], last: LastWrite | None
+) -> FieldDecision:
     new = want.value
     if new is None or is_blank(new):
         if want.problem:
@@ -53,76 +90,89 @@ def _decide(want: WantedValue, old: Value, kind: FieldKind, placeholders: frozen
     elif want.rule is WriteRule.NEVER:
         outcome, reason = FieldOutcome.KEPT, "rule: never"
     else:
-        outcome, reason = _differs(want.rule, old, placeholders)
-        if outcome is FieldOutcome.WRITTEN and kind not in _CHOICES and is_placeholder(new, placeholders):
+        outcome, reason = _differs(want.rule, old, kind, placeholders, last)
+        if outcome is not FieldOutcome.KEPT and kind not in _CHOICES and is_placeholder(new, placeholders):
             outcome, reason = FieldOutcome.NO_VALUE, "Apollo itself has only a placeholder"
     return FieldDecision(
         want.field, want.source, want.rule, outcome, old=None if old is _UNREAD else old, new=new, reason=reason
     )
 
 
-def _differs(rule: WriteRule, old: Value, placeholders: frozenset[str]) -> tuple[FieldOutcome, str]:
+def _differs(
+    rule: WriteRule, old: Value, kind: FieldKind, placeholders: frozenset[str], last: LastWrite | None
+) -> tuple[FieldOutcome, str]:
+    if rule is WriteRule.REVIEW:
+        return FieldOutcome.REVIEW, "waits for a person: rule review"
+    if rule is WriteRule.TRACK and last is not None:
+        return _tracked(old, kind, placeholders, last)
     if is_blank(old):
         return FieldOutcome.WRITTEN, "filled: was blank"
     if is_placeholder(old, placeholders):
         return FieldOutcome.WRITTEN, f'filled: was the placeholder "{str(old).strip()}"'
     if rule is WriteRule.REPLACE:
         return FieldOutcome.WRITTEN, "replaced: Apollo's value differs"
+    if rule is WriteRule.TRACK:
+        return FieldOutcome.KEPT, "kept: already filled, and not by crm-sync"
     return FieldOutcome.KEPT, "already filled"
 
 
-def same(old: Value, new: Value, kind: FieldKind) -> bool:
-    """Whether writing `new` over `old` would change nothing for a person who looks at it.
-
-    Blanks at the ends do not count (Salesforce trims them, so "CTO " would differ for ever), nor do the line ends of
-    a long text (a CRM may answer CR LF) or the case of an e-mail, also in a text field (HubSpot answers it lowered,
-    contracts/hubspot.md 2.3, 2026-11). 5 is "5" is 5.0 in a number field, as HubSpot answers numbers as text; a
-    multi-select is a set; a time is an instant.
-    """
-    if isinstance(old, str) and isinstance(new, str):
-        if old == new:
-            return True
-        one, other = old.strip(), new.strip()
-        if one == other:
-            return True
-        if kind is FieldKind.EMAIL or ("@" in one and " " not in one):
-            return one.casefold() == other.casefold()
-        if kind is FieldKind.LONG_TEXT:
-            return one.replace("\r\n", "\n") == other.replace("\r\n", "\n")
-    if old is None or new is None:
-        return False
-    if kind in _NUMBERS:
-        return old == new if type(old) is type(new) is int else _number(old) == _number(new) is not None
-    if kind is FieldKind.MULTI_PICKLIST:
-        return set(_chosen(old)) == set(_chosen(new))
-    if kind is FieldKind.BOOLEAN:
-        return str(old).strip().casefold() == str(new).strip().casefold()
-    if kind is FieldKind.DATETIME:
-        return _instant(old) == _instant(new) is not None
-    return str(old).strip() == str(new).strip()
+def _tracked(old: Value, kind: FieldKind, placeholders: frozenset[str], last: LastWrite) -> tuple[FieldOutcome, str]:
+    """A field that crm-sync has written before. Emptying it is an edit too: what a person threw away stays away."""
+    if last.holds(old, kind):
+        if last.released:
+            return FieldOutcome.WRITTEN, f"replaced: released to crm-sync on {day(last)}"
+        return FieldOutcome.WRITTEN, f"updated: still held our value of {day(last)}"
+    if is_blank(old) or is_placeholder(old, placeholders):
+        return FieldOutcome.KEPT, f"kept: emptied by a person after our write of {day(last)}"
+    return FieldOutcome.KEPT, f"kept: changed by a person after our write of {day(last)}"
 
 
-def _chosen(value: Value) -> tuple[str, ...]:
-    if isinstance(value, tuple):
-        return value
-    return tuple(part.strip() for part in str(value).split(";") if part.strip())
+def day(last: LastWrite) -> str:
+    return f"{last.at.day} {last.at:%B %Y}"
 
 
-def _number(value: Value) -> int | Decimal | None:
-    if type(value) is int:
-        return value
+def _unless_small(decision: FieldDecision, share: Decimal | None, placeholders: frozenset[str]) -> FieldDecision:
+    """The decision, unless it would change a number by less than `share` of what it is."""
+    if share is None or decision.outcome not in (FieldOutcome.WRITTEN, FieldOutcome.REVIEW):
+        return decision
+    if is_blank(decision.old) or is_placeholder(decision.old, placeholders):
+        return decision
     try:
-        number = Decimal(str(value).strip())
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
+        before, after = Decimal(str(decision.old).strip()), Decimal(str(decision.new).strip())
+        small = abs(after - before) < share * abs(before)
+    except InvalidOperation:  # no number, or not a finite one
+        return decision
+    if not small:
+        return decision
+    percent = format((share * 100).normalize(), "f")
+    return decision._replace(outcome=FieldOutcome.KEPT, reason=f"kept: differs by less than {percent} %")
 
 
-def _instant(value: Value) -> datetime | None:
-    """To the second: Salesforce and HubSpot answer milliseconds, with Z or +0000, where we wrote none."""
-    try:
-        moment = datetime.fromisoformat(str(value).strip())
-    except ValueError:
-        return None
-    moment = moment.replace(microsecond=0)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+def _amend(amendment: Amendment, old: Value, schema: ObjectSchema) -> FieldDecision:
+    field = schema.fields.get(amendment.field)
+    outcome, reason = FieldOutcome.WRITTEN, amendment.reason
+    if field is None:
+        outcome, reason = FieldOutcome.CONFLICT, f"{schema.object_type} has no such field any more, or hides it"
+    elif not field.writable:
+        outcome, reason = FieldOutcome.CONFLICT, field.why_not or "the CRM does not let this user write it"
+    elif old is _UNREAD:
+        outcome, reason = FieldOutcome.CONFLICT, "not read from the CRM, so left alone"
+    elif _equal(old, amendment.value, field.kind):
+        outcome, reason = FieldOutcome.SAME, "already has this value"
+    elif not _equal(old, amendment.expected, field.kind):
+        outcome, reason = FieldOutcome.CONFLICT, "changed since: left as it is"
+    elif is_blank(amendment.value) and field.kind is FieldKind.BOOLEAN:
+        outcome, reason = FieldOutcome.CONFLICT, "a checkbox cannot be emptied"
+    return FieldDecision(
+        amendment.field,
+        amendment.source,
+        amendment.rule,
+        outcome,
+        old=None if old is _UNREAD else old,
+        new=amendment.value,
+        reason=reason,
+    )
+
+
+def _equal(one: Value, other: Value, kind: FieldKind) -> bool:
+    return (is_blank(one) and is_blank(other)) or same(one, other, kind)

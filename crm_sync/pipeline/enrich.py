@@ -478,10 +478,13 @@ def _why_held(answer: StoredAnswer | None) -> str:
 
 
 def _answered(due: Due, enrichment: Enrichment, batch_id: int, answered_at: datetime) -> Answered:
-    if enrichment.verdict is Verdict.MATCHED:
-        return Answered(due=due, enrichment=enrichment, batch_id=batch_id, answered_at=answered_at)
-    outcome = RecordOutcome.NO_MATCH if enrichment.verdict is Verdict.NO_MATCH else RecordOutcome.NEEDS_REVIEW
-    return Answered(due=due, outcome=outcome, reason=enrichment.reason, batch_id=batch_id, answered_at=answered_at)
+    if enrichment.verdict is Verdict.NO_MATCH:
+        reason = enrichment.reason
+        return Answered(
+            due=due, outcome=RecordOutcome.NO_MATCH, reason=reason, batch_id=batch_id, answered_at=answered_at
+        )
+    unproved = enrichment.reason if enrichment.verdict is Verdict.UNPROVED else ""
+    return Answered(due=due, enrichment=enrichment, unproved=unproved, batch_id=batch_id, answered_at=answered_at)
 
 
 def employer(person: Enrichment, wanted: frozenset[str]) -> Enrichment | None:

@@ -10,12 +10,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from crm_sync import crash
+from crm_sync.domain.changes import FieldOutcome, WriteOutcome, Written
+from crm_sync.domain.records import RecordRef
 from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
 from crm_sync.errors import ContractError
 from crm_sync.pipeline.enrich import expansion_of
 from crm_sync.services import Services
 from crm_sync.store.journal import Expansion
-from crm_sync.store.runs import WRITING
+from crm_sync.store.runs import WRITING, RunRecord
 
 #: A run on another machine is dead after so long without a sign of life; longer than any call of ours may take.
 _SILENT_FOR = timedelta(minutes=10)
@@ -31,14 +33,62 @@ def give_up(run_id: str) -> None:
 
 
 def recover(services: Services) -> list[SyncRun]:
-    """Close every run whose process is gone; returns them. Costs no call."""
+    """Close every run whose process is gone; returns them. Costs no credit, and calls only where a CRM was given a bulk
+    job whose end nobody has seen.
+
+    Raises:
+        CrmSyncError: the CRM cannot be asked what became of such a job; it may still be changing records.
+    """
     closed = []
     for run, owner, alive_at in services.runs.unfinished():
         if run.id in _given_up or not is_alive(owner, alive_at, services.clock.now()):
             crash.point("recover.found")
             settle_calls(run, services)
+            _end_jobs(run, services)
             closed.append(_close(run, services))
     return closed
+
+
+def _end_jobs(run: SyncRun, services: Services) -> None:
+    """See each bulk job of a dead run to its end, and write down what became of its records."""
+    for job in services.write_jobs.of(run.id):
+        refs = [RecordRef(crm=job.crm, object_type=job.object_type, id=each) for each in job.record_ids]
+        outcomes = services.crm(job.crm).resume(job.object_type, job.job_id, refs, uploaded=job.uploaded)
+        crash.point("recover.job")
+        confirmed, amended = [], []
+        intended = services.runs.intended(run.id, job.object_type)
+        for record_id, outcome in zip(job.record_ids, outcomes, strict=True):
+            record = intended.get(record_id)
+            if record is None or outcome.written not in (Written.WRITTEN, Written.REJECTED):
+                continue  # closed with the run: the next one reads it again
+            if outcome.written is Written.WRITTEN and not outcome.dropped:
+                confirmed.append(replace(record, outcome=RecordOutcome.UPDATED.value))
+            else:
+                amended.append(_as_taken(record, outcome))
+        services.runs.settle(
+            run.id,
+            sync=run.sync,
+            confirmed=confirmed,
+            amended=amended,
+            others=(),
+            states=(),
+            now=services.clock.now(),
+        )
+        services.write_jobs.end(job.crm, job.job_id)
+
+
+def _as_taken(record: RunRecord, outcome: WriteOutcome) -> RunRecord:
+    dropped = dict(outcome.dropped)
+    is_rejected = outcome.written is Written.REJECTED
+    decisions = tuple(
+        d._replace(outcome=FieldOutcome.REJECTED, reason=f"refused: {dropped.get(d.field) or outcome.reason}")
+        if d.outcome is FieldOutcome.WRITTEN and (is_rejected or d.field in dropped)
+        else d
+        for d in record.decisions
+    )
+    word = RecordOutcome.REJECTED if is_rejected else RecordOutcome.UPDATED
+    reason = outcome.reason or "; ".join(f"{field}: {why}" for field, why in outcome.dropped)
+    return replace(record, outcome=word.value, reason=reason, decisions=decisions)
 
 
 def owner() -> str:

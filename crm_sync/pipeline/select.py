@@ -57,6 +57,9 @@ def due_pages(walk: Walk, left_out: Counter[str]) -> Iterator[DuePage]:
 def _pages(walk: Walk) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
     """First what lacks something, then what is past the window; the two cannot overlap (see `_refresh`)."""
     choose = walk.sync.choose
+    if walk.only:
+        yield from _named(walk)
+        return
     selection = Selection(
         object_type=walk.sync.object_type,
         fields=selected_fields(walk),
@@ -68,6 +71,18 @@ def _pages(walk: Walk) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
         yield page.records, page.expected, False
     if choose.or_older_than is not None and choose.missing_any:
         yield from _refresh(walk, selection)
+
+
+def _named(walk: Walk) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
+    """The records that were named, whatever they lack and whatever was tried with them; the sync's filter holds."""
+    for start in range(0, len(walk.only), _REFRESH_PAGE):
+        ids = walk.only[start : start + _REFRESH_PAGE]
+        selection = Selection(
+            object_type=walk.sync.object_type, fields=selected_fields(walk), where=walk.sync.choose.where, ids=ids
+        )
+        for page in walk.crm.select(selection):
+            if page.records:
+                yield page.records, None, True
 
 
 def _refresh(walk: Walk, selection: Selection) -> Iterator[tuple[Sequence[Record], int | None, bool]]:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from crm_sync.config.model import Budget, FieldMapping, Match, Stamps, Sync
+from crm_sync.domain.changes import WriteMode, WriteRule
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose
 from crm_sync.domain.records import ObjectSchema, Record, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
@@ -17,11 +18,14 @@ from crm_sync.mapping.apply import Mapper, sources
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.mapping.match_keys import compile_keys
 from crm_sync.mapping.stamps import Stamping, compile_stamps
+from crm_sync.mapping.trust import compile_trust
 from crm_sync.pipeline.suppress import Guard, Screen, guard
-from crm_sync.ports import Clock, Crm, Enricher
+from crm_sync.ports import Clock, Crm, Enricher, JobBook
 from crm_sync.services import Services
 from crm_sync.store.answers import Answers
 from crm_sync.store.journal import Journal
+from crm_sync.store.provenance import Provenance
+from crm_sync.store.reviews import Reviews
 from crm_sync.store.runs import Runs
 
 #: How long an answer serves when the sync sets no refresh window of its own.
@@ -72,7 +76,8 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A due record at the end of the enriching stage: `enrichment` to be mapped, or its final `outcome`.
+    """A due record at the end of the enriching stage: `enrichment` to be mapped, or its final `outcome`. `unproved`:
+    why nothing that was sent proves that the enrichment is about it.
 
     `reached` is False when the run ended before its turn: nothing was learnt about it. `answered_at` is when Apollo's
     answer came, or was lost; None where nobody was asked. The record is stamped with it.
@@ -80,6 +85,7 @@ class Answered:
 
     due: Due
     enrichment: Enrichment | None = None
+    unproved: str = ""
     outcome: RecordOutcome | None = None
     reason: str = ""
     batch_id: int | None = None
@@ -96,42 +102,87 @@ class Target:
     mapper: Mapper
     read_fields: tuple[str, ...]
     guard: Guard
+    #: Suppressions do not count: an undo takes back what was written.
+    unguarded: bool = False
     stamping: Stamping = field(default_factory=Stamping)
+    #: Whether a rule goes by what was written before; CRM field -> the share of change that is ignored.
+    tracks: bool = False
+    ignored: Mapping[str, Decimal] = field(default_factory=dict)
+    #: Fields that hold an e-mail address of the person.
+    email_fields: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
-class Walk:
-    """Everything the rooms of one run share."""
+class WriteContext:
+    """What writing needs to know of a run, whether its values come from Apollo or were settled before.
+
+    `object_type` is the run's own object, as opposed to a parent's. `write`: auto, or a WriteMode.
+    """
 
     run_id: str
     kind: RunKind
+    sync_name: str
+    object_type: str
+    crm: Crm
+    write: str
+    runs: Runs
+    provenance: Provenance
+    reviews: Reviews
+    answers: Answers
+    jobs: JobBook
+    screen: Screen
+    clock: Clock
+    folded_placeholders: frozenset[str]
+    stop: Stop = field(default_factory=Stop)
+    #: Records that were sent to the CRM so far.
+    changed: int = 0
+
+    @property
+    def mode(self) -> WriteMode:
+        """How the next records are written."""
+        return write_mode(self.write, self.changed, has_bulk=self.crm.bulk_size > 0)
+
+
+#: `write: auto`, on a CRM that has bulk jobs: strict for so many records of a run, fast for so many, bulk above.
+_STRICT_UP_TO, _FAST_UP_TO = 5_000, 50_000
+
+
+def write_mode(configured: str, changed: int, *, has_bulk: bool) -> WriteMode:
+    if configured != "auto":
+        return WriteMode(configured)
+    if changed < _STRICT_UP_TO or not has_bulk:
+        return WriteMode.STRICT
+    return WriteMode.FAST if changed < _FAST_UP_TO else WriteMode.BULK
+
+
+@dataclass(slots=True, kw_only=True)
+class Walk(WriteContext):
+    """Everything the rooms of one run of a sync share."""
+
     sync: Sync
     purpose: Purpose
-    crm: Crm
     enricher: Enricher
-    runs: Runs
-    answers: Answers
     journal: Journal
-    screen: Screen
     budget: Budget
     timezone: str
     max_credits: Decimal | None
     #: Stored answers only: nothing is asked for.
     free: bool
-    clock: Clock
+    #: Only these records, whatever was tried with them before; empty: what is due.
+    only: tuple[str, ...]
     keys_of: Callable[[Mapping[str, Value]], MatchKeys]
     match: Match
+    #: Why an answer may be about somebody else than the record; "" when it is trusted.
+    distrust: Callable[[MatchKeys, Enrichment], str]
     target: Target
     parent: Target | None
     placeholders: tuple[str, ...]
-    folded_placeholders: frozenset[str]
     sources_by_field: Mapping[str, frozenset[str]]
     mapping_digest: bytes
     at_most: int | None
     workers: int
     fresh_since: datetime
     no_match_since: datetime
-    stop: Stop = field(default_factory=Stop)
     #: Until when Apollo asked us to wait, as far as the workers know; None while calls leave.
     waiting_until: datetime | None = None
 
@@ -149,6 +200,7 @@ def prepare(
     kind: RunKind,
     limit: int | None,
     spending: Spending,
+    only: tuple[str, ...] = (),
     crm: Crm,
     enricher: Enricher,
 ) -> Walk:
@@ -175,21 +227,29 @@ def prepare(
     return Walk(
         run_id=run_id,
         kind=kind,
+        sync_name=sync.name,
+        object_type=sync.object_type,
         sync=sync,
         purpose=purpose,
         crm=crm,
+        write=config.crms[sync.crm].write,
         enricher=enricher,
         runs=services.runs,
+        provenance=services.provenance,
+        reviews=services.reviews,
         answers=services.answers,
+        jobs=services.write_jobs.book(run_id, sync.crm, services.clock),
         journal=services.journal,
         screen=Screen(services.suppressions),
         budget=config.budget,
         timezone=config.timezone,
         max_credits=spending.max_credits,
         free=spending.free,
+        only=only,
         clock=services.clock,
         keys_of=compile_keys(sync.match, purpose, placeholders=config.placeholders),
         match=sync.match,
+        distrust=compile_trust(sync.match),
         target=_target(
             schema,
             sync.fields,
@@ -230,9 +290,12 @@ def _target(
         read_fields=tuple(names),
         guard=its_guard,
         stamping=stamping,
+        tracks=any(mapping.rule is WriteRule.TRACK for mapping in fields),
+        ignored={m.field: m.ignore_change_below for m in fields if m.ignore_change_below},
+        email_fields=frozenset(m.field for m in fields if m.source == "person.email"),
     )
 
 
 def _digest(sync: Sync, placeholders: tuple[str, ...]) -> bytes:
-    text = repr((sync.fields, sync.match, sync.parent, sync.choose.missing_any, placeholders))
+    text = repr((sync.fields, sync.match, sync.parent, sync.job_change, sync.choose.missing_any, placeholders))
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

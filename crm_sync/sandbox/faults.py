@@ -50,7 +50,7 @@ class Fault:
     fired: int = 0
 
     def meets(self, call: str) -> bool:
-        if not fnmatch.fnmatchcase(call, self.call.replace("[", "[[]")):
+        if not is_meant(self.call, call):
             return False
         self.met += 1
         if self.nth <= self.met < self.nth + self.times:
@@ -153,28 +153,37 @@ def _fault(entry: Any, whats: Iterable[str]) -> Fault:
         raise ValueError('a fault is an object with "call" and "what"')
     unknown = set(entry) - _KEYS
     if unknown:
-        raise ValueError(f"a fault has no {_list(unknown)}; it may have {_list(_KEYS)}")
+        raise ValueError(f"a fault has no {listed_words(unknown)}; it may have {listed_words(_KEYS)}")
     if not isinstance(entry["call"], str) or not isinstance(entry["what"], str):
         raise ValueError('"call" and "what" are texts')
     for name in ("nth", "times"):
-        _check_number(name, entry.get(name, 1), 1, whole=True)
+        check_number(name, entry.get(name, 1), 1, whole=True)
     for name in ("retry_after", "seconds"):
-        _check_number(name, entry.get(name, 0), 0, whole=False)
+        check_number(name, entry.get(name, 0), 0, whole=False)
     if entry["what"] not in WHAT:
-        raise ValueError(f"no fault is called {entry['what']!r}; there are {_list(whats)}")
+        raise ValueError(f"no fault is called {entry['what']!r}; there are {listed_words(whats)}")
     if entry["what"] not in whats:
-        raise ValueError(f"this service never answers {entry['what']!r}; it may have {_list(whats)}")
+        raise ValueError(f"this service never answers {entry['what']!r}; it may have {listed_words(whats)}")
     if entry.get("when", "before") not in ("before", "after"):
         raise ValueError('"when" is before or after')
     return Fault(**entry)
 
 
-def _check_number(name: str, value: Any, least: int, *, whole: bool) -> None:
+def is_meant(pattern: str, call: str) -> bool:
+    """Whether `call` ("METHOD path-template") matches `pattern`, in which * stands for anything."""
+    return fnmatch.fnmatchcase(call, pattern.replace("[", "[[]"))
+
+
+def check_number(name: str, value: Any, least: int, *, whole: bool) -> None:
+    """
+    Raises:
+        ValueError: `value` is none of at least `least`; the sentence says `name`.
+    """
     is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not is_number or not least <= value < _MOST:
         kind = "a whole number" if whole else "a number"
         raise ValueError(f'"{name}" is {kind} of at least {least}, not {value!r}')
 
 
-def _list(words: Iterable[str]) -> str:
+def listed_words(words: Iterable[str]) -> str:
     return ", ".join(sorted(words))

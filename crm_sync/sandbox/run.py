@@ -11,6 +11,7 @@ from typing import Any
 from flask import Flask
 
 from crm_sync.sandbox import apollo, wordings
+from crm_sync.sandbox.edits import Edits
 from crm_sync.sandbox.faults import Faults, Wording
 from crm_sync.sandbox.server import Server, Traffic, control
 from crm_sync.sandbox.world import World
@@ -50,6 +51,7 @@ class Sandbox:
         self.world = World(seed, contacts, tidy=tidy)
         self.apps: dict[str, Flask] = {}
         self.faults: dict[str, Faults] = {}
+        self.edits: dict[str, Edits] = {}
         self.traffic: dict[str, Traffic] = {}
         for name in self._options:
             self._make(name)
@@ -76,8 +78,10 @@ class Sandbox:
         create, said = services[name]
         app = self.apps[name] = create(self.world, **self._options[name])
         faults = self.faults[name] = Faults(said)
+        simulator = app.extensions["simulator"]
+        edits = self.edits[name] = Edits(simulator.edit)
         latency_s = self._slow if name == "apollo" else None
-        self.traffic[name] = control(app, app.extensions["simulator"], faults, latency_s=latency_s)
+        self.traffic[name] = control(app, simulator, faults, edits=edits, latency_s=latency_s)
 
     def start(self) -> Sandbox:
         for server in self.servers.values():

@@ -1,4 +1,4 @@
-"""How a simulator is served: HTTP/1.1 on loopback, counted, and with a script of faults between it and the caller."""
+"""How a simulator is served: HTTP/1.1 on loopback, counted, and with scripts of faults and edits before the caller."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
+from crm_sync.sandbox.edits import Edits
 from crm_sync.sandbox.faults import Answer, Faults
 
 #: Paths of the simulators' own controls, which no fault meets and nobody counts.
@@ -32,6 +33,14 @@ class Simulator(Protocol):
 
     def edit(self, object_type: str, record_id: str, fields: dict[str, Any]) -> dict[str, Any]:
         """A human's edit; returns the record's fields. Raises ValueError with a sentence."""
+        ...
+
+    def retire_choice(self, object_type: str, field: str, value: str) -> None:
+        """An admin takes a value out of a picklist: from now on it is refused. Raises ValueError with a sentence."""
+        ...
+
+    def restore_choices(self) -> None:
+        """All that were taken out are values again."""
         ...
 
 
@@ -111,10 +120,17 @@ class Server:
 
 
 def control(
-    app: Flask, simulator: Simulator, faults: Faults, *, latency_s: Callable[[], float] | None = None
+    app: Flask,
+    simulator: Simulator,
+    faults: Faults,
+    *,
+    edits: Edits | None = None,
+    latency_s: Callable[[], float] | None = None,
 ) -> Traffic:
-    """Add the /_sandbox controls and put counting, latency and faults in front of `app`."""
+    """Add the /_sandbox controls and put counting, latency, edits and faults in front of `app`. `edits`: the script to
+    use, where somebody else wants to hold it too."""
     traffic = Traffic()
+    edits = edits or Edits(simulator.edit)
 
     @app.get("/_sandbox/calls", endpoint="_sandbox_1")
     def calls() -> Response:
@@ -163,18 +179,62 @@ def control(
         faults.clear()
         return _json([])
 
-    app.wsgi_app = _Door(app, traffic, faults, latency_s)  # type: ignore[method-assign]
+    @app.post("/_sandbox/choices/<object_type>/<field>", endpoint="_sandbox_12")
+    def retire(object_type: str, field: str) -> Response:
+        asked = request.get_json(force=True, silent=True)
+        value = asked.get("retire") if isinstance(asked, dict) else None
+        if not isinstance(value, str):
+            return _json({"error": 'send {"retire": value}'}, 400)
+        try:
+            simulator.retire_choice(object_type, field, value)
+        except (ValueError, AttributeError) as error:
+            return _json({"error": str(error)}, 400)
+        return _json({})
+
+    @app.delete("/_sandbox/choices", endpoint="_sandbox_13")
+    def restore() -> Response:
+        try:
+            simulator.restore_choices()
+        except AttributeError as error:
+            return _json({"error": str(error)}, 400)
+        return _json({})
+
+    @app.get("/_sandbox/edits", endpoint="_sandbox_9")
+    def listed_edits() -> Response:
+        return _json(edits.listed())
+
+    @app.post("/_sandbox/edits", endpoint="_sandbox_10")
+    def script_edits() -> Response:
+        try:
+            edits.add(request.get_json(force=True, silent=True))
+        except ValueError as error:
+            return _json({"error": str(error)}, 400)
+        return _json(edits.listed())
+
+    @app.delete("/_sandbox/edits", endpoint="_sandbox_11")
+    def forget_edits() -> Response:
+        edits.clear()
+        return _json([])
+
+    app.wsgi_app = _Door(app, traffic, faults, edits, latency_s)  # type: ignore[method-assign]
     return traffic
 
 
 class _Door:
-    """WSGI around the app: counts the call, waits, and lets the script of faults have its way."""
+    """WSGI around the app: counts the call, waits, and lets the scripts have their way.
 
-    def __init__(self, app: Flask, traffic: Traffic, faults: Faults, latency_s: Callable[[], float] | None) -> None:
+    An edit comes before or after the call's effect, and after means: before the caller learns of it. A call that a
+    fault keeps from its effect has a before and an after all the same.
+    """
+
+    def __init__(
+        self, app: Flask, traffic: Traffic, faults: Faults, edits: Edits, latency_s: Callable[[], float] | None
+    ) -> None:
         self._app = app
         self._inner = app.wsgi_app
         self._traffic = traffic
         self._faults = faults
+        self._edits = edits
         self._latency_s = latency_s
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -186,15 +246,20 @@ class _Door:
         self._traffic.count(call)
         if self._latency_s is not None:
             time.sleep(self._latency_s())
+        edits = self._edits.take(call)
+        self._edits.make(edits, "before")
         fault = self._faults.take(call)
         if fault is None:
-            return self._inner(environ, start_response)
+            chunks = self._inner(environ, start_response)
+            self._edits.make(edits, "after")
+            return chunks
         # What the caller sends is read in any case: a service does not break off in the middle of a request.
         answer = None
         if fault.when == "after" or fault.what == "slow":
             answer = self._answer(environ)
         elif environ.get("CONTENT_LENGTH"):
             environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        self._edits.make(edits, "after")
         status, headers, body = self._faults.spoil(fault, call, answer, environ.get("crm_sync.socket"))
         headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
         start_response(status, [*headers, ("Content-Length", str(len(body)))])

@@ -31,7 +31,7 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 )  # fmt: skip
 
 #: The schema this code was written for: the newest file in migrations/versions.
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 #: A schema that was never released; its answers were not encrypted.
 _BEFORE_RELEASE = "0001"
 

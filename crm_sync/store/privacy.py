@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Table, and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, Verdict
@@ -29,7 +29,9 @@ from crm_sync.store.tables import (
     answers,
     batches,
     config_versions,
+    provenance,
     record_states,
+    reviews,
     run_records,
     runs,
     unmapped_values,
@@ -63,6 +65,7 @@ class Privacy:
             traces.index = self._index(connection, traces)
             self._add_records(connection, traces)
             traces.states = self._states(connection, traces.own_records)
+            traces.kept = self._kept(connection, traces.own_records)
             self._add_texts(connection, traces)
         return traces
 
@@ -124,6 +127,7 @@ class Privacy:
         with self._store.read() as connection:
             self._add_records(connection, traces)
             traces.states = self._states(connection, traces.own_records)
+            traces.kept = self._kept(connection, traces.own_records)
         return traces
 
     def erase(self, traces: Traces, *, now: datetime) -> int:
@@ -138,6 +142,9 @@ class Privacy:
                 connection.execute(delete(run_records).where(_is_record(found)))
             for state in traces.states:
                 connection.execute(delete(record_states).where(_is_state(state)))
+            for table in (provenance, reviews):
+                for record in traces.own_records:
+                    connection.execute(delete(table).where(_is_of(table, record)))
             for sync, name, value in traces.unmapped:
                 row_ = unmapped_values.c
                 connection.execute(
@@ -295,6 +302,18 @@ class Privacy:
             ]
         return found
 
+    def _kept(self, connection: Connection, records: Collection[tuple[str, str, str]]) -> dict[str, int]:
+        """How many rows of the tables that hold digests and reasons are about these records."""
+        return {
+            table.name: sum(
+                int(
+                    connection.execute(select(func.count()).select_from(table).where(_is_of(table, each))).scalar() or 0
+                )
+                for each in records
+            )
+            for table in (provenance, reviews)
+        }
+
     def _add_texts(self, connection: Connection, traces: Traces) -> None:
         """Texts that should hold nobody, and configuration versions, which are kept byte for byte."""
         needles = sorted(traces.person.emails)
@@ -344,6 +363,11 @@ def _is_record(found: RecordTrace) -> ColumnElement[bool]:
         run_records.c.object_type == found.record.object_type,
         run_records.c.record_id == found.record.record_id,
     )
+
+
+def _is_of(table: Table, record: tuple[str, str, str]) -> ColumnElement[bool]:
+    crm, object_type, record_id = record
+    return and_(table.c.crm == crm, table.c.object_type == object_type, table.c.record_id == record_id)
 
 
 def _is_state(found: StateTrace) -> ColumnElement[bool]:

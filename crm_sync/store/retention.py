@@ -9,11 +9,13 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, update
 
 from crm_sync.domain.enrichment import Verdict
-from crm_sync.domain.runs import RecordOutcome
+from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.store.engine import Store
 from crm_sync.store.journal import ABANDONED, GUARDING
+from crm_sync.store.provenance import Provenance
+from crm_sync.store.reviews import OPEN
 from crm_sync.store.runs import WRITING
-from crm_sync.store.tables import answers, batches, marks, run_records, runs
+from crm_sync.store.tables import answers, batches, marks, reviews, run_records, runs
 from crm_sync.store.upsert import upsert
 
 _MARK = "purged"
@@ -37,8 +39,9 @@ class Cutoffs:
 
 
 class Retention:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, provenance: Provenance) -> None:
         self._store = store
+        self._provenance = provenance
 
     def last(self) -> datetime | None:
         """When it was last purged."""
@@ -86,9 +89,19 @@ class Retention:
         with self._store.read() as connection:
             old = connection.execute(select(runs.c.id).where(runs.c.started_at < before, has_some)).scalars().all()
         for run_id in old:
+            past = (run_records.c.run_id == run_id, _past(cutoffs))
             with self._store.write() as connection:
-                query = delete(run_records).where(run_records.c.run_id == run_id, _past(cutoffs))
-                yield connection.execute(query).rowcount
+                written = (
+                    select(run_records, runs.c.crm, runs.c.kind)
+                    .join(runs, runs.c.id == run_records.c.run_id)
+                    .where(
+                        *past, run_records.c.outcome == RecordOutcome.UPDATED.value, runs.c.kind != RunKind.PLAN.value
+                    )
+                )
+                self._provenance.keep(connection, connection.execute(written))
+                expired = (reviews.c.state == OPEN, reviews.c.created_at < cutoffs.details)
+                connection.execute(delete(reviews).where(reviews.c.run_id == run_id, *expired))
+                yield connection.execute(delete(run_records).where(*past)).rowcount
 
 
 def _emptied(cutoffs: Cutoffs) -> ColumnElement[bool]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
 
 from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
@@ -119,7 +119,9 @@ class Runs:
         """What is about to be written, committed before the CRM is asked."""
         crash.point("runs.intend.before")
         with self._store.write() as connection:
-            run_many(connection, _RECORDED, _RECORD, [_record_row(run_id, record, millis(now)) for record in records])
+            # Again, where the record changed before it was written and was decided anew.
+            statement = upsert(connection, run_records, ("outcome", "reason", "decisions", "at"))
+            run_many(connection, statement, _RECORD, [_record_row(run_id, record, millis(now)) for record in records])
             crash.point("runs.intend.inside")
         crash.point("runs.intend.after")
 
@@ -133,9 +135,10 @@ class Runs:
         others: Sequence[RunRecord],
         states: Sequence[RecordState],
         now: datetime,
+        beside: Callable[[Connection], None] | None = None,
     ) -> None:
         """In one commit: the intended records that came out as intended, those that came out otherwise, those that
-        needed no write, and the last attempts."""
+        needed no write, the last attempts, and what `beside` writes."""
         crash.point("runs.settle.before")
         at = millis(now)
         with self._store.write() as connection:
@@ -153,6 +156,8 @@ class Runs:
                     for each in states
                 ]
                 run_many(connection, upsert(connection, record_states, _STATE[3:]), _STATE, attempts)
+            if beside is not None:
+                beside(connection)
         crash.point("runs.settle.after")
 
     def remember(self, sync: str, states: Sequence[RecordState], *, run_id: str) -> None:
@@ -180,6 +185,20 @@ class Runs:
                 ],
             )
 
+    def forget_attempts(self, object_type: str, record_id: str) -> None:
+        """Let every sync look at a record again, whatever was tried with it before."""
+        with self._store.write() as connection:
+            connection.execute(
+                delete(record_states).where(
+                    record_states.c.object_type == object_type, record_states.c.record_id == record_id
+                )
+            )
+
+    def intended(self, run_id: str, object_type: str) -> dict[str, RunRecord]:
+        """The records whose write was intended and is not confirmed, by id."""
+        found = self.records(run_id, outcome=WRITING, object_type=object_type)
+        return {record.record_id: record for record in found}
+
     def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
         """A dead run's intended writes get an end: Skipped, with the reason."""
         with self._store.write() as connection:
@@ -202,6 +221,43 @@ class Runs:
         with self._store.read() as connection:
             for row in connection.execute(query):
                 yield record_of(row)
+
+    def record(self, run_id: str, object_type: str, record_id: str) -> RunRecord | None:
+        """One record of a run."""
+        query = select(run_records).where(
+            run_records.c.run_id == run_id,
+            run_records.c.object_type == object_type,
+            run_records.c.record_id == record_id,
+        )
+        with self._store.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return record_of(row) if row is not None else None
+
+    def of_record(self, record_ids: Sequence[str]) -> list[tuple[SyncRun, RunRecord, datetime]]:
+        """Everything kept about records with these ids, oldest first, each with its run and when it was settled."""
+        return self._told(run_records.c.record_id.in_(list(record_ids)))
+
+    def of_identity(self, identities: Sequence[bytes]) -> list[tuple[SyncRun, RunRecord, datetime]]:
+        """As of_record, of the records for which somebody was asked who has one of these digests (Answers.digest)."""
+        return self._told(run_records.c.identity.in_(list(identities)))
+
+    def ids_beginning(self, beginning: str) -> list[str]:
+        """The ids of known records that begin so."""
+        query = select(run_records.c.record_id).where(run_records.c.record_id.startswith(beginning, autoescape=True))
+        with self._store.read() as connection:
+            return list(connection.execute(query.distinct().limit(100)).scalars())
+
+    def _told(self, which: ColumnElement[bool]) -> list[tuple[SyncRun, RunRecord, datetime]]:
+        with self._store.read() as connection:
+            rows = connection.execute(select(run_records).where(which)).all()
+            ids = sorted({row.run_id for row in rows})
+            found = {
+                row.id: _run(row)
+                for start in range(0, len(ids), 500)
+                for row in connection.execute(select(runs).where(runs.c.id.in_(ids[start : start + 500])))
+            }
+        told = [(found[row.run_id], record_of(row), row.at) for row in rows]
+        return sorted(told, key=lambda each: (each[0].started_at, each[2]))
 
     def of_call(self, run_id: str, batch_id: int) -> list[tuple[str, str]]:
         """(object type, record id) of the records of a run that a paid call was about."""

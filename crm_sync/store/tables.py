@@ -128,6 +128,53 @@ record_states = Table(
     sqlite_with_rowid=False,
 )
 
+#: What crm-sync wrote last into a record's fields, as far as the audit has been purged or a person released a field:
+#: JSON, CRM field -> [keyed digest of the value, milliseconds, 1 where it was released]. See store/provenance.py.
+provenance = Table(
+    "provenance",
+    metadata,
+    Column("crm", String(200), primary_key=True),
+    Column("object_type", String(100), primary_key=True),
+    Column("record_id", String(64), primary_key=True),
+    Column("fields", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: What waits for a person: one row for a field whose rule is `review`, or for a whole record ("" as field) that Apollo
+#: may have taken for somebody else, or whose employer has changed. The values stand in the run's record.
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("sync", String(200), nullable=False),
+    Column("crm", String(200), nullable=False),
+    Column("object_type", String(100), nullable=False),
+    Column("record_id", String(64), nullable=False),
+    Column("field", String(200), nullable=False),
+    Column("kind", String(20), nullable=False),  # field | match | job_change
+    Column("proposal", LargeBinary(16), nullable=False),  # digest of what is proposed: refused once, it stays refused
+    Column("reason", Text, nullable=False),
+    Column("run_id", String(32), ForeignKey("runs.id"), nullable=False),
+    Column("state", String(10), nullable=False),  # open | accepted | refused
+    Column("created_at", Moment, nullable=False),
+    Column("resolved_at", Moment),
+    Column("resolved_by", String(200), nullable=False),
+    Index("reviews_by_record", "object_type", "record_id", "sync", "field", unique=True),
+)
+
+#: Bulk jobs of a CRM whose results were not fetched yet: noted before the upload, so that the next process can.
+write_jobs = Table(
+    "write_jobs",
+    metadata,
+    Column("crm", String(200), primary_key=True),
+    Column("job_id", String(64), primary_key=True),
+    Column("run_id", String(32), ForeignKey("runs.id"), nullable=False),
+    Column("object_type", String(100), nullable=False),
+    Column("records", LargeBinary, nullable=False),  # JSON: the record ids in it
+    Column("uploaded", Integer, nullable=False),
+    Column("opened_at", Moment, nullable=False),
+)
+
 #: Paid calls, the intent journal. Planned (nothing has left), sent (committed before the first byte leaves), received
 #: (the raw bytes, committed before anything reads them), done (indexed in `answers`); refused or unsent (nothing was
 #: charged); in doubt, and from there not charged, charged or accepted (store/journal.py).

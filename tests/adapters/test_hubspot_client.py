@@ -376,12 +376,21 @@ def test_what_was_written_before_the_key_failed_stays_known(portal: Portal, crm:
 def test_a_write_that_is_never_taken_says_that_nothing_was_written(
     portal: Portal, crm: HubSpotCrm, answer: Trick
 ) -> None:
-    fill(portal, 1)
+    fill(portal, 2)
     crm.describe("contacts")
-    portal.play("/batch/update", *[answer] * 5)
+    portal.play("/batch/update", *[answer] * 9)
 
     with pytest.raises(TransientError):
-        crm.write("contacts", [a_request(1, city="Bonn")])
+        crm.write("contacts", [a_request(1, city="Bonn"), a_request(2, city="Bonn")])
+
+
+def test_a_lock_after_a_lost_answer_leaves_the_write_open(portal: Portal, crm: HubSpotCrm) -> None:
+    fill(portal, 1)
+    portal.play("/batch/update", hang_up, *[status(423)] * 5)
+
+    (outcome,) = crm.write("contacts", [a_request(1, city="Bonn")])
+
+    assert outcome.written is Written.UNACCOUNTED
 
 
 def test_a_refusal_after_a_lost_answer_leaves_the_write_open(portal: Portal, crm: HubSpotCrm) -> None:

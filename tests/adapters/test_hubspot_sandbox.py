@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -15,82 +14,16 @@ import requests
 
 from adapters.hubspot.client import HubSpotCredentials, HubSpotCrm
 from crm_sync.domain.changes import Written
-from crm_sync.domain.records import Record, RecordRef, Value
+from crm_sync.domain.records import Record, RecordRef
 from crm_sync.errors import CredentialsError, ProviderError
 from crm_sync.mapping.blanks import lacking  # the walk's own idea of blank
 from crm_sync.ports import Selection, WriteRequest
 from crm_sync.sandbox import hubspot as sandbox
-from crm_sync.sandbox import wordings
-from crm_sync.sandbox.faults import Faults
-from crm_sync.sandbox.hubspot.records import FIRST_ID
-from crm_sync.sandbox.server import Server, control
-from crm_sync.sandbox.world import World
+from tests.adapters.hubspot_simulated import Simulated, a_request, connected, serving, simulated
 from tests.clocks import FakeClock
 
 FIELDS = ("jobtitle", "hs_seniority", "hs_linkedin_url", "city", "state")
-UNLIMITED: dict[str, Any] = {"burst": None, "daily": None, "searches_per_s": None, "lag_s": 0.0}
 PLACEHOLDERS = ("[[unknown]]", "n/a", "-", "unknown")
-
-
-@dataclass
-class Simulated:
-    url: str
-    contacts: int
-    clock: FakeClock
-    crm: HubSpotCrm
-
-    def ids(self, object_type: str = "contacts") -> list[str]:
-        return [str(FIRST_ID[object_type] + n) for n in range(self.contacts)]
-
-    def post(self, path: str, body: Any) -> Any:
-        answer = requests.post(f"{self.url}/_sandbox/{path}", json=body, timeout=10)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def edit(self, record_id: str, **fields: Any) -> Any:
-        return self.post(f"records/contacts/{record_id}", fields)
-
-    def forgive(self) -> None:
-        requests.delete(f"{self.url}/_sandbox/faults", timeout=10)
-
-    def calls(self) -> dict[str, int]:
-        return requests.get(f"{self.url}/_sandbox/calls", timeout=10).json()  # type: ignore[no-any-return]
-
-    def connections(self) -> int:
-        return int(requests.get(f"{self.url}/_sandbox/state", timeout=10).json()["connections"])
-
-
-@contextmanager
-def serving(**options: Any) -> Iterator[str]:
-    """A simulator without limits and without index lag unless asked."""
-    contacts = options.pop("contacts", 300)
-    app = sandbox.create(World(7, contacts), **{**UNLIMITED, **options})
-    control(app, app.extensions["simulator"], Faults(wordings.hubspot))
-    server = Server(app).start()
-    try:
-        yield server.url
-    finally:
-        server.stop()
-
-
-@contextmanager
-def connected(url: str, contacts: int, credentials: HubSpotCredentials | None = None) -> Iterator[Simulated]:
-    """A client whose sleeping takes no time."""
-    clock = FakeClock()
-    credentials = credentials or HubSpotCredentials(token=sandbox.TOKEN)
-    crm = HubSpotCrm(name="hubspot", url=url, credentials=credentials, clock=clock)
-    try:
-        yield Simulated(url, contacts, clock, crm)
-    finally:
-        crm.close()
-
-
-@contextmanager
-def simulated(
-    *, contacts: int = 300, credentials: HubSpotCredentials | None = None, **options: Any
-) -> Iterator[Simulated]:
-    with serving(contacts=contacts, **options) as url, connected(url, contacts, credentials) as it:
-        yield it
 
 
 def a_selection(**changes: Any) -> Selection:
@@ -99,10 +32,6 @@ def a_selection(**changes: Any) -> Selection:
 
 def found(crm: HubSpotCrm, selection: Selection) -> list[Record]:
     return [record for page in crm.select(selection) for record in page.records]
-
-
-def a_request(record_id: str, **values: Value) -> WriteRequest:
-    return WriteRequest(ref=RecordRef(crm="hubspot", object_type="contacts", id=record_id), values=values)
 
 
 # --- whole walks

@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, delete, update
 
 from adapters.apollo import wire
 from crm_sync.domain.enrichment import MatchKeys, Purpose
-from crm_sync.pipeline import doubt, enrich, run
+from crm_sync.pipeline import doubt, enrich, writing_desk
 from crm_sync.store import journal as journals
 from crm_sync.store.journal import ASKED, Journal, Spent
 from crm_sync.store.tables import answers, batches
@@ -162,15 +162,15 @@ def send_what_another_released() -> None:
 
 
 def write_companies_after_their_people() -> None:
-    settle, settle_parents = run.WritingDesk._settle, run.WritingDesk._settle_parents
+    settle, settle_parents = writing_desk.WritingDesk._settle, writing_desk.WritingDesk._settle_parents
 
     def people_first(self: Any, chunk: Any) -> None:
         self._settle_parents = lambda: None
         settle(self, chunk)
         del self._settle_parents
 
-    run.WritingDesk._settle = people_first
-    run.WritingDesk._settle_parents = settle_parents
+    writing_desk.WritingDesk._settle = people_first
+    writing_desk.WritingDesk._settle_parents = settle_parents
 
 
 def ask_in_bulk_what_bulk_left_open() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from crm_sync.sandbox.hubspot import Habits
+from crm_sync.sandbox.hubspot import SCOPES, Habits
 from tests.sandbox.hubspot_account import COMPANIES, CONTACTS, Account, an_input, company_id, contact_id
 
 
@@ -349,6 +349,20 @@ def test_history_tells_a_persons_edit_from_an_apps() -> None:
     assert "updatedByUserId" not in versions[0]
 
 
+def test_history_tells_one_app_from_another() -> None:
+    account = Account(20, more_tokens={"other-app": SCOPES})
+    account.update(an_input(contact_id(0), region_note="ours"))
+    account.token = "other-app"
+    account.call("PATCH", f"{CONTACTS}/{contact_id(0)}", json={"properties": {"region_note": "theirs"}})
+
+    answer = account.get(f"{CONTACTS}/{contact_id(0)}", propertiesWithHistory="region_note")
+
+    versions = answer.json["propertiesWithHistory"]["region_note"]
+    assert [each["value"] for each in versions] == ["theirs", "ours"]
+    assert len({each["sourceId"] for each in versions}) == 2
+    assert all(each["sourceId"].isdecimal() for each in versions)
+
+
 def test_writing_the_value_that_is_there_makes_no_version() -> None:
     account = Account(20)
     for _ in range(3):
@@ -357,6 +371,18 @@ def test_writing_the_value_that_is_there_makes_no_version() -> None:
     answer = account.get(f"{CONTACTS}/{contact_id(0)}", propertiesWithHistory="region_note")
 
     assert len(answer.json["propertiesWithHistory"]["region_note"]) == 1
+
+
+def test_by_variant_it_does_and_the_oldest_comes_first() -> None:
+    account = Account(20, variant="b")
+    for text in ("first", "same", "same", ""):
+        account.clock.forward(1)
+        account.update(an_input(contact_id(0), region_note=text))
+
+    answer = account.read(contact_id(0), propertiesWithHistory=["region_note"])
+
+    versions = answer.json["results"][0]["propertiesWithHistory"]["region_note"]
+    assert [each["value"] for each in versions] == ["first", "same", "same", ""]
 
 
 # --- merging

@@ -13,10 +13,11 @@ from crm_sync.config.loader import load
 from crm_sync.config.model import Config
 from crm_sync.pipeline.purge import cutoffs, purge_daily
 from crm_sync.store.engine import Store
+from crm_sync.store.provenance import Provenance
 from crm_sync.store.retention import Cutoffs, Retention
 from crm_sync.store.runs import RunRecord, Runs
 from crm_sync.store.tables import answers, batches, spending
-from tests.factories import NOON, a_run
+from tests.factories import NOON, a_run, a_vault
 
 DAY = timedelta(days=1)
 BASE = """
@@ -39,7 +40,7 @@ def config(keep: str = "{}", base: str = BASE) -> Config:
 @pytest.fixture
 def retention(store: Store) -> Iterator[Retention]:
     Runs(store).open(a_run(started_at=NOON - 400 * DAY), owner="here:1")
-    return Retention(store)
+    return Retention(store, Provenance(store, a_vault(store)))
 
 
 def a_call(store: Store, state: str, answered_at: datetime, **values: object) -> int:

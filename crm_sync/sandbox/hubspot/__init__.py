@@ -29,7 +29,10 @@ __all__ = ["CLIENT", "PORTAL_ID", "SCOPES", "TOKEN", "Habits", "OAuthApp", "Simu
 #: Client id, client secret and refresh token of the OAuth app that is installed by default.
 CLIENT = (OAuthApp.client_id, OAuthApp.client_secret, OAuthApp.refresh_token)
 
-_VARIANTS = {"a": Habits(), "b": Habits(vanished="error", merged="vanish", hidden_options=False)}
+_VARIANTS = {
+    "a": Habits(),
+    "b": Habits(vanished="error", merged="vanish", hidden_options=False, repeats=True, history="oldest"),
+}
 
 
 def create(
@@ -67,7 +70,7 @@ def create(
             raise ValueError(f'a variant is "a" or "b", not {variant!r}')
         habits = replace(_VARIANTS[variant], trace_ids=trace_ids)
     overlay = Overlay()
-    portal = Portal(world, overlay=overlay, lag_s=lag_s, now=now)
+    portal = Portal(world, overlay=overlay, lag_s=lag_s, now=now, oldest_first=habits.history == "oldest")
     tokens = Tokens(
         {token: scopes, **(more_tokens or {})},
         oauth or OAuthApp(scopes=tuple(scopes)),

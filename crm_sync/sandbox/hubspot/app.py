@@ -204,7 +204,8 @@ def _read_routes(app: Flask, portal: Portal, batches: Batches) -> None:
     @app.patch(f"{_OBJECTS}/<record_id>")
     def update_one(kind: str, record_id: str) -> Response:  # noqa: ARG001
         table = _table_for("write")
-        return _json(batches.update_one(table, record_id, request.args.get("idProperty"), _body()))
+        id_property, app_id = request.args.get("idProperty"), _caller().source_id
+        return _json(batches.update_one(table, record_id, id_property, _body(), app=app_id))
 
 
 def _search_route(app: Flask, portal: Portal, shuffle: Shuffler) -> None:
@@ -232,7 +233,7 @@ def _batch_routes(app: Flask, batches: Batches) -> None:
     @app.post(f"{_OBJECTS}/batch/update")
     def batch_update(kind: str) -> Response:  # noqa: ARG001
         table = _table_for("write")
-        status, body = batches.update(table, _body())
+        status, body = batches.update(table, _body(), app=_caller().source_id)
         return _json(body, status)
 
     @app.post("/crm/v4/associations/<from_type>/<to_type>/batch/read")

@@ -13,6 +13,9 @@ from crm_sync.sandbox.hubspot.errors import RequestError, correlation_id
 #: The sandbox's service key; no secret.
 TOKEN = "pat-na1-00000000-5a4d-4b0c-8000-000000000001"  # noqa: S105
 
+#: The number of the app behind the first token; histories name apps by their numbers.
+FIRST_APP = 4_711_001
+
 SCOPES = (
     "crm.objects.contacts.read", "crm.objects.contacts.write", "crm.objects.companies.read",
     "crm.objects.companies.write", "crm.schemas.contacts.read", "crm.schemas.companies.read",
@@ -31,9 +34,10 @@ class OAuthApp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """`app` is what the burst limit counts by."""
+    """`app` is what the burst limit counts by, `source_id` how the history of what it writes names it."""
 
     app: str
+    source_id: str
     is_oauth: bool
     scopes: frozenset[str]
 
@@ -73,11 +77,13 @@ class Tokens:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._fixed = {
-            token: Caller(app=f"private:{place}", is_oauth=False, scopes=frozenset(scopes))
+            token: Caller(
+                app=f"private:{place}", source_id=str(FIRST_APP + place), is_oauth=False, scopes=frozenset(scopes)
+            )
             for place, (token, scopes) in enumerate(tokens.items())
         }
         self._oauth = oauth
-        self._caller = Caller(app="oauth", is_oauth=True, scopes=frozenset(oauth.scopes))
+        self._caller = Caller(app="oauth", source_id=str(FIRST_APP - 1), is_oauth=True, scopes=frozenset(oauth.scopes))
         self._token_seconds = token_seconds
         self._now = now
         self._lock = threading.Lock()

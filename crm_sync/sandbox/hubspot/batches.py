@@ -26,8 +26,8 @@ MOST_INPUTS = 100
 MOST_WITH_HISTORY = 50
 MOST_ASSOCIATED = 1_000
 
-#: How history names a write by API: the app behind the token.
-_API = ("INTEGRATION", "crm-sync-sandbox-app")
+#: How history names a write by API, beside the app behind the token.
+BY_API = "INTEGRATION"
 #: Properties of which no two records share a value; writing another record's is a conflict.
 _DISTINCT = {"contacts": ("email", "external_key"), "companies": ("domain", "external_key")}
 
@@ -39,13 +39,16 @@ class Habits:
     `vanished`: a record that is gone is "missing" from the results of a 200, or an "error" of a 207. `trace_ids`: with
     objectWriteTraceId on every input a bad value costs its own record only. `merged`: a write under an id that was
     merged away goes to the survivor ("follow") or counts as gone ("vanish"). `hidden_options`: hidden options of an
-    enumeration may be written.
+    enumeration may be written. `repeats`: a write of the value that stands there makes a version of its history.
+    `history`: which end of a property's history comes first.
     """
 
     vanished: Literal["missing", "error"] = "missing"
     trace_ids: bool = True
     merged: Literal["follow", "vanish"] = "follow"
     hidden_options: bool = True
+    repeats: bool = False
+    history: Literal["newest", "oldest"] = "newest"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,8 +164,10 @@ class Batches:
 
     # --- writing ---
 
-    def update_one(self, table: Table, record_id: str, id_property: str | None, raw: object) -> dict[str, Any]:
-        """Answer PATCH of one record.
+    def update_one(
+        self, table: Table, record_id: str, id_property: str | None, raw: object, *, app: str
+    ) -> dict[str, Any]:
+        """Answer PATCH of one record by `app`, as histories name it.
 
         Raises:
             RequestError: 404, 400, 409 or 423; nothing was written.
@@ -175,10 +180,10 @@ class Batches:
                 raise not_found()
             self._judge_all(table, [one])
             self._refuse_whole(table, [one])
-            return self._write(table, [one])[0]
+            return self._write(table, [one], app)[0]
 
-    def update(self, table: Table, raw: object) -> tuple[int, dict[str, Any]]:
-        """Answer POST batch/update: status and body.
+    def update(self, table: Table, raw: object, *, app: str) -> tuple[int, dict[str, Any]]:
+        """Answer POST batch/update by `app`: status and body.
 
         Raises:
             RequestError: 400, 409 or 423; nothing of the batch was written.
@@ -201,7 +206,7 @@ class Batches:
                 self._refuse_whole(table, inputs)
             refused = [one for one in inputs if one.findings or one.conflict]
             left = [one for one in inputs if not (one.findings or one.conflict)]
-            results = self._write(table, [one for one in left if one.index is not None])
+            results = self._write(table, [one for one in left if one.index is not None], app)
         errors = [_refused_entry(table, one) for one in refused]
         gone = [one.id for one in left if one.index is None and (self._tells_gone or not one.id.isdecimal())]
         if gone:
@@ -284,7 +289,7 @@ class Batches:
             if one.conflict is not None:
                 raise RequestError(409, _conflict_message(table, one.conflict[1]), "CONFLICT")
 
-    def _write(self, table: Table, inputs: Sequence[_Input]) -> list[dict[str, Any]]:
+    def _write(self, table: Table, inputs: Sequence[_Input], app: str) -> list[dict[str, Any]]:
         """Write what was accepted and return the records as the answer shows them.
 
         Raises:
@@ -292,7 +297,8 @@ class Batches:
         """
         indexed = {one.index: one for one in inputs if one.index is not None}
         self._portal.check_locks(table, indexed)
-        table.write(((index, one.accepted) for index, one in indexed.items()), source=_API[0], source_id=_API[1])
+        changes = ((index, one.accepted) for index, one in indexed.items())
+        table.write(changes, source=BY_API, source_id=app, repeats=self._habits.repeats)
         renderers: dict[tuple[str, ...], Renderer] = {}
         results = []
         for index in sorted(indexed, key=_own_order):

@@ -25,11 +25,20 @@ Renderer = Callable[[Row], dict[str, Any]]
 
 
 class Portal:
-    """Hold `lock` while reading or writing the tables."""
+    """Hold `lock` while reading or writing the tables. `oldest_first`: so histories are told."""
 
-    def __init__(self, world: World, *, overlay: Overlay, lag_s: float, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        overlay: Overlay,
+        lag_s: float,
+        now: Callable[[], float] = time.time,
+        oldest_first: bool = False,
+    ) -> None:
         self.lock = threading.RLock()
         self.now = now
+        self._order = -1 if oldest_first else 1
         self._overlay = overlay
         shared: dict[str, Any] = {"overlay": overlay, "lag_s": lag_s, "now": now}
         self.companies = Table(
@@ -128,7 +137,9 @@ class Portal:
             if row.stored is not None and "archived" in row.stored:
                 shown |= {"archived": True, "archivedAt": iso(row.stored["archived"])}
             if versioned:
-                shown["propertiesWithHistory"] = {name: _versions(table.history(row, name)) for name in versioned}
+                shown["propertiesWithHistory"] = {
+                    name: _versions(table.history(row, name)[:: self._order]) for name in versioned
+                }
             if associations and (company := self.contacts.getter("associatedcompanyid")(row)):
                 shown["associations"] = {
                     "companies": {

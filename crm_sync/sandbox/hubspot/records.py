@@ -214,13 +214,26 @@ class Table:
 
     # --- writing ---
 
-    def write(self, changes: Iterable[tuple[int, Mapping[str, str | None]]], *, source: str, source_id: str) -> None:
-        """Give records new values, stamp them as modified now, and keep the versions."""
+    def write(
+        self,
+        changes: Iterable[tuple[int, Mapping[str, str | None]]],
+        *,
+        source: str,
+        source_id: str,
+        repeats: bool = False,
+    ) -> None:
+        """Give records new values, stamp them as modified now, and keep the versions; with `repeats` also those of
+        values that were there already."""
         ms = round(self._now() * 1000)
         puts: list[tuple[int, Stored]] = []
         for index, values in changes:
             row = self.row(index)
-            changed = {name: value for name, value in values.items() if self.getter(name)(row) != value}
+            before = {name: self.getter(name)(row) for name in values}
+            changed = {
+                name: value
+                for name, value in values.items()
+                if before[name] != value or (repeats and value is not None)
+            }
             stored = self._opened(row)
             for name, value in changed.items():
                 stored["values"][name] = value

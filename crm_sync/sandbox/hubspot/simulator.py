@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from crm_sync.sandbox.hubspot import values
 from crm_sync.sandbox.hubspot.auth import Tokens
+from crm_sync.sandbox.hubspot.batches import BY_API
 from crm_sync.sandbox.hubspot.errors import RequestError
 from crm_sync.sandbox.hubspot.limits import Limits
 from crm_sync.sandbox.hubspot.portal import Portal
+from crm_sync.sandbox.hubspot.properties import Property
 from crm_sync.sandbox.hubspot.records import Table
 
 #: What a human's edit may say beyond properties.
-_CONTROLS = ("archived", "merge_into", "$lock")
+_CONTROLS = ("archived", "merge_into", "$lock", "$app")
+#: The person who edits, as histories name them.
+_PERSON = ("CRM_UI", "userId:9586504")
 
 
 class Simulator:
@@ -21,6 +26,7 @@ class Simulator:
         self._portal = portal
         self._tokens = tokens
         self._limits = limits
+        self._retired: dict[tuple[str, str], Property] = {}
 
     def state(self, *, limit: int = 1000) -> dict[str, Any]:
         """Living records per type, how many were ever written and what was written to the first `limit` of each, the
@@ -46,7 +52,7 @@ class Simulator:
 
         Beyond properties (text; "" or null erases): {"archived": true} puts it into the recycle bin and false brings it
         back, {"merge_into": id} merges it with another one into a third with a new id, which is returned; {"$lock": n}
-        lets the next n writes that touch it fail with 423.
+        lets the next n writes that touch it fail with 423; with {"$app": number} that app edits by API, not a person.
 
         Raises:
             ValueError: no such type, record or property, or a value HubSpot would refuse.
@@ -62,7 +68,8 @@ class Simulator:
             index = table.survivor(index)
             accepted = self._checked(table, index, {k: v for k, v in fields.items() if k not in _CONTROLS})
             if accepted:
-                table.write([(index, accepted)], source="CRM_UI", source_id="userId:9586504")
+                source, source_id = (BY_API, str(fields["$app"])) if "$app" in fields else _PERSON
+                table.write([(index, accepted)], source=source, source_id=source_id)
             if "archived" in fields:
                 table.archive(index, archived=bool(fields["archived"]))
             if "merge_into" in fields:
@@ -76,6 +83,31 @@ class Simulator:
             touched = row.stored["history"] if row.stored is not None else ()
             shown = self._portal.renderer(table, names, with_history=tuple(touched))(row)
             return {**shown, "history": shown.pop("propertiesWithHistory", {})}
+
+    def retire_choice(self, object_type: str, field: str, value: str) -> None:
+        """Remove an option of an enumeration, as an admin does.
+
+        Raises:
+            ValueError: no such object type, enumeration or option.
+        """
+        try:
+            table = self._portal.table(object_type)
+        except RequestError as error:
+            raise ValueError(f"No object type {object_type}; there are {', '.join(self._portal.tables)}.") from error
+        found = table.properties.get(field)
+        if found is None or value not in found.allowed:
+            raise ValueError(f"No option {value} of an enumeration {field} of {object_type}.")
+        with self._portal.lock:
+            self._retired.setdefault((table.name, field), found)
+            options = tuple(option for option in found.options if option.value != value)
+            table.properties[field] = replace(found, options=options)
+
+    def restore_choices(self) -> None:
+        """Make every enumeration what it was before `retire_choice`."""
+        with self._portal.lock:
+            for (name, field), found in self._retired.items():
+                self._portal.table(name).properties[field] = found
+            self._retired.clear()
 
     def expire_tokens(self) -> None:
         """End every OAuth access token."""

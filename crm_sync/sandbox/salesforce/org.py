@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -58,6 +59,16 @@ class Org:
             "Individual": world.contact,
         }
         self._getters: dict[tuple[str, str], Getter] = {}
+
+    def redefine(self, name: str, field: Field) -> None:
+        """Put a field in the place of the one with its name."""
+        before = self.objects[name]
+        fields = tuple(field if each.name == field.name else each for each in before.fields)
+        by_name = {each.name: each for each in fields}
+        by_lower = {key: by_name.get(each.name, each) for key, each in before.by_lower.items()}
+        changed = replace(before, fields=fields, by_name=by_name, by_lower=by_lower)
+        with self.lock:
+            self.objects = {**self.objects, name: changed}
 
     def object_name(self, name: str) -> str | None:
         """Return the object's own spelling of `name`, None where there is no such object."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from crm_sync.sandbox.salesforce.bulk import Habits, Jobs
 from crm_sync.sandbox.salesforce.bulk_query import QueryJobs
 from crm_sync.sandbox.salesforce.errors import RequestError
 from crm_sync.sandbox.salesforce.org import Org
-from crm_sync.sandbox.salesforce.schema import SObject
+from crm_sync.sandbox.salesforce.schema import Field, SObject
 from crm_sync.sandbox.salesforce.writes import Writes
 
 #: What a human's edit may say beyond ordinary fields.
@@ -30,6 +31,7 @@ class Simulator:
         self._usage = usage
         self._jobs = jobs
         self._query_jobs = query_jobs
+        self._retired: dict[tuple[str, str], Field] = {}
 
     def state(self, *, limit: int = 1000) -> dict[str, Any]:
         """Records per object, how many were ever written and what was written to the first `limit` of each, logins
@@ -90,6 +92,26 @@ class Simulator:
             RequestError: there is no such job, or it is over.
         """
         self._jobs.change(job_id, {"state": "Aborted"})
+
+    def retire_choice(self, object_type: str, field: str, value: str) -> None:
+        """Deactivate a value of a picklist and restrict it to its active values, as an admin does.
+
+        Raises:
+            ValueError: no such object, picklist or value.
+        """
+        name = self._org.object_name(object_type)
+        found = self._org.objects[name].field(field) if name is not None else None
+        if name is None or found is None or value not in {choice.value for choice in found.choices}:
+            raise ValueError(f"No value {value} in a picklist {field} of {object_type}.")
+        choices = tuple(replace(each, active=each.active and each.value != value) for each in found.choices)
+        self._retired.setdefault((name, found.name), found)
+        self._org.redefine(name, replace(found, choices=choices, restricted=True))
+
+    def restore_choices(self) -> None:
+        """Make every picklist what it was before `retire_choice`."""
+        for (name, _), field in self._retired.items():
+            self._org.redefine(name, field)
+        self._retired.clear()
 
     def expire_tokens(self) -> None:
         """End every session, as an admin does."""

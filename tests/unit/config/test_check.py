@@ -89,6 +89,23 @@ def test_a_mapping_that_fits_has_no_problem() -> None:
             ),
         ),
         (
+            "Engaged__c",
+            "{from: person.is_likely_to_engage, write: track}",
+            (
+                "12:61: warning: fields.Engaged__c.write: Engaged__c is a checkbox, which is never blank, so `track` never "
+                "writes a first value; it only goes on with a checkbox that `replace` or an accepted review wrote and nobody "
+                "changed since. Use replace, or review."
+            ),
+        ),
+        (
+            "Title",
+            "{from: organization.estimated_num_employees, write: track, ignore_change_below: 5%}",
+            (
+                "12:73: fields.Title.ignore_change_below: `ignore_change_below` compares numbers, and Title is text. "
+                "Map a number field, or remove it."
+            ),
+        ),
+        (
             "Headcount__c",
             "person.title",
             "12:21: fields.Headcount__c: person.title is text, and Headcount__c is a whole number.",
@@ -207,6 +224,10 @@ def test_a_mapping_that_cannot_work_is_answered_with_its_place_and_its_cure(
         ("Headcount__c", "organization.estimated_num_employees"),
         ("Headcount__c", "{from: organization.latest_funding_round_date, transform: year}"),
         ("Engaged__c", "{from: person.is_likely_to_engage, write: replace}"),
+        ("Engaged__c", "{from: person.is_likely_to_engage, write: review}"),
+        ("Title", "{from: person.title, write: track}"),
+        ("Title", "{from: person.title, write: review}"),
+        ("Headcount__c", "{from: organization.estimated_num_employees, write: track, ignore_change_below: 5%}"),
         ("LinkedIn_Profile__c", "person.linkedin_url"),
         ("LinkedIn_Profile__c", '{template: "https://{{ organization.primary_domain }}"}'),
         ("Phone", "organization.primary_phone.sanitized_number"),
@@ -232,6 +253,17 @@ def test_values_of_a_shipped_table_that_an_org_has_retired_are_a_warning() -> No
 
     assert line.startswith("12:57: warning: fields.Level__c.picklist_file: 2 of the 5 values in this table")
     assert "(Manager, Individual Contributor)" in line
+
+
+def test_entries_beside_a_shipped_table_are_checked_as_ones_own() -> None:
+    table = '{from: person.seniority, picklist: {Chief: [owner], Staff: [manager]}, picklist_file: "builtin:salesforce_seniority"}'
+
+    lines = field("Level__c", table)
+
+    assert len(lines) == 2
+    assert lines[0].startswith('12:53: fields.Level__c.picklist.Chief: "Chief" is not a value of Level__c.')
+    # Manager's only word is mapped otherwise.
+    assert "1 of the 5 values in this table are not active in Level__c (Individual Contributor)" in lines[1]
 
 
 def test_the_keys_that_are_sent_must_exist_parents_included() -> None:
@@ -291,6 +323,28 @@ def test_the_account_is_reached_through_a_field_that_points_at_it(via: str, expe
     text = BASE + f"    account: {{via: {via}, fields: {{NumberOfEmployees: organization.estimated_num_employees}}}}\n"
 
     assert checked(text) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        ("[AccountId, Email]", []),
+        (
+            "[AccountId, Emial]",
+            [
+                "13:88: job_change.keep[1]: Contact has no field Emial, or this user may not see it. Did you mean Email?",
+            ],
+        ),
+        (
+            "Emial",
+            ["13:76: job_change.keep[0]: Contact has no field Emial, or this user may not see it. Did you mean Email?"],
+        ),
+    ],
+)
+def test_the_fields_that_a_new_employer_leaves_alone_must_exist(keep: str, expected: list[str]) -> None:
+    text = BASE + f"    job_change: {{notice_when: employer_domain_differs, then: update, keep: {keep}}}\n"
+
+    assert checked(text) == expected
 
 
 def test_fields_of_the_account_are_checked_against_the_account() -> None:

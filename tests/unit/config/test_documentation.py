@@ -95,7 +95,7 @@ def placed(example: str) -> str:
     if key in ("send", "trust_when"):
         sync["match"] = f"\n      {key}: {nested.replace(chr(10), chr(10) + '    ')}"
         if key == "trust_when":
-            sync["match"] += "\n      send: {email: Email}"
+            sync["match"] += "\n      send: {email: Email, last_name: LastName}"
     elif key in ("route", "do_not_call"):
         sync["phones"] = f"{{reveal_when: x, {key}: {nested}}}"
     elif key in ("choose", "match", "fields", "account", "schedule", "phones", "job_change"):

@@ -10,12 +10,12 @@ import pytest
 
 from crm_sync.config.expressions import Condition, Operator
 from crm_sync.config.loader import Loaded, folder, kept, load, load_path
-from crm_sync.config.model import Band, Budget, Keep, SendKey
+from crm_sync.config.model import Band, Budget, JobChange, Keep, SendKey
 from crm_sync.config.problems import InvalidConfigError, Severity
 from crm_sync.config.schema import NOT_YET
 from crm_sync.domain.changes import WriteRule
 from crm_sync.errors import ConfigError
-from crm_sync.mapping.picklists import fold
+from crm_sync.mapping.picklists import builtin_table, fold
 
 BASE = """\
 version: 1
@@ -349,7 +349,7 @@ def test_a_mistake_is_answered_with_its_place_and_its_cure(old: str, new: str, e
             '17:73: T.picklist.B[1]: the Apollo value "vp" has two CRM values, "A" and "B". Keep one of them.'
         ]),
         ("{from: person.seniority, picklist: {A: []}, picklist_file: m.csv}", [
-            "17:58: T.picklist_file: a field has either `picklist` or `picklist_file`. Remove one of them."
+            "17:58: T.picklist_file: a field has either `picklist` or a CSV file. Write all its values in one place."
         ]),
         ("{from: person.seniority, picklist_file: nothing.csv}", [
             ('17:54: T.picklist_file: the file "nothing.csv" cannot be read beside the configuration. '
@@ -369,15 +369,31 @@ def test_a_mistake_is_answered_with_its_place_and_its_cure(old: str, new: str, e
         ("{from: person.seniority, picklist: {A: vp}, unmapped: {us: A}}", [
             '17:69: T.unmapped.us: unknown key "us". Did you mean use?'
         ]),
-        ("{from: person.title, write: track}", [
-            ("17:42: T.write: not available yet: the write rule track. Use never, fill or replace until a later version "
-            "brings it.")
+        ("{from: person.title, write: trak}", [
+            '17:42: T.write: unknown write rule "trak". Did you mean track?'
         ]),
-        ("{from: organization.founded_year, ignore_change_below: 5}", [
-            ('17:69: T.ignore_change_below: "5": this is not a percentage. Write a number from 0 to 100 and a percent '
+        ("{from: organization.founded_year, write: track, ignore_change_below: 5}", [
+            ('17:83: T.ignore_change_below: "5": this is not a percentage. Write a number from 0 to 100 and a percent '
             "sign: 5%."),
-            ("17:48: T.ignore_change_below: not available yet: ignoring small changes. Remove it until a later version "
-            "brings it."),
+        ]),
+        ("{from: person.title, write: track, ignore_change_below: 5%}", [
+            "17:49: T.ignore_change_below: `ignore_change_below` is for numbers; person.title is text."
+        ]),
+        ("{from: person.departments, join: x, write: track, ignore_change_below: 5%}", [
+            "17:64: T.ignore_change_below: `ignore_change_below` is for numbers; person.departments is a list."
+        ]),
+        ('{template: "{{ organization.founded_year }}", write: replace, ignore_change_below: 5%}', [
+            "17:76: T.ignore_change_below: `ignore_change_below` is for numbers; a template is text."
+        ]),
+        ('{from: organization.founded_year, bands: {a: "1.."}, write: review, ignore_change_below: 5%}', [
+            ("17:82: T.ignore_change_below: `ignore_change_below` is for numbers; `bands` makes a value of a picklist. "
+            "Remove `ignore_change_below`.")
+        ]),
+        ("{from: organization.founded_year, ignore_change_below: 5%}", [
+            ("17:69: warning: T.ignore_change_below: under `fill` nothing that is there is changed, however little.")
+        ]),
+        ("{from: organization.founded_year, write: never, ignore_change_below: 5%}", [
+            ("17:83: warning: T.ignore_change_below: under `never` nothing that is there is changed, however little.")
         ]),
     ],
 )  # fmt: skip
@@ -474,6 +490,17 @@ def test_a_mistake_in_a_hubspot_filter_is_placed(where: str, place: str, words: 
 
 
 # --- picklist files ---------------------------------------------------------------------------------------------------
+
+
+def test_entries_of_ones_own_go_before_those_of_a_ready_table() -> None:
+    mapping = '{from: person.seniority, picklist: {Boss: [Owner, vp]}, picklist_file: "builtin:salesforce_seniority"}'
+
+    result = loaded("Title: person.title", f"Level__c: {mapping}")
+
+    [level] = result.require().syncs["contacts"].fields
+    assert result.problems == ()
+    assert level.picklist == {**builtin_table("salesforce_seniority"), "owner": "Boss", "vp": "Boss"}
+
 
 WITH_FILE = "{from: person.seniority, picklist_file: m.csv}"
 
@@ -714,19 +741,8 @@ def test_the_example_of_the_product_page_lacks_nothing_but_later_features() -> N
 
     assert [(p.line, p.path) for p in result.problems] == [
         (35, "syncs.contacts-nightly.schedule"),
-        (50, "syncs.contacts-nightly.match.trust_when"),
-        (51, "syncs.contacts-nightly.match.otherwise"),
-        (54, "syncs.contacts-nightly.fields.LinkedIn__c.write"),
-        (55, "syncs.contacts-nightly.fields.Department__c.write"),
-        (58, "syncs.contacts-nightly.fields.Seniority__c.write"),
-        (67, "syncs.contacts-nightly.fields.Email.write"),
-        (71, "syncs.contacts-nightly.account.fields.NumberOfEmployees.write"),
         (72, "syncs.contacts-nightly.phones"),
-        (81, "syncs.contacts-nightly.job_change"),
         (86, "syncs.accounts-weekly.schedule"),
-        (90, "syncs.accounts-weekly.fields.Industry.write"),
-        (91, "syncs.accounts-weekly.fields.NumberOfEmployees.write"),
-        (91, "syncs.accounts-weekly.fields.NumberOfEmployees.ignore_change_below"),
         (95, "alerts"),
     ]
     assert all(p.message.startswith("not available yet: ") for p in result.problems)
@@ -741,23 +757,23 @@ def test_the_example_without_later_features_is_a_configuration(monkeypatch: pyte
     assert contacts.choose.missing_any == ("Title", "Seniority__c")
     assert accounts.choose.missing_any == ("Industry", "NumberOfEmployees", "Size_Band__c", "AnnualRevenue")
     assert contacts.match.need_one_of == (("email",), ("linkedin_url",), ("first_name", "last_name", "domain"))
+    assert contacts.match.trust_all == ("last_name_agrees",)
+    assert contacts.match.trust_any == ("domain_agrees", "email_agrees", "linkedin_agrees")
+    assert contacts.match.otherwise == "review"
+    assert contacts.job_change == JobChange(
+        notice_when="employer_domain_differs", then="review", keep=("AccountId", "Email")
+    )
+    rules = {mapping.field: mapping.rule for mapping in contacts.fields}
+    assert (rules["LinkedIn__c"], rules["Email"]) == (WriteRule.TRACK, WriteRule.REVIEW)
+    assert [mapping.ignore_change_below for mapping in accounts.fields] == [0, Decimal("0.05"), 0, 0]
+    assert (accounts.job_change, accounts.match.trust_all, accounts.match.otherwise) == (None, (), "skip")
     assert config.timezone == "America/New_York"
     assert config.placeholders == ("[[unknown]]", "n/a", "-", "unknown")
 
 
 @pytest.mark.parametrize("pattern", NOT_YET)
-def test_each_later_key_refuses_by_name_in_the_example_or_here(pattern: str) -> None:
-    extra = b"""
-  guarded:
-    crm: salesforce
-    object: Contact
-    match: {send: {email: Email}}
-    fields: {Title: {from: person.title, write: review}}
-    account: {via: AccountId, fields: {NumberOfEmployees: {from: organization.estimated_num_employees, ignore_change_below: 5%}}}
-"""
-    text = PRODUCT_EXAMPLE.replace(b"write: auto", b"write: fast").replace(b"\nalerts:", extra + b"\nalerts:")
-
-    paths = [p.path.split(".") for p in load(text).problems if p.message.startswith("not available yet")]
+def test_each_later_key_refuses_by_name_in_the_example(pattern: str) -> None:
+    paths = [p.path.split(".") for p in load(PRODUCT_EXAMPLE).problems if p.message.startswith("not available yet")]
 
     steps = pattern.split(".")
     assert any(len(p) == len(steps) and all(s in ("*", q) for s, q in zip(steps, p, strict=True)) for p in paths)
@@ -821,9 +837,212 @@ def test_a_mistake_in_a_schedule_is_reported_beside_its_absence(schedule: str, w
     assert any(words in line for line in lines)
 
 
-def test_the_way_of_writing_may_be_said_when_it_is_the_default() -> None:
-    assert found("environment: sandbox", "environment: sandbox\n    write: auto") == []
-    assert "Use auto until" in found("environment: sandbox", "environment: sandbox\n    write: bulk")[0]
+# --- how it is written, who is believed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["auto", "strict", "fast", "bulk"])
+def test_a_crm_is_written_as_it_says(mode: str) -> None:
+    result = loaded("environment: sandbox", f"environment: sandbox\n    write: {mode}")
+
+    assert result.require().crms["salesforce"].write == mode
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("strict", []),
+        (
+            "bulk",
+            [
+                (
+                    "9:12: crms.hs.write: HubSpot has no bulk interface for updates; its batch calls take 100 records each. "
+                    "Write auto, strict or fast."
+                )
+            ],
+        ),
+        ("quick", ['9:12: crms.hs.write: unknown value "quick". Known here: auto, strict, fast, bulk.']),
+    ],
+)
+def test_hubspot_is_not_written_in_bulk(mode: str, expected: list[str]) -> None:
+    assert found("environment: production", f"environment: production\n    write: {mode}") == expected
+
+
+def matching(more: str, **replaced: str) -> list[str]:
+    """The problems of a sync of people that has `more` beside `send`, from line 13 and column 7 on."""
+    text = BASE.replace("        email: Email\n", f"        {replaced.get('send', 'email: Email')}\n{more}")
+    return [str(p).removeprefix("crm_sync.yaml:").replace("syncs.contacts.", "") for p in load(text.encode()).problems]
+
+
+@pytest.mark.parametrize(
+    ("more", "trust"),
+    [
+        ("", ((), (), "skip")),
+        ("      trust_when:\n", ((), (), "skip")),
+        ("      trust_when: {}\n", ((), (), "skip")),
+        ("      trust_when: {all: email_agrees}\n", (("email_agrees",), (), "skip")),
+        (
+            "      trust_when: {any: [email_agrees, domain_agrees, email_agrees]}\n      otherwise: review\n",
+            ((), ("email_agrees", "domain_agrees"), "review"),
+        ),
+    ],
+)
+def test_which_answers_are_believed_is_read(more: str, trust: tuple[object, ...]) -> None:
+    match = loaded("        email: Email\n", f"        email: Email\n{more}").require().syncs["contacts"].match
+
+    assert (match.trust_all, match.trust_any, match.otherwise) == trust
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            "      trust_when: {all: [last_name_agree]}\n",
+            ['16:26: match.trust_when.all[0]: unknown proof "last_name_agree". Did you mean last_name_agrees?'],
+        ),
+        (
+            "      trust_when: {all: []}\n",
+            [
+                (
+                    "16:25: match.trust_when.all: the list is empty. Write a list of last_name_agrees, first_name_agrees, "
+                    "domain_agrees, email_agrees or linkedin_agrees."
+                )
+            ],
+        ),
+        (
+            "      trust_when: {all: [email_agrees, linkedin_agrees]}\n",
+            [
+                (
+                    "16:40: match.trust_when.all[1]: linkedin_agrees can never agree: `send` has no linkedin_url. "
+                    "Send it, or remove the proof."
+                )
+            ],
+        ),
+        (
+            "      trust_when: {any: [first_name_agrees, email_agrees]}\n",
+            [
+                (
+                    "16:26: warning: match.trust_when.any[0]: first_name_agrees can never agree: `send` has no first_name or "
+                    "name. Send it, or remove the proof."
+                )
+            ],
+        ),
+        (
+            "      trust_when: {any: last_name_agrees}\n",
+            [
+                (
+                    "16:25: match.trust_when.any[0]: last_name_agrees can never agree: `send` has no last_name or name. "
+                    "Send it, or remove the proof."
+                )
+            ],
+        ),
+        (
+            "      otherwise: review\n",
+            ["16:7: match.otherwise: `otherwise` goes with `trust_when`. Add proofs, or remove it."],
+        ),
+        (
+            "      trust_when: {all: email_agrees}\n      otherwise: ask\n",
+            ['17:18: match.otherwise: unknown value "ask". Known here: review, skip.'],
+        ),
+    ],
+)
+def test_a_mistake_in_which_answers_are_believed_is_answered(more: str, expected: list[str]) -> None:
+    assert matching(more) == expected
+
+
+def test_a_proof_is_not_called_dead_where_what_is_sent_was_refused() -> None:
+    lines = matching("      trust_when: {all: last_name_agrees}\n", send="{email: Email, last_name: [Last Name]}")
+
+    assert len(lines) == 1
+    assert lines[0].startswith("15:")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (
+            "{notice_when: employer_domain_differs, then: flag}",
+            JobChange(notice_when="employer_domain_differs", then="flag"),
+        ),
+        (
+            "{notice_when: employer_domain_differs, then: update, keep: Email}",
+            JobChange(notice_when="employer_domain_differs", then="update", keep=("Email",)),
+        ),
+        (
+            "{notice_when: employer_domain_differs, then: review, keep: [Email, Email, AccountId]}",
+            JobChange(notice_when="employer_domain_differs", then="review", keep=("Email", "AccountId")),
+        ),
+    ],
+)
+def test_what_a_new_employer_means_is_read(written: str, expected: JobChange) -> None:
+    config = loaded("    match:", f"    job_change: {written}\n    match:").require()
+
+    assert config.syncs["contacts"].job_change == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (
+            "{then: review}",
+            ["13:17: job_change: `notice_when` is missing. Write employer_domain_differs."],
+        ),
+        (
+            "{notice_when: employer_domain_differs}",
+            ["13:17: job_change: `then` is missing. Write flag, review or update."],
+        ),
+        (
+            "{notice_when: employer_differs, then: reviews}",
+            [
+                '13:31: job_change.notice_when: unknown value "employer_differs". Did you mean employer_domain_differs?',
+                '13:55: job_change.then: unknown value "reviews". Did you mean review?',
+            ],
+        ),
+        (
+            "{notice_when: employer_domain_differs, then: review, keep: [Account.Name]}",
+            ['13:77: job_change.keep[0]: "Account.Name": this is not the API name of a field. '],
+        ),
+    ],
+)
+def test_a_mistake_in_what_a_new_employer_means_is_answered(written: str, expected: list[str]) -> None:
+    lines = [
+        line.replace("syncs.contacts.", "") for line in found("    match:", f"    job_change: {written}\n    match:")
+    ]
+
+    assert len(lines) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True)), lines
+
+
+def test_a_new_employer_cannot_be_noticed_without_a_domain() -> None:
+    text = BASE.replace("email: Email", "linkedin_url: LinkedIn__c").replace(
+        "    match:", "    job_change: {notice_when: employer_domain_differs, then: flag}\n    match:"
+    )
+
+    assert [str(p) for p in load(text.encode()).problems] == [
+        (
+            "crm_sync.yaml:13:31: syncs.contacts.job_change.notice_when: nothing is sent that tells the employer's domain, so a "
+            "new one is never noticed. Send domain or email."
+        )
+    ]
+
+
+def test_companies_have_no_employer_and_no_names_to_compare() -> None:
+    text = (
+        BASE.replace("Contact", "Account")
+        .replace(
+            "        email: Email\n",
+            "        domain: Website\n      trust_when: {any: domain_agrees}\n      otherwise: skip\n",
+        )
+        .replace("Title: person.title", "Name: organization.name")
+        .replace("    match:", "    job_change: {notice_when: employer_domain_differs, then: flag}\n    match:")
+    )
+
+    assert [
+        str(p).removeprefix("crm_sync.yaml:").replace("syncs.contacts.", "") for p in load(text.encode()).problems
+    ] == [
+        "13:5: job_change: `job_change` is about people; a company has no employer.",
+        "17:7: match.trust_when: `trust_when` is about people; a company is found by what it is asked by.",
+        "18:7: match.otherwise: `otherwise` is about people; a company is found by what it is asked by.",
+    ]
 
 
 def test_warnings_stay_with_the_configuration() -> None:

@@ -1,0 +1,278 @@
+"""undo, apply, retry, release: changing what was written before, or letting it be changed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from crm_sync.bootstrap import App
+from crm_sync.cli import render
+from crm_sync.cli.history import find_run
+from crm_sync.cli.run import cancel_on_signal, walk_sync
+from crm_sync.domain.changes import FieldOutcome
+from crm_sync.domain.records import Value
+from crm_sync.domain.runs import RecordOutcome, RunKind, SyncRun
+from crm_sync.errors import ConfigError
+from crm_sync.pipeline import plan_file
+from crm_sync.pipeline.amend import Amending, amend
+from crm_sync.pipeline.undo import is_record, undoing
+from crm_sync.pipeline.walk import Spending, Stop
+from crm_sync.services import Services
+from crm_sync.store.runs import RunRecord
+
+_MOST_SHOWN = 20
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--record", "records", multiple=True, metavar="ID", help="Only this record; may be said again.")
+@click.option("--field", "fields", multiple=True, metavar="FIELD", help="Only this field; may be said again.")
+@click.option("--dry-run", is_flag=True, help="Show what would be restored and what conflicts; write nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: the run's books and every record.")
+@click.pass_obj
+def undo(
+    app: App,
+    run_id: str,
+    records: tuple[str, ...],
+    fields: tuple[str, ...],
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Take back what RUN wrote. RUN may be shortened.
+
+    A field is restored only if it still holds what the run wrote, and is emptied where it was empty; what somebody
+    changed since is a conflict, listed and left alone. An undo is itself a run, and can be undone.
+    """
+    services = app.services()
+    run = find_run(app, run_id)
+    amending = undoing(run, services, records=records, fields=fields)
+    if not dry_run and not yes:
+        _ask(f"Restore {_amount(amending)} of run {run.id}?", "undo")
+    _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--dry-run", is_flag=True, help="Show what would be written and what moved since; write nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: the run's books and every record.")
+@click.pass_obj
+def apply(app: App, file: Path, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Write exactly the plan in FILE (crm-sync plan SYNC --out FILE).
+
+    A field whose value in the CRM moved since the plan is a conflict: listed, and left alone. A plan that was edited,
+    has expired or is for another CRM is refused as a whole.
+    """
+    services = app.services()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    plan = plan_file.read(content, services, name=file.name)
+    if not plan.records:
+        raise ConfigError(f"{file.name} plans no change, so there is nothing to apply")
+    amending = plan_file.applying(plan, services)
+    if not as_json and plan.config_version != services.config_version:
+        click.echo(
+            f"The plan was made with configuration version {plan.config_version}; version {services.config_version} "
+            "is applied now. It is written as it was planned.",
+            err=True,
+        )
+    if not dry_run and not yes:
+        _ask(f"Write {_amount(amending)}, as planned on {plan.made_at:%Y-%m-%d %H:%M} UTC?", "apply")
+    _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: the run's books.")
+@click.pass_obj
+def retry(app: App, run_id: str, as_json: bool) -> None:
+    """Write again what RUN could not: the records and fields that the CRM refused, and those of which it is not known.
+
+    By the stored answers, at no credit: after a field, a permission or a validation rule was mended.
+    """
+    services = app.services()
+    run = find_run(app, run_id)
+    if run.kind is not RunKind.RUN:
+        raise ConfigError(f"{run.id} is no run of a sync ({run.kind.value}): do the same again instead of retrying it")
+    sync = services.config.syncs.get(run.sync)
+    if sync is None or sync.object_type != run.object_type:
+        raise ConfigError(f"The configuration has no sync {run.sync} for {run.object_type} any more")
+    ids = _to_retry(run, services)
+    out = render.console()
+    if not ids:
+        raise ConfigError(
+            f"Run {run.id} left nothing to retry: the CRM refused none of it, or its records are not kept any more"
+        )
+    if not as_json:
+        out.print(f"{render.counted(len(ids), 'record')} of run {run.id}, by stored answers at no credit.")
+    result = walk_sync(
+        sync,
+        services,
+        kind=RunKind.RUN,
+        limit=None,
+        spending=Spending(free=True),
+        out=None if as_json else out,
+        only=ids,
+        trigger=f"retry of {run.id}",
+    )
+    if as_json:
+        render.print_json(render.run_json(result))
+    else:
+        render.print_run(out, result, timezone=services.config.timezone)
+        render.print_reasons(out, services.runs.reasons(result.id))
+    click.get_current_context().exit(render.exit_code([result]))
+
+
+def _to_retry(run: SyncRun, services: Services) -> tuple[str, ...]:
+    """The run's own records that were refused in whole or in part or are not accounted for, and those whose company
+    was."""
+    found: dict[str, None] = {}
+    for record in services.runs.records(run.id):
+        if not _is_unfinished(record):
+            continue
+        if record.object_type == run.object_type:
+            found[record.record_id] = None
+        elif record.batch_id is not None:
+            calls = services.runs.of_call(run.id, record.batch_id)
+            found.update((each, None) for object_type, each in calls if object_type == run.object_type)
+    return tuple(found)
+
+
+def _is_unfinished(record: RunRecord) -> bool:
+    if record.outcome == RecordOutcome.REJECTED.value:
+        return True
+    outcomes = {decision.outcome for decision in record.decisions}
+    if outcomes & {FieldOutcome.REJECTED, FieldOutcome.UNCONFIRMED}:
+        return True
+    # Sent, and not written or not confirmed for no fault of its own.
+    return record.outcome == RecordOutcome.SKIPPED.value and bool(
+        outcomes & {FieldOutcome.PLANNED, FieldOutcome.WRITTEN}
+    )
+
+
+@click.command()
+@click.argument("record_id", metavar="RECORD")
+@click.option("--field", "fields", multiple=True, metavar="FIELD", help="Only this field; may be said again.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> None:
+    """Let crm-sync go on in fields that a person changed after it.
+
+    The rule `track` leaves such a field alone for good. Released, what it holds now counts as ours: the next run may
+    replace it. RECORD is the CRM's id.
+    """
+    services = app.services()
+    known = [
+        each for each in services.runs.of_record(_spellings(services, record_id)) if each[0].kind is not RunKind.PLAN
+    ]
+    if not known:
+        raise ConfigError(f"Nothing was ever written to {record_id}, so nothing is locked; give the CRM's id")
+    run, record, _ = known[-1]
+    crm = services.crm(run.crm)
+    schema = crm.describe(record.object_type)
+    last = services.provenance.last_writes(run.crm, record.object_type, [record.record_id]).get(record.record_id, {})
+    unknown = [name for name in fields if name not in last]
+    if unknown:
+        raise ConfigError(
+            f"crm-sync never wrote {unknown[0]} of {record_id}; it wrote {', '.join(sorted(last)) or 'nothing'}"
+        )
+    wanted = [name for name in (fields or sorted(last)) if name in schema.fields]
+    [now] = crm.read(record.object_type, [record.record_id], wanted)
+    if now is None:
+        raise ConfigError(f"{record.object_type} {record_id} is gone from {run.crm}")
+    locked: dict[str, Value] = {
+        name: now.values[name] for name in wanted if not last[name].holds(now.values[name], schema.fields[name].kind)
+    }
+    if not locked:
+        click.echo("Nothing is locked: each of these fields still holds what crm-sync wrote.")
+        return
+    if not yes:
+        _ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?", "release")
+    services.provenance.release(run.crm, record.object_type, record.record_id, locked, now=services.clock.now())
+    services.runs.forget_attempts(record.object_type, record.record_id)
+    click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may replace them.")
+
+
+def _spellings(services: Services, record_id: str) -> list[str]:
+    if len(record_id) != 15:
+        return [record_id]
+    return [record_id, *(each for each in services.runs.ids_beginning(record_id) if is_record(record_id, each))]
+
+
+# --- one run of settled changes ---------------------------------------------------------------------------------------
+
+
+def _carry_out(services: Services, amending: Amending, *, dry_run: bool, as_json: bool) -> None:
+    stop = Stop()
+    with cancel_on_signal(stop):
+        result = amend(amending, services, dry_run=dry_run, stop=stop)
+    print_amended(services, result, as_json=as_json, dry_run=dry_run)
+    click.get_current_context().exit(0 if dry_run and not stop.error else render.exit_code([result]))
+
+
+def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run: bool = False) -> None:
+    """Its books and what could not be done; of a dry run everything."""
+    records = list(services.runs.records(result.id))
+    figures = tally(records)
+    if as_json:
+        render.print_json(
+            {
+                **render.run_json(result),
+                **figures,
+                "records": [render.record_json(record, result.kind) for record in records],
+            }
+        )
+        return
+    out = render.console()
+    render.print_run(out, result, timezone=services.config.timezone)
+    conflicts = [record for record in records if any(d.outcome is FieldOutcome.CONFLICT for d in record.decisions)]
+    shown = records if dry_run else conflicts
+    if shown:
+        title = "What it would do" if dry_run else "Conflicts: changed since, left as they are"
+        out.print(f"\n[bold]{title}[/]\n")
+        render.print_records(out, shown[:_MOST_SHOWN], result.kind)
+        if len(shown) > _MOST_SHOWN:
+            out.print(
+                f"… and {len(shown) - _MOST_SHOWN:,} more; crm-sync show {result.id} --json lists all", style="dim"
+            )
+    word = "would be restored" if dry_run else "restored" if result.kind is RunKind.UNDO else "written"
+    if dry_run:
+        word = "would be written"
+    out.print(
+        f"\n{render.counted(figures['fields_written'], 'field')} {word} on "
+        f"{render.counted(figures['records_written'], 'record')}, "
+        f"{render.counted(figures['conflicts'], 'conflict')}, {figures['already']:,} held it already."
+    )
+    if not dry_run and figures["fields_written"]:
+        out.print(f"To take it back: crm-sync undo {result.id}")
+
+
+def tally(records: list[RunRecord]) -> dict[str, int]:
+    """Figures of a run of settled changes, by field."""
+    outcomes = [d.outcome for record in records for d in record.decisions]
+    done = (FieldOutcome.WRITTEN, FieldOutcome.PLANNED)
+    return {
+        "fields_written": sum(outcome in done for outcome in outcomes),
+        "records_written": sum(any(d.outcome in done for d in record.decisions) for record in records),
+        "conflicts": sum(outcome is FieldOutcome.CONFLICT for outcome in outcomes),
+        "already": sum(outcome is FieldOutcome.SAME for outcome in outcomes),
+    }
+
+
+def _amount(amending: Amending) -> str:
+    records = sum(len(each) for each in amending.candidates.values())
+    fields = sum(len(one.amendments) for each in amending.candidates.values() for one in each)
+    return f"{render.counted(fields, 'field')} on {render.counted(records, 'record')} in {escape(amending.crm)}"
+
+
+def _ask(question: str, verb: str) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Say --yes, or crm-sync {verb} --dry-run to see it first.")
+    click.confirm(question, abort=True)

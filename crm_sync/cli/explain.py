@@ -1,0 +1,185 @@
+"""explain: the story of one record."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from crm_sync.bootstrap import App
+from crm_sync.cli import render
+from crm_sync.domain.changes import FieldOutcome, WriteRule
+from crm_sync.domain.enrichment import MatchKeys
+from crm_sync.domain.records import RecordRef
+from crm_sync.domain.runs import RunKind
+from crm_sync.errors import ConfigError
+from crm_sync.pipeline.explain import Chapter, Field, story
+from crm_sync.services import Services
+
+_RULES = {
+    WriteRule.NEVER: "never writes",
+    WriteRule.FILL: "writes into a blank field",
+    WriteRule.TRACK: "writes into a blank field, or over crm-sync's own value",
+    WriteRule.REVIEW: "asks a person",
+    WriteRule.REPLACE: "writes whatever differs",
+}
+_RESULTS = {
+    FieldOutcome.WRITTEN: "written",
+    FieldOutcome.PLANNED: "would be written",
+    FieldOutcome.SAME: "nothing to do",
+    FieldOutcome.KEPT: "left alone",
+    FieldOutcome.REVIEW: "waits for a person",
+    FieldOutcome.CONFLICT: "conflict, left alone",
+    FieldOutcome.NO_VALUE: "nothing to write",
+    FieldOutcome.UNCONFIRMED: "not known whether written",
+    FieldOutcome.INVALID: "does not fit the field",
+    FieldOutcome.REJECTED: "refused by the CRM",
+}
+
+
+@click.command()
+@click.argument("record")
+@click.option("--field", "only", default="", metavar="FIELD", help="Only this CRM field.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list, a run to an entry.")
+@click.pass_obj
+def explain(app: App, record: str, only: str, as_json: bool) -> None:
+    """Everything ever done to RECORD, and why: what Apollo was sent, what it answered, what was made of it, which rule
+    decided, and what became of it, run by run with the values of that moment.
+
+    RECORD is the CRM's id, the address of its page, or an e-mail address that Apollo was asked by.
+    """
+    services = app.services()
+    chapters = story(record, services)
+    if not chapters:
+        what = "this address" if "@" in record else record
+        raise ConfigError(
+            f"No run has looked at {what}, or what it did is not kept any more (keep.run_details). "
+            "Give the CRM's id, the address of the record's page, or the e-mail address that the record had"
+        )
+    if only and not any(field.decision.field == only for chapter in chapters for field in chapter.fields):
+        raise ConfigError(f"No run has decided about a field {only} of it; fields are named as in the CRM's API")
+    if as_json:
+        render.print_json([_json(chapter, only) for chapter in chapters])
+        return
+    out = render.console()
+    heading = ""
+    for chapter in chapters:
+        name = f"{chapter.record.object_type} {chapter.record.record_id} in {chapter.run.crm}"
+        if name != heading:
+            heading = name
+            _print_heading(out, services, chapter)
+        _print_chapter(out, services, chapter, only)
+
+
+def _print_heading(out: Console, services: Services, chapter: Chapter) -> None:
+    record = chapter.record
+    out.print(f"[bold]{record.object_type} {record.record_id}[/] in {escape(chapter.run.crm)}")
+    if chapter.run.crm in services.config.crms:
+        ref = RecordRef(crm=chapter.run.crm, object_type=record.object_type, id=record.record_id)
+        if url := services.crm(chapter.run.crm).record_url(ref):
+            out.print(escape(url), style="dim")
+    out.print()
+
+
+def _print_chapter(out: Console, services: Services, chapter: Chapter, only: str) -> None:
+    run, record = chapter.run, chapter.record
+    when = render.local(chapter.at, services.config.timezone)
+    version = f", configuration version {run.config_version}" if run.config_version else ""
+    by = f" ({escape(run.trigger)})" if run.kind not in (RunKind.RUN, RunKind.PLAN) else ""
+    out.print(f"[bold]{when}[/] · {run.kind.value} {run.id}{by} of {escape(run.sync)}{version}")
+    if chapter.sent is not None:
+        out.print(f"  Apollo was sent {escape(_sent(chapter.sent))}")
+        out.print(f"  and answered: {escape(_answer(chapter))}")
+    elif chapter.call is not None:
+        out.print(f"  by the answer of call {chapter.call}")
+    for field in chapter.fields:
+        if not only or field.decision.field == only:
+            _print_field(out, field)
+    reason = f": {escape(record.reason)}" if record.reason else ""
+    out.print(f"  [bold]{render.outcome_word(record.outcome, run.kind)}[/]{reason}\n")
+
+
+def _print_field(out: Console, field: Field) -> None:
+    d = field.decision
+    style = "green" if d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED) else ""
+    if d.outcome in (FieldOutcome.INVALID, FieldOutcome.REJECTED, FieldOutcome.CONFLICT):
+        style = "red"
+    result = _RESULTS[d.outcome]
+    out.print(
+        f"\n  [bold]{escape(d.field)}[/]  [{style}]{result}[/]"
+        if style
+        else f"\n  [bold]{escape(d.field)}[/]  {result}"
+    )
+    for path, value in field.received:
+        out.print(f"    received     {escape(path)} = {escape(_received(value))}")
+    made = render.shown(d.new)
+    if made:
+        out.print(f"    made of it   {escape(made)}")
+    out.print(f"    the CRM had  {escape(render.shown(d.old)) or '(blank)'}")
+    out.print(f"    rule         {d.rule.value}: {_RULES[d.rule]}")
+    out.print(f"    decision     {escape(d.reason) or result}")
+
+
+def _sent(keys: MatchKeys) -> str:
+    given = [
+        f"{each.name} {value}"
+        for each in fields(keys)
+        if each.name != "purpose" and (value := getattr(keys, each.name))
+    ]
+    return ", ".join(given) or "nothing"
+
+
+def _answer(chapter: Chapter) -> str:
+    found = chapter.enrichment
+    word = found.verdict.value if found is not None else "what is not kept any more"
+    who = f", {found.apollo_id}" if found is not None and found.apollo_id else ""
+    return f"{word}{who} (call {chapter.call})"
+
+
+def _received(value: Any) -> str:
+    if value is None or value == "":
+        return "nothing"
+    if isinstance(value, list):
+        return "; ".join(_received(each) for each in value)
+    if isinstance(value, dict):
+        return f"a group of {len(value)} values"
+    return render.shown(value)
+
+
+def _json(chapter: Chapter, only: str) -> dict[str, Any]:
+    sent = chapter.sent
+    return {
+        "run": chapter.run.id,
+        "kind": chapter.run.kind.value,
+        "sync": chapter.run.sync,
+        "crm": chapter.run.crm,
+        "trigger": chapter.run.trigger,
+        "config_version": chapter.run.config_version,
+        "at": chapter.at,
+        "object": chapter.record.object_type,
+        "id": chapter.record.record_id,
+        "outcome": render.outcome_word(chapter.record.outcome, chapter.run.kind),
+        "reason": chapter.record.reason,
+        "call": chapter.call,
+        "sent": None
+        if sent is None
+        else {each.name: str(getattr(sent, each.name)) for each in fields(sent) if getattr(sent, each.name)},
+        "answer": chapter.enrichment.verdict.value if chapter.enrichment is not None else "",
+        "fields": [
+            {
+                "field": field.decision.field,
+                "received": dict(field.received),
+                "source": field.decision.source,
+                "made": field.decision.new,
+                "had": field.decision.old,
+                "rule": field.decision.rule.value,
+                "outcome": field.decision.outcome.value,
+                "reason": field.decision.reason,
+            }
+            for field in chapter.fields
+            if not only or field.decision.field == only
+        ],
+    }

@@ -1,0 +1,169 @@
+"""Runs that write what was settled before: an undo, a plan that is applied, what a person accepted. Costs no credit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from crm_sync import crash
+from crm_sync.domain.changes import WriteMode
+from crm_sync.domain.records import ObjectSchema
+from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
+from crm_sync.errors import ConfigError, CrmSyncError
+from crm_sync.mapping.apply import Mapper
+from crm_sync.mapping.blanks import placeholder_form
+from crm_sync.pipeline.audit import Attempt, Audit
+from crm_sync.pipeline.recover import give_up, owner, recover
+from crm_sync.pipeline.run import calls_so_far, end, new_id, refuse_overlap
+from crm_sync.pipeline.suppress import Guard, Screen
+from crm_sync.pipeline.verdict import verdict
+from crm_sync.pipeline.walk import Stop, Target, WriteContext
+from crm_sync.pipeline.write import Candidate, Settled, write_candidates
+from crm_sync.ports import Crm
+from crm_sync.services import Services
+
+_SAVE_EVERY = timedelta(seconds=2)
+
+#: What is to be remembered of an attempt at the run's own records, once they are settled.
+Remember = Callable[[Sequence[Settled]], Mapping[str, Attempt]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amending:
+    """One such run. `candidates`: object -> those of it that are to change; `guards`: whom to leave alone, where
+    suppressions count; `also_read`: fields of the run's own object to read beside those that change."""
+
+    sync: str
+    crm: str
+    object_type: str
+    kind: RunKind
+    trigger: str
+    candidates: Mapping[str, Sequence[Candidate]]
+    guards: Mapping[str, Guard]
+    also_read: tuple[str, ...] = ()
+    remember: Remember | None = None
+
+
+def amend(amending: Amending, services: Services, *, dry_run: bool = False, stop: Stop | None = None) -> SyncRun:
+    """Write each amendment that still holds, and return the run's books; `dry_run` writes nothing.
+
+    A neighbour's failure ends the run with a status and a reason, never with an exception.
+
+    Raises:
+        ConfigError: the configuration has no such CRM, or the CRM no such object; nothing has run.
+        StoreError: the database failed.
+        BusyError: the sync is running.
+    """
+    if amending.crm not in services.config.crms:
+        raise ConfigError(f"The configuration has no CRM {amending.crm} any more, so nothing can be written there")
+    crm = services.crm(amending.crm)
+    before = calls_so_far(services, amending.crm)
+    recover(services)
+    refuse_overlap(amending.sync, services)
+    schemas = {object_type: crm.describe(object_type) for object_type in amending.candidates}
+    run = SyncRun(
+        id=new_id(services.clock.now()),
+        sync=amending.sync,
+        crm=amending.crm,
+        object_type=amending.object_type,
+        kind=RunKind.PLAN if dry_run else amending.kind,
+        status=RunStatus.RUNNING,
+        trigger=amending.trigger,
+        config_version=services.config_version,
+        started_at=services.clock.now(),
+    )
+    services.runs.open(run, owner=owner())
+    crash.point("amend.opened")
+    try:
+        ended = _to_its_end(run, amending, services, crm, schemas, stop or Stop())
+        calls = Counter(calls_so_far(services, amending.crm))
+        calls.subtract(before)
+        ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
+        services.runs.save(ended, now=services.clock.now())
+    except BaseException:
+        give_up(run.id)
+        raise
+    crash.point("amend.closed")
+    return ended
+
+
+def _to_its_end(
+    run: SyncRun,
+    amending: Amending,
+    services: Services,
+    crm: Crm,
+    schemas: Mapping[str, ObjectSchema],
+    stop: Stop,
+) -> SyncRun:
+    context = _context(run, amending, services, crm, stop)
+    audit = Audit(context=context)
+    selected = len(amending.candidates.get(amending.object_type, ()))
+    saved_at = services.clock.now()
+    try:
+        for object_type, chunk in _chunks(amending, crm):
+            target = _target(amending, schemas[object_type], chunk)
+            settled = write_candidates(context, target, chunk, audit)
+            is_own = object_type == amending.object_type
+            attempts = amending.remember(settled) if amending.remember is not None and is_own else {}
+            audit.close(target, settled, attempts)
+            now = services.clock.now()
+            if now - saved_at > _SAVE_EVERY:
+                saved_at = now
+                services.runs.save(replace(run, counts=audit.counts(selected)), now=now)
+                if services.runs.cancel_asked(run.id):
+                    stop.raise_("cancelled by crm-sync cancel")
+            if stop:
+                break
+    except CrmSyncError as error:
+        stop.raise_(str(error), error)
+    settled_count = audit.counts(0)
+    done = sum(getattr(settled_count, name) for name in settled_count.__slots__ if name != "selected")
+    counts = audit.counts(done)  # what was not reached before it was stopped is not counted as selected
+    run = replace(run, counts=counts, parents=audit.parent_counts())
+    return end(run, services, *verdict(run, audit, stop))
+
+
+def _chunks(amending: Amending, crm: Crm) -> Iterator[tuple[str, Sequence[Candidate]]]:
+    for object_type, candidates in amending.candidates.items():
+        for start in range(0, len(candidates), crm.read_size):
+            yield object_type, candidates[start : start + crm.read_size]
+
+
+def _context(run: SyncRun, amending: Amending, services: Services, crm: Crm, stop: Stop) -> WriteContext:
+    config = services.config
+    configured = config.crms[amending.crm].write
+    return WriteContext(
+        run_id=run.id,
+        kind=run.kind,
+        sync_name=amending.sync,
+        object_type=amending.object_type,
+        crm=crm,
+        # Each field is compared with what it must hold just before it is written: `auto` need not be strict as well.
+        write=WriteMode.FAST.value if configured == "auto" and crm.bulk_size else configured,
+        runs=services.runs,
+        provenance=services.provenance,
+        reviews=services.reviews,
+        answers=services.answers,
+        jobs=services.write_jobs.book(run.id, amending.crm, services.clock),
+        screen=Screen(services.suppressions),
+        clock=services.clock,
+        folded_placeholders=frozenset(placeholder_form(word) for word in config.placeholders),
+        stop=stop,
+    )
+
+
+def _target(amending: Amending, schema: ObjectSchema, candidates: Sequence[Candidate]) -> Target:
+    names = dict.fromkeys(each.field for candidate in candidates for each in candidate.amendments)
+    if schema.object_type == amending.object_type:
+        names.update(dict.fromkeys(amending.also_read))
+    guard = amending.guards.get(schema.object_type)
+    return Target(
+        object_type=schema.object_type,
+        schema=schema,
+        mapper=Mapper((), schema),
+        read_fields=tuple(name for name in names if name in schema.fields and schema.fields[name].readable),
+        guard=guard or Guard(crm=schema.crm, object_type=schema.object_type),
+        unguarded=guard is None,
+    )

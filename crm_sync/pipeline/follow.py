@@ -1,0 +1,108 @@
+"""Where a record went that is not where it was: to the survivor of a merge, to the contact a lead became, or away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from crm_sync.domain.enrichment import MatchKeys
+from crm_sync.domain.records import Record, RecordRef
+from crm_sync.pipeline.walk import Target, Walk, WriteContext
+
+
+@dataclass(slots=True, kw_only=True)
+class Followed:
+    """By the id that was asked for: the record it lives on as, or the sentence with which it is closed."""
+
+    records: dict[str, Record | None] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+
+
+def followed(
+    context: WriteContext,
+    target: Target,
+    keys: Mapping[str, MatchKeys | None],
+    current: Mapping[str, Record | None],
+) -> Followed:
+    """Look after the records of `current` that are missing, or that came back under another id.
+
+    A survivor is written in the place of what was merged into it, if it is about the same person or company. One that
+    is in this selection itself is left to itself. `keys`: what Apollo was asked by, None where nobody was asked.
+
+    Raises:
+        CrmSyncError: the CRM cannot be asked.
+    """
+    found = Followed()
+    missing = [record_id for record_id, record in current.items() if record is None]
+    survivors: dict[str, RecordRef] = {
+        record_id: record.ref
+        for record_id, record in current.items()
+        if record is not None and record.ref.id != record_id
+    }
+    if missing:
+        places = context.crm.whereabouts(target.object_type, missing)
+        for record_id, place in zip(missing, places, strict=True):
+            if place.ref is None:
+                found.closed[record_id] = place.reason
+            elif place.ref.object_type != target.object_type:
+                found.closed[record_id] = f"{place.reason}: a sync of {place.ref.object_type} fills that one"
+            else:
+                survivors[record_id] = place.ref
+    for record_id, ref in list(survivors.items()):
+        if ref.id in current and ref.id != record_id:
+            found.closed[record_id] = f"merged into {ref.id}, which is looked at itself"
+            del survivors[record_id]
+    if survivors:
+        _read_survivors(context, target, keys, survivors, found)
+    return found
+
+
+def _read_survivors(
+    context: WriteContext,
+    target: Target,
+    keys: Mapping[str, MatchKeys | None],
+    survivors: Mapping[str, RecordRef],
+    found: Followed,
+) -> None:
+    ids = list(dict.fromkeys(ref.id for ref in survivors.values()))
+    fields = dict.fromkeys(target.read_fields)
+    identifies = isinstance(context, Walk) and target.object_type == context.object_type
+    if isinstance(context, Walk) and identifies:
+        fields.update(dict.fromkeys(name for key in context.match.send for name in key.fields if "." not in name))
+    if not target.unguarded:
+        fields.update(dict.fromkeys(target.guard.fields(context.screen.kinds_now())))
+    read = dict(zip(ids, context.crm.read(target.object_type, ids, tuple(fields)), strict=True))
+    taken: set[str] = set()
+    for record_id, ref in survivors.items():
+        record = read[ref.id]
+        asked = keys.get(record_id)
+        if record is None:
+            found.closed[record_id] = f"merged into {ref.id}, which is gone too"
+        elif ref.id in taken:
+            found.closed[record_id] = f"merged into {ref.id}, as another record of this run"
+        elif (
+            isinstance(context, Walk)
+            and identifies
+            and asked is not None
+            and not is_same(asked, context.keys_of(record.values))
+        ):
+            found.closed[record_id] = f"merged into {ref.id}, which is not about whom Apollo was asked for"
+        else:
+            taken.add(ref.id)
+            found.records[record_id] = record
+
+
+def is_same(asked: MatchKeys, now: MatchKeys) -> bool:
+    """Whether a record with the keys `now` may be about whom was `asked` for: one of what identifies them agrees."""
+    if asked.email and asked.email == now.email:
+        return True
+    if asked.linkedin_url and asked.linkedin_url == now.linkedin_url:
+        return True
+    names = _full_name(asked), _full_name(now)
+    if names[0] or names[1]:
+        return names[0] == names[1]
+    return bool(asked.domain) and asked.domain == now.domain
+
+
+def _full_name(keys: MatchKeys) -> str:
+    return (keys.name or f"{keys.first_name} {keys.last_name}").strip().casefold()

@@ -1,0 +1,113 @@
+"""What a person accepted, written: a field at once, a whole record by its stored answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from crm_sync.domain.changes import Amendment, FieldDecision, FieldOutcome
+from crm_sync.domain.enrichment import Enrichment, MatchKeys
+from crm_sync.domain.runs import RunKind, SyncRun
+from crm_sync.errors import ConfigError
+from crm_sync.pipeline.amend import Amending
+from crm_sync.pipeline.explain import chapters
+from crm_sync.pipeline.walk import AS_BUDGETED, prepare
+from crm_sync.pipeline.write import Candidate
+from crm_sync.services import Services
+from crm_sync.store.reviews import Review
+
+
+def proposed(reviews: Iterable[Review], services: Services) -> dict[int, FieldDecision]:
+    """Number of a review of one field -> what was decided, as its run's record has it; nothing for one whose record is
+    not kept any more."""
+    found: dict[int, FieldDecision] = {}
+    for review in reviews:
+        record = services.runs.record(review.run_id, review.object_type, review.record_id)
+        for decision in record.decisions if record is not None else ():
+            if decision.field == review.field:
+                found[review.id] = decision
+    return found
+
+
+def whom(reviews: Iterable[Review], services: Services) -> dict[int, tuple[str, str]]:
+    """Number of a review of a whole record -> whom Apollo was asked for, and whom it found, as people name them;
+    nothing for one whose answer is not kept any more."""
+    found: dict[int, tuple[str, str]] = {}
+    for review in reviews:
+        run = services.runs.get(review.run_id)
+        record = services.runs.record(review.run_id, review.object_type, review.record_id)
+        if run is None or record is None:
+            continue
+        [chapter] = chapters([(run, record, review.created_at)], services)
+        if chapter.sent is not None and chapter.enrichment is not None:
+            found[review.id] = (_asked(chapter.sent), _found(chapter.enrichment))
+    return found
+
+
+def _asked(keys: MatchKeys) -> str:
+    name = keys.name or f"{keys.first_name} {keys.last_name}".strip()
+    return ", ".join(part for part in (name, keys.organization_name or keys.domain, keys.email) if part)
+
+
+def _found(enrichment: Enrichment) -> str:
+    person, company = enrichment.person, enrichment.organization
+    where = company.get("name") or company.get("primary_domain")
+    told = (person.get("name"), person.get("title"), where, person.get("email"))
+    return ", ".join(str(part) for part in told if part)
+
+
+def accepting(reviews: Sequence[Review], services: Services, *, by: str) -> Amending:
+    """The run that writes fields of one sync that a person accepted: each only if it still holds what they saw.
+
+    Raises:
+        ConfigError: the configuration has no such sync any more.
+    """
+    first = reviews[0]
+    sync = services.config.syncs.get(first.sync)
+    if sync is None:
+        raise ConfigError(f"The configuration has no sync {first.sync} any more: refuse its reviews, or bring it back")
+    walk = prepare(
+        sync,
+        services,
+        run_id="",
+        kind=RunKind.PLAN,
+        limit=None,
+        spending=AS_BUDGETED,
+        crm=services.crm(sync.crm),
+        enricher=services.enricher(),
+    )
+    values = proposed(reviews, services)
+    amendments: dict[str, list[Amendment]] = {}
+    for review in reviews:
+        decision = values.get(review.id)
+        if decision is not None:
+            amendments.setdefault(review.record_id, []).append(
+                Amendment(
+                    field=review.field,
+                    source=decision.source,
+                    rule=decision.rule,
+                    expected=decision.old,
+                    value=decision.new,
+                    reason=f"accepted by {by}",
+                )
+            )
+    candidates = [Candidate(record_id=each, amendments=tuple(amended)) for each, amended in amendments.items()]
+    return Amending(
+        sync=sync.name,
+        crm=sync.crm,
+        object_type=sync.object_type,
+        kind=RunKind.REVIEW,
+        trigger=f"review accepted by {by}",
+        candidates={sync.object_type: candidates} if candidates else {},
+        guards={sync.object_type: walk.target.guard},
+    )
+
+
+def written(run: SyncRun, reviews: Iterable[Review], services: Services) -> list[int]:
+    """The numbers of those whose value the record holds after the run."""
+    held = (FieldOutcome.WRITTEN, FieldOutcome.SAME)
+    found = []
+    for review in reviews:
+        record = services.runs.record(run.id, review.object_type, review.record_id)
+        if record is not None and any(d.field == review.field and d.outcome in held for d in record.decisions):
+            found.append(review.id)
+    return found

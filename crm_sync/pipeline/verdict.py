@@ -1,0 +1,57 @@
+"""What a run is called when it has ended, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crm_sync.domain.runs import RunStatus, SyncRun
+from crm_sync.errors import BudgetError, ContractError, CredentialsError, CrmSyncError, HeldError
+from crm_sync.pipeline.audit import Audit
+from crm_sync.pipeline.walk import Stop
+
+#: Whatever was done before: these need a person.
+_ENDINGS = (CredentialsError, ContractError, HeldError)
+
+
+def verdict(
+    run: SyncRun,
+    audit: Audit,
+    stop: Stop,
+    *,
+    fails_at_limit: bool = False,
+    parent: str = "",
+    remarks: Sequence[str] = (),
+) -> tuple[RunStatus, str]:
+    """The run's status and reason, worst first.
+
+    A run that an error stopped, or kept from writing, has failed where nothing at all came of it in the CRM: people
+    whom Apollo does not know do not make it a success. `parent` is the object of its `account:` section; `remarks` are
+    further sentences about what went wrong.
+    """
+    counts = run.counts
+    is_barren = not (counts.updated or counts.unchanged or run.parents.updated)
+    if not counts.balanced or not run.parents.balanced:
+        return RunStatus.FAILED, f"the books do not balance: {counts}"
+    if stop:
+        if stop.error is None:
+            return RunStatus.CANCELLED, stop.reason
+        if isinstance(stop.error, BudgetError):
+            return (RunStatus.FAILED if fails_at_limit else RunStatus.STOPPED_AT_BUDGET), stop.reason
+        if is_barren or isinstance(stop.error, _ENDINGS) or not isinstance(stop.error, CrmSyncError):
+            return RunStatus.FAILED, stop.reason
+        return RunStatus.COMPLETED_WITH_ERRORS, stop.reason
+    if audit.unwritten and is_barren:
+        return RunStatus.FAILED, audit.unwritten.most_common(1)[0][0]
+    troubles = [
+        (audit.unwritten.total(), "not written"),
+        (counts.rejected, "rejected by the CRM"),
+        (counts.invalid, "invalid"),
+        (counts.in_doubt, "in doubt"),
+        (run.parents.rejected, f"rejected on {parent}" if parent else ""),
+        (audit.refused_fields, "field values refused"),
+        (audit.conflicts, "fields changed since and left as they are"),
+        (audit.put_back, "edits made by people at the same time put back"),
+        (audit.unstamped, "not stamped"),
+    ]
+    said = [f"{count} {word}" for count, word in troubles if count] + list(remarks)
+    return (RunStatus.COMPLETED_WITH_ERRORS, ", ".join(said)) if said else (RunStatus.COMPLETED, "")

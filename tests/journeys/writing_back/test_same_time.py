@@ -1,0 +1,119 @@
+"""People who edit a record while a run is at it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from crm_sync.domain.changes import WriteOutcome, Written
+from crm_sync.domain.runs import RunStatus
+from crm_sync.ports import WriteRequest
+from tests.journeys.conftest import Office
+from tests.journeys.writing_back.conftest import CITY, TITLE, Configured, decisions
+
+WRITE = {"salesforce": "POST */composite", "hubspot": "POST */batch/update"}
+READ = {"salesforce": "POST */composite/sobjects/*", "hubspot": "POST */batch/read"}
+
+
+def script(office: Office, *edits: tuple[int, str, str, int, dict[str, object]]) -> None:
+    """(record, "before" or "after", call, nth, fields) each."""
+    office.sandbox.edits[office.crm].add(
+        [
+            {"call": call, "nth": nth, "when": when, "object": office.people, "id": office.id_of(at), "fields": fields}
+            for at, when, call, nth, fields in edits
+        ]
+    )
+
+
+def test_an_edit_between_read_and_write_stands_and_the_other_fields_are_written(
+    configured: Configured, crm: str
+) -> None:
+    title, city = TITLE[crm], CITY[crm]
+    office = configured({title: "person.title", city: "person.city"})
+    script(office, (7, "before", WRITE[crm], 1, {title: "Typed by a person"}))
+
+    run = office.walk()
+    again = office.walk()
+
+    assert office.value(7, title) == "Typed by a person"
+    assert office.value(7, city)
+    outcome, reason = decisions(office, run.id, 7)[title]
+    assert outcome == "Kept"
+    assert reason in ("already filled", "kept: a person changed it while we wrote; their value was put back")
+    assert run.counts.updated == 30
+    assert run.counts.balanced
+    assert again.counts.updated == 0
+    if crm == "hubspot":
+        assert run.status is RunStatus.COMPLETED_WITH_ERRORS
+        assert "1 edits made by people at the same time put back" in run.reason
+
+
+def test_somebody_who_edits_each_time_is_left_alone_at_last(configured: Configured, crm: str) -> None:
+    title = TITLE[crm]
+    office = configured({title: "person.title"})
+    client = office.app.crm(crm, crm)
+    write = client.write
+    tries = 0
+
+    def moved(object_type: str, requests: Sequence[WriteRequest], **options: Any) -> list[WriteOutcome]:
+        """As when record 7 is edited in each second between a read and a write; the header sees whole seconds."""
+        nonlocal tries
+        outcomes = write(object_type, [r for r in requests if r.ref.id != office.id_of(7)], **options)
+        for at, request in enumerate(requests):
+            if request.ref.id == office.id_of(7):
+                tries += 1
+                outcomes.insert(at, WriteOutcome(ref=request.ref, written=Written.MOVED))
+        return outcomes
+
+    client.write = moved  # type: ignore[method-assign]
+    run = office.walk()
+    client.write = write  # type: ignore[method-assign]
+    record = office.app.runs.record(run.id, office.people, office.id_of(7))
+
+    assert 1 < tries < 10
+    assert record is not None
+    assert record.outcome == "Skipped"
+    assert "somebody else changed it each time" in record.reason
+    assert run.counts.updated == 29
+    assert run.counts.balanced
+    assert run.status is RunStatus.COMPLETED_WITH_ERRORS
+    office.walk()
+    assert office.value(7, title) == office.sandbox.world.person(7).title
+
+
+def test_two_hundred_edits_at_random_moments_all_stand(configured: Configured, crm: str) -> None:
+    title, city = TITLE[crm], CITY[crm]
+    office = configured({title: "person.title", city: "{from: person.city, write: replace}"}, contacts=200)
+    chance = random.Random(20261127)
+    writes = 8 if crm == "salesforce" else 2
+    moments = [(READ[crm], "before", 1), (READ[crm], "after", 1)] + [
+        (WRITE[crm], when, nth) for when in ("before", "after") for nth in range(1, writes + 1)
+    ]
+    edits = []
+    for at in range(200):
+        call, when, nth = chance.choice(moments)
+        edits.append((at, when, call, nth, {title: f"Typed by a person {at}"}))
+    script(office, *edits)
+
+    run = office.walk()
+    office.walk()
+
+    standing = sum(office.value(at, title) == f"Typed by a person {at}" for at in range(200))
+    assert standing == 200
+    assert run.counts.balanced
+    assert all(office.value(at, city) for at in range(200) if office.sandbox.world.person(at).city)
+
+
+def test_our_own_write_that_was_sent_twice_is_no_edit(configured: Configured, crm: str) -> None:
+    title = TITLE[crm]
+    office = configured({title: "{from: person.title, write: track}"})
+    office.sandbox.faults[crm].add([{"call": WRITE[crm], "what": "500", "when": "after"}])
+
+    run = office.walk()
+
+    assert run.status is RunStatus.COMPLETED
+    assert run.counts.updated == 30
+    assert all(office.value(at, title) == office.sandbox.world.person(at).title for at in range(30))
+    last = office.app.provenance.last_writes(crm, office.people, [office.id_of(3)])
+    assert title in last[office.id_of(3)]
