@@ -13,6 +13,7 @@ from adapters.http import InDoubtError, OversizedError, UnprovenRefusalError, Un
 from adapters.salesforce import bulk, composite, whereabouts, wire
 from adapters.salesforce.bulk import BulkUpdate, Ingest
 from adapters.salesforce.bulk_csv import MOST_ROWS
+from adapters.salesforce.bulk_query import MANY, WINDOW, Windows
 from adapters.salesforce.composite import SUBREQUESTS, check_guards
 from adapters.salesforce.selection import PAGE, Names, Plan, folded, lacks, plan, problems
 from adapters.salesforce.session import API_VERSION, READ_S, SalesforceCredentials, SalesforceSession
@@ -174,20 +175,47 @@ class SalesforceCrm:
         to_record = wire.record_reader(self.name, schema, found.paths)
         placeholders = folded(selection.placeholders)
         first = not ids and not after
+        for rows, is_last in self._row_pages(found, schema, ids, after, size):
+            if rows:
+                records = tuple(map(to_record, rows))
+                if not found.exact:
+                    records = tuple(record for record in records if lacks(record, selection, placeholders))
+                yield Page(records=records, cursor=rows[-1]["Id"], expected=len(records) if first and is_last else None)
+            first = False
+
+    def _row_pages(
+        self, found: Plan, schema: ObjectSchema, ids: Sequence[str], after: str, size: int
+    ) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+        """The rows of a plan in pages, each with whether it is the last; a long one goes on by windows (bulk_query)."""
+        read, may_go_on = 0, not ids
         while True:
             rows = self._rows(found.query(ids=ids, after=after, limit=size))
             is_last = len(rows) < size
             if rows:
                 after = rows[-1]["Id"]
-                if found.rest:
-                    rows = self._with_rest(found, rows)
-                records = tuple(map(to_record, rows))
-                if not found.exact:
-                    records = tuple(record for record in records if lacks(record, selection, placeholders))
-                yield Page(records=records, cursor=after, expected=len(records) if first and is_last else None)
+                read += len(rows)
+            yield self._with_rest(found, rows) if found.rest and rows else rows, is_last
             if is_last:
                 return
-            first = False
+            while may_go_on and read >= MANY:
+                taken = 0
+                for rows, is_last in self._window(found, schema, after, size):
+                    yield rows, is_last
+                    if is_last:
+                        return
+                    after = rows[-1]["Id"]
+                    taken += len(rows)
+                may_go_on = taken > 0
+                if taken < WINDOW:
+                    read = 0
+
+    def _window(
+        self, found: Plan, schema: ObjectSchema, after: str, size: int
+    ) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+        names = self._names(schema)
+        kinds = {path: names.column(path, filtered=False).schema.kind for path in (*found.columns, *found.rest)}
+        windows = Windows(self._session, version=self._version, clock=self._clock)
+        return windows.rows(found.query(ids=(), after=after, limit=WINDOW, whole=True), kinds, size=size)
 
     def _rows(self, query: str, *, with_deleted: bool = False) -> list[dict[str, Any]]:
         """All rows of one query. They come in several answers where they are too wide for one; the locator of those

@@ -411,6 +411,8 @@ def operation_of(method: str, path: str) -> str:
     tail = path.rpartition("/services/")[2]
     if tail.startswith(("oauth2", "Soap")):
         return "login"
+    if "/jobs/" in tail:
+        return "poll" if method == "GET" and tail.count("/") == _PARTS_OF_A_JOB else "bulk"
     if tail.endswith("/describe"):
         return "describe"
     if "/query" in tail:
@@ -419,6 +421,4 @@ def operation_of(method: str, path: str) -> str:
         return "write" if method == "PATCH" else "read"
     if tail.endswith("/composite"):
         return "write"
-    if "/jobs/ingest" in tail:
-        return "poll" if method == "GET" and tail.count("/") == _PARTS_OF_A_JOB else "bulk"
     return "limits" if tail.endswith(("/limits", "/limits/")) else "other"
