@@ -14,13 +14,13 @@ from adapters.salesforce import bulk, composite, whereabouts, wire
 from adapters.salesforce.bulk import BulkUpdate, Ingest
 from adapters.salesforce.bulk_csv import MOST_ROWS
 from adapters.salesforce.bulk_query import MANY, WINDOW, Windows
-from adapters.salesforce.composite import SUBREQUESTS, check_guards
+from adapters.salesforce.composite import OUTLAST_S, SUBREQUESTS, check_guards, fresh
 from adapters.salesforce.selection import PAGE, Names, Plan, folded, lacks, plan, problems
 from adapters.salesforce.session import API_VERSION, READ_S, SalesforceCredentials, SalesforceSession
 from adapters.salesforce.where import WhereError
 from adapters.salesforce.wire import RefusedRequestError, SaveResult
 from adapters.salesforce.writing import PORTION, Row, Update, rows_of
-from crm_sync.domain.changes import WriteMode, WriteOutcome
+from crm_sync.domain.changes import WriteMode, WriteOutcome, Written
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
 from crm_sync.errors import (
     ConfigError,
@@ -322,8 +322,8 @@ class SalesforceCrm:
         mode: WriteMode = WriteMode.FAST,
         jobs: JobBook | None = None,
     ) -> list[WriteOutcome]:
-        """As ports.Crm.write. A strict write names the version it was decided on, which has a resolution of one second:
-        an edit in the very second of the one before it is not seen (contracts/salesforce.md 2.5, 2026-11).
+        """As ports.Crm.write. A strict write names the version it was decided on, which has a resolution of one second
+        (contracts/salesforce.md 2.5, 2026-11): records that were changed within the last seconds wait for one.
 
         Raises:
             ProviderError: with the first call; nothing was written. Later ones, and one that follows a lost answer, are
@@ -336,6 +336,7 @@ class SalesforceCrm:
             return [row.settled() for row in rows]
         if mode is WriteMode.STRICT:
             check_guards(rows)
+            self._outlast(object_type, requests, rows)
         for at in range(0, len(rows), PORTION):
             portion = rows[at : at + PORTION]
             update = self._update(object_type, mode)
@@ -347,6 +348,26 @@ class SalesforceCrm:
                     row.leave(update.error)
                 break
         return [row.settled() for row in rows]
+
+    def _outlast(self, object_type: str, requests: Sequence[WriteRequest], rows: Sequence[Row]) -> None:
+        """Wait until the second in which some rows were last changed is over, and settle those that were changed again
+        in it, which their guard would not see: what they hold now is not what was read."""
+        recent = fresh(rows, self._clock.now() + self._session.ahead)
+        if not recent:
+            return
+        seen = {id(row): request.seen for row, request in zip(rows, requests, strict=True)}
+        before = [record for row in recent if (record := seen[id(row)]) is not None]
+        self._clock.sleep(OUTLAST_S)
+        fields = dict.fromkeys(name for record in before for name in record.values)
+        try:
+            now = self.read(object_type, [record.ref.id for record in before], tuple(fields))
+        except ProviderError as error:
+            for row in recent:
+                row.leave(error)
+            return
+        for row, was, found in zip(recent, before, now, strict=True):
+            if found is not None and any(found.values[name] != value for name, value in was.values.items()):
+                row.settle(Written.MOVED)
 
     def _write_by_jobs(
         self, object_type: str, requests: Sequence[WriteRequest], rows: Sequence[Row], jobs: JobBook

@@ -615,7 +615,7 @@ SYNC = Group(
                     "trust_when": Key(
                         shape=Group(what="proofs", known={"all": Key(shape=_PROOFS), "any": Key(shape=_PROOFS)})
                     ),
-                    "otherwise": Key(shape=Word(options=("review", "skip")), default="skip"),
+                    "otherwise": Key(shape=Word(options=("review", "skip")), default="review"),
                 },
             ),
         ),
