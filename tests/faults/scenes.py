@@ -80,7 +80,8 @@ def _apollo(what: str, **more: Any) -> tuple[str, Mapping[str, Any]]:
 
 _BULK = "people/bulk_match"
 _EVERY_WRITE = tuple(
-    ("", {"call": call, "what": "reset", "when": "after", "times": 999}) for call in ("PATCH *", "POST */batch/update")
+    ("", {"call": call, "what": "reset", "when": "after", "times": 999})
+    for call in ("PATCH *", "POST */composite", "POST */batch/update")
 )
 
 SCENES = (
