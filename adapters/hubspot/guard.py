@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from adapters.hubspot.history import MOST_WITH_HISTORY, Version, judge, moment_of, versions_of
 from adapters.hubspot.wire import value_reader
 from adapters.hubspot.writing import Input
 from crm_sync.domain.changes import WriteOutcome, Written
-from crm_sync.domain.records import FieldKind, ObjectSchema, Record, RecordRef, Value
+from crm_sync.domain.records import FieldKind, ObjectSchema, Record, RecordRef
 from crm_sync.errors import ProviderError
 
 #: (ids, properties) -> records by the id asked for, with "propertiesWithHistory"; raises ProviderError.
@@ -28,15 +27,14 @@ PutBack = Callable[[Sequence[Input]], Mapping[str, WriteOutcome]]
 class _Watched:
     """One record whose write may have gone over something.
 
-    `sent` and `seen`: per property, what we wrote and what it held when that was decided. `edits`: what was gone over,
+    `sent`: what we wrote, `seen`: the record as it was when that was decided. `edits`: per property what was gone over,
     with the version that is to give way. `said`: what there is to report, in sentences without values.
     """
 
     trace_id: str
     ref: RecordRef
     sent: Mapping[str, str]
-    seen: Mapping[str, Value]
-    since: datetime | None
+    seen: Record
     is_proven: bool
     edits: dict[str, tuple[Version, Version]] = field(default_factory=dict)
     restored: dict[str, str] = field(default_factory=dict)
@@ -79,9 +77,7 @@ class Guard:
             trace_id=one.trace_id,
             ref=outcome.ref,
             sent=sent,
-            seen=seen.values,
-            # A survivor may hold what the other record held for years: that too is not what was seen.
-            since=moment_of(seen.version) if outcome.ref.id == seen.ref.id else None,
+            seen=seen,
             is_proven=outcome.written is Written.WRITTEN,
         )
 
@@ -101,9 +97,10 @@ class Guard:
                 if versions is None:
                     unknown.append(name)
                     continue
-                since = one.since if raw["id"] == one.ref.id else None
+                # The survivor of a merge may hold what the other record held for years: that too is not what was seen.
+                since = moment_of(one.seen.version) if raw["id"] == one.seen.ref.id else None
                 kind = self._kind(name)
-                judged = judge(versions, sent=text, seen=one.seen[name], kind=kind, since=since)
+                judged = judge(versions, sent=text, seen=one.seen.values[name], kind=kind, since=since)
                 if judged.edit is not None and judged.newest is not None:
                     one.edits[name] = (judged.edit, judged.newest)
                 elif not judged.is_known:
