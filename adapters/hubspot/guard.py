@@ -7,6 +7,7 @@ HubSpot has no conditional write (contracts/hubspot.md 3), so the property histo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,11 +59,12 @@ class Guard:
         watched = [
             one for each in inputs if (one := self._watch(each, seen.get(each.trace_id), outcomes[each.trace_id]))
         ]
-        for chunk in _chunks(watched):
+        for start in range(0, len(watched), MOST_WITH_HISTORY):
+            chunk = watched[start : start + MOST_WITH_HISTORY]
             self._find(chunk)
-        gone_over = [one for one in watched if one.edits]
-        if gone_over:
-            self._restore(gone_over)
+            gone_over = [one for one in chunk if one.edits]
+            if gone_over:
+                self._restore(gone_over)  # at once: until then our value stands where theirs did
         changed = {one.trace_id: self._told(one, outcomes[one.trace_id]) for one in watched}
         return {**outcomes, **changed}
 
@@ -119,15 +121,13 @@ class Guard:
             for one in watched
         ]
         outcomes = self._put_back(inputs)
-        for chunk in _chunks(watched):
-            try:
-                found = self._read(chunk, lambda one: one.edits)
-            except ProviderError:
-                found = {}
-            for one in chunk:
-                for name, (edit, ours) in one.edits.items():
-                    versions = versions_of(found.get(one.ref.id, {}), name)
-                    self._settle(one, name, edit, ours, versions, outcomes[one.trace_id])
+        found: Mapping[str, Mapping[str, Any]] = {}
+        with suppress(ProviderError):  # what became of it is then what the answer to the putting back says
+            found = self._read(watched, lambda one: one.edits)
+        for one in watched:
+            for name, (edit, ours) in one.edits.items():
+                versions = versions_of(found.get(one.ref.id, {}), name)
+                self._settle(one, name, edit, ours, versions, outcomes[one.trace_id])
 
     def _settle(
         self,
@@ -173,11 +173,6 @@ class Guard:
     def _kind(self, name: str) -> FieldKind | None:
         known = self._schema.fields.get(name)
         return known.kind if known is not None else None
-
-
-def _chunks(watched: Sequence[_Watched]) -> Iterable[Sequence[_Watched]]:
-    for start in range(0, len(watched), MOST_WITH_HISTORY):
-        yield watched[start : start + MOST_WITH_HISTORY]
 
 
 def _list(names: Iterable[str]) -> str:
