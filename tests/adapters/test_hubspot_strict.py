@@ -16,7 +16,7 @@ from crm_sync.errors import ConfigError
 from crm_sync.ports import WriteRequest
 from crm_sync.sandbox.hubspot.auth import FIRST_APP
 from tests.adapters.hubspot_schema import contacts_schema
-from tests.adapters.hubspot_simulated import Simulated, a_request, simulated
+from tests.adapters.hubspot_simulated import Simulated, a_request, connected, serving, simulated
 
 FIELDS = ("jobtitle", "city", "hs_seniority", "lead_score", "hs_buying_role", "renewal_date", "apollo_enriched_at",
           "hs_contact_enrichment_opt_out")  # fmt: skip
@@ -399,6 +399,74 @@ def test_a_record_says_when_it_last_changed() -> None:
 
         assert record is not None
         assert record.version == shown["updatedAt"]
+
+
+# --- the script of faults, at each call of the guard
+
+#: What the guard does after the read and the write, by its call and the number of it.
+GUARDING = {
+    "the look at the history": ("read", 2),
+    "putting back": ("update", 2),
+    "the look at what was put back": ("read", 3),
+}
+PASSING = ("429", "500", "502_html", "503", "cut", "garbage", "empty", "reset", "silence", "not_utf8", "423")
+LASTING = ("400", "401", "403", "413", "500", "cut", "garbage", "reset", "redirect", "429_daily")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with serving(contacts=8) as url:
+        yield url
+
+
+@pytest.fixture
+def other(server: str) -> Iterator[Simulated]:
+    """A contact of `it` is edited between our read and our write."""
+    with connected(server, 8) as it:
+        it.forgive()
+        it.edit(it.ids()[0], jobtitle="", city="")
+        it.meanwhile("update", it.ids()[0], jobtitle="Buyer")
+        yield it
+        it.forgive()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", PASSING)
+@pytest.mark.parametrize("step", GUARDING)
+def test_a_passing_fault_at_any_step_of_the_guard_is_not_noticed(
+    other: Simulated, step: str, what: str, when: str
+) -> None:
+    call, nth = GUARDING[step]
+    fault = {"call": f"POST */batch/{call}", "nth": nth, "when": when, "what": what, "seconds": 0.05}
+    other.post("faults", [fault])
+    first = other.ids()[0]
+
+    outcome = write(other, {first: OURS})[0]
+
+    assert (outcome.written, outcome.restored, outcome.reason) == (Written.WRITTEN, (("jobtitle", "Buyer"),), "")
+    assert (other.value(first, "jobtitle"), other.value(first, "city")) == ("Buyer", "Bonn")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", LASTING)
+@pytest.mark.parametrize("step", GUARDING)
+def test_a_lasting_fault_at_any_step_of_the_guard_never_unsays_the_write_and_is_told(
+    other: Simulated, step: str, what: str, when: str
+) -> None:
+    call, nth = GUARDING[step]
+    fault = {"call": f"POST */batch/{call}", "nth": nth, "times": 99, "when": when, "what": what, "seconds": 0.05}
+    other.post("faults", [fault])
+    first = other.ids()[0]
+
+    outcome = write(other, {first: OURS})[0]
+
+    assert outcome.written is Written.WRITTEN
+    assert other.value(first, "city") == "Bonn"
+    stands = other.value(first, "jobtitle") == "Buyer"
+    assert stands == (outcome.restored == (("jobtitle", "Buyer"),))
+    assert stands == (step == "the look at what was put back" or (step == "putting back" and when == "after"))
+    assert stands or outcome.reason
+    assert "Buyer" not in outcome.reason
 
 
 # --- what became of it
