@@ -876,10 +876,10 @@ def matching(more: str, **replaced: str) -> list[str]:
 @pytest.mark.parametrize(
     ("more", "trust"),
     [
-        ("", ((), (), "skip")),
-        ("      trust_when:\n", ((), (), "skip")),
-        ("      trust_when: {}\n", ((), (), "skip")),
-        ("      trust_when: {all: email_agrees}\n", (("email_agrees",), (), "skip")),
+        ("", ((), (), "review")),
+        ("      trust_when:\n", ((), (), "review")),
+        ("      trust_when: {}\n", ((), (), "review")),
+        ("      trust_when: {all: email_agrees}\n", (("email_agrees",), (), "review")),
         (
             "      trust_when: {any: [email_agrees, domain_agrees, email_agrees]}\n      otherwise: review\n",
             ((), ("email_agrees", "domain_agrees"), "review"),
