@@ -184,10 +184,11 @@ def test_a_record_read_again_after_it_moved_is_written(org: RunningOrg, crm: Sal
 
 
 @pytest.mark.parametrize(("later_s", "written"), [(1.0, Written.MOVED), (0.4, Written.WRITTEN)])
-def test_only_an_edit_in_the_very_second_of_the_one_before_the_read_is_not_seen(
+def test_the_guard_alone_does_not_see_an_edit_in_the_very_second_of_the_one_before_it(
     later_s: float, written: Written
 ) -> None:
-    """The known hole: If-Unmodified-Since has whole seconds (contracts/salesforce.md 2.5, 2026-11)."""
+    """If-Unmodified-Since has whole seconds (contracts/salesforce.md 2.5, 2026-11). This org's clock stands still long
+    ago, so nobody waits for the second to end; what closes the hole is tested below."""
     moment = [1_793_534_400.0]
     with running_org(now=lambda: moment[0]) as org:
         crm = org.crm()
