@@ -194,11 +194,6 @@ class Runs:
                 )
             )
 
-    def intended(self, run_id: str, object_type: str) -> dict[str, RunRecord]:
-        """The records whose write was intended and is not confirmed, by id."""
-        found = self.records(run_id, outcome=WRITING, object_type=object_type)
-        return {record.record_id: record for record in found}
-
     def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
         """A dead run's intended writes get an end: Skipped, with the reason."""
         with self._store.write() as connection:
