@@ -356,8 +356,7 @@ def _again_where_moved(
         ids = [record_id for record_id, _ in moved]
         try:
             if left and not context.stop:
-                found = context.crm.read(target.object_type, _asked(state, ids), target.read_fields)
-                state.current.update(zip(ids, found, strict=True))
+                _read_anew(context, target, state, [by_id[each] for each in ids])
         except CrmSyncError as error:
             context.stop.raise_(str(error), error)
         if not left or context.stop:
@@ -377,6 +376,17 @@ def _again_where_moved(
         written, again = _write(context, target, state, changes, stamps, by_id, audit)
         sent.add(again)
     raise AssertionError("unreachable")
+
+
+def _read_anew(context: WriteContext, target: Target, state: _Round, candidates: Sequence[Candidate]) -> None:
+    """As the records are now: what a person changed may also be that they are to be left alone."""
+    kinds = context.screen.kinds_now()
+    also = () if target.unguarded else target.guard.fields(kinds)
+    ids = [candidate.record_id for candidate in candidates]
+    fields = tuple(dict.fromkeys((*target.read_fields, *also)))
+    read = context.crm.read(target.object_type, _asked(state, ids), fields)
+    state.current.update(zip(ids, read, strict=True))
+    state.left_alone.update(_left_alone(context, target, candidates, state.current, kinds))
 
 
 def _asked(state: _Round, ids: Sequence[str]) -> list[str]:
