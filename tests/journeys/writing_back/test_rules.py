@@ -206,3 +206,25 @@ def test_a_company_that_came_with_a_person_waits_and_is_accepted_too(configured:
     assert len(written(run, found, services)) == len(found)
     assert run.parents.updated == len({review.record_id for review in found})
     assert run.counts.balanced
+
+
+def test_a_field_that_was_accepted_and_changed_since_waits_again(configured: Configured, crm: str) -> None:
+    from crm_sync.pipeline.amend import amend
+    from crm_sync.pipeline.reviewing import accepting, written
+
+    title = TITLE[crm]
+    office = configured({title: "{from: person.title, write: review}"}, contacts=3)
+    office.walk()
+    services = office.app.services()
+    [chosen] = services.reviews.listed(record_id=office.id_of(1))
+    accepted = amend(accepting([chosen], services, by="ada"), services)
+    done = written(accepted, [chosen], services)
+    services.reviews.resolve(done, "accepted", by="ada", now=services.clock.now())
+    office.edit(1, {title: "Typed after it was accepted"})
+    office.app.runs.forget_attempts(office.people, office.id_of(1))
+
+    office.walk()
+
+    assert office.value(1, title) == "Typed after it was accepted"
+    [again] = services.reviews.listed(record_id=office.id_of(1))
+    assert (again.state, again.resolved_by) == ("open", "")
