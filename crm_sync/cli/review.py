@@ -174,7 +174,7 @@ def _write_records(services: Services, of_sync: Sequence[Review], *, as_json: bo
         raise ConfigError(
             f"The configuration has no sync {of_sync[0].sync} any more: refuse its reviews, or bring it back"
         )
-    services.reviews.resolve([each.id for each in of_sync], ACCEPTED, by=getpass.getuser(), now=services.clock.now())
+    reviewing.believe(of_sync, services, by=getpass.getuser())
     out = render.console()
     result = walk_sync(
         sync,

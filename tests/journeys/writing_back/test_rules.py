@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from crm_sync.domain.runs import RunStatus
+from crm_sync.errors import BusyError
 from tests.journeys.writing_back.conftest import CITY, EMPTY, TITLE, Configured, decisions, text
 
 
@@ -166,6 +170,53 @@ def test_an_answer_that_is_not_trusted_waits_for_a_person(configured: Configured
     assert office.value(5, title) == office.sandbox.world.person(5).title
     assert accepted.counts.updated == accepted.counts.selected == 1
     assert accepted.credits == 0
+
+
+def test_an_answer_that_was_accepted_and_is_not_stored_any_more_is_asked_for_again_and_written(
+    configured: Configured, crm: str
+) -> None:
+    from sqlalchemy import delete
+
+    from crm_sync.pipeline.reviewing import believe
+    from crm_sync.store.tables import answers
+
+    title, last = TITLE[crm], {"salesforce": "LastName", "hubspot": "lastname"}[crm]
+    match = "trust_when: {all: [last_name_agrees]}\notherwise: review"
+    office = configured({title: "person.title"}, match=match)
+    office.apply(text(crm, {title: "person.title"}, match=match).replace("missing_any: []", f"missing_any: [{title}]"))
+    office.edit(5, {last: "Zimmermann-Vollkommen"})
+    office.walk()
+    services = office.app.services()
+    [review] = services.reviews.listed()
+    with office.app.store.write() as connection:
+        connection.execute(delete(answers))
+
+    believe([review], services, by="ada")
+    run = office.walk()
+
+    assert run.counts.updated == run.counts.selected == 1
+    assert office.value(5, title) == office.sandbox.world.person(5).title
+
+
+def test_nothing_is_accepted_while_the_sync_is_running(configured: Configured, crm: str) -> None:
+    from dataclasses import replace
+
+    from crm_sync.pipeline.recover import owner
+    from crm_sync.pipeline.reviewing import believe
+
+    title, last = TITLE[crm], {"salesforce": "LastName", "hubspot": "lastname"}[crm]
+    match = "trust_when: {all: [last_name_agrees]}\notherwise: review"
+    office = configured({title: "person.title"}, match=match)
+    office.edit(5, {last: "Zimmermann-Vollkommen"})
+    run = office.walk()
+    services = office.app.services()
+    [review] = services.reviews.listed()
+    services.runs.open(replace(run, id="another", status=RunStatus.RUNNING, finished_at=None), owner=owner())
+
+    with pytest.raises(BusyError):
+        believe([review], services, by="ada")
+
+    assert services.reviews.count() == 1
 
 
 def test_an_answer_that_is_not_trusted_is_left_aside(configured: Configured, crm: str) -> None:
