@@ -353,6 +353,7 @@ def with_ignored(old: Value, new: Value, share: str = "0.05", rule: WriteRule = 
         ("n/a", 1, False),
         ("about 1000", 1001, False),
         ("nan", 1001, False),
+        ("1e9999999", 1001, False),
     ],
 )
 def test_a_number_that_hardly_changes_stays(old: Value, new: Value, is_kept: bool) -> None:
