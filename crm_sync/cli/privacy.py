@@ -31,6 +31,8 @@ _TABLES = {
     "answers": "rows of the index of answers",
     "run_records": "records in runs",
     "record_states": "last attempts",
+    "provenance": "records with fields known as written by crm-sync",
+    "reviews": "questions put to a person",
     "unmapped_values": "picklist values",
     "runs": "runs with it in their reason",
 }
@@ -414,6 +416,7 @@ def _exported(traces: Traces, entries: Sequence[Entry]) -> dict[str, Any]:
             for found in traces.records
         ],
         "record_states": [asdict(state) for state in traces.states],
+        **traces.kept,
         "unmapped_values": [dict(zip(("sync", "field", "value"), row, strict=True)) for row in traces.unmapped],
         "batches_with_it_in_an_error": traces.errors,
         "runs_with_it_in_the_reason": traces.reasons,

@@ -66,7 +66,7 @@ class Provenance:
                             del of_record[name]
                     for name, last in writes.items():
                         if name not in of_record or of_record[name].at <= last.at:
-                            of_record[name] = _of_values(last)
+                            of_record[name] = _of_values(last, of_record.get(name))
         return {record_id: fields for record_id, fields in found.items() if fields}
 
     def release(self, crm: str, object_type: str, record_id: str, held: Mapping[str, Value], *, now: datetime) -> None:
@@ -106,9 +106,13 @@ class Provenance:
         return LastWrite(at=datetime.fromtimestamp(at / 1000, UTC), holds=holds, released=bool(released))
 
 
-def _of_values(last: _Last) -> LastWrite:
+def _of_values(last: _Last, before: LastWrite | None) -> LastWrite:
+    """`before`: what a purge left of older writes. It stands where nothing after it was confirmed."""
+
     def holds(value: Value, kind: FieldKind) -> bool:
-        return any(same(value, each, kind) for each in last.values)
+        if any(same(value, each, kind) for each in last.values):
+            return True
+        return not last.confirmed and before is not None and before.holds(value, kind)
 
     return LastWrite(at=last.at, holds=holds)
 

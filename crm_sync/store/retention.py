@@ -83,11 +83,12 @@ class Retention:
             yield count
 
     def _runs(self, cutoffs: Cutoffs) -> Iterator[int]:
-        """Run by run: the records of one lie together."""
+        """Run by run: the records of one lie together. Oldest first: what an undo took back must be kept before it."""
         before = max(cutoffs.details, cutoffs.written)
         has_some = exists().where(run_records.c.run_id == runs.c.id)
         with self._store.read() as connection:
-            old = connection.execute(select(runs.c.id).where(runs.c.started_at < before, has_some)).scalars().all()
+            query = select(runs.c.id).where(runs.c.started_at < before, has_some).order_by(runs.c.started_at)
+            old = connection.execute(query).scalars().all()
         for run_id in old:
             past = (run_records.c.run_id == run_id, _past(cutoffs))
             with self._store.write() as connection:
