@@ -103,7 +103,7 @@ def _differs(
 ) -> tuple[FieldOutcome, str]:
     if rule is WriteRule.REVIEW:
         return FieldOutcome.REVIEW, "waits for a person: rule review"
-    if rule is WriteRule.TRACK and last is not None:
+    if rule is WriteRule.TRACK and last is not None and (last.holds(old, kind) or not last.is_bare(old, kind)):
         return _tracked(old, kind, placeholders, last)
     if is_blank(old):
         return FieldOutcome.WRITTEN, "filled: was blank"
