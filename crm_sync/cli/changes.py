@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from crm_sync import crash
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
 from crm_sync.cli.history import find_run
@@ -191,12 +192,15 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
         name: now.values[name] for name in wanted if not last[name].holds(now.values[name], schema.fields[name].kind)
     }
     if not locked:
-        click.echo("Nothing is locked: each of these fields still holds what crm-sync wrote.")
+        holds = "each of these fields still holds what crm-sync wrote" if last else "what crm-sync wrote was taken back"
+        click.echo(f"Nothing is locked: {holds}.")
         return
     if not yes:
         _ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?", "release")
-    services.provenance.release(run.crm, record.object_type, record.record_id, locked, now=services.clock.now())
+    # First the attempts: what is released already cannot be released again, and nobody would look at it.
     services.runs.forget_attempts(record.object_type, record.record_id)
+    crash.point("release.forgotten")
+    services.provenance.release(run.crm, record.object_type, record.record_id, locked, now=services.clock.now())
     click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may replace them.")
 
 
@@ -232,6 +236,7 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
         return
     out = render.console()
     render.print_run(out, result, timezone=services.config.timezone)
+    render.print_reasons(out, services.runs.reasons(result.id), kind=result.kind)
     conflicts = [record for record in records if any(d.outcome is FieldOutcome.CONFLICT for d in record.decisions)]
     shown = records if dry_run else conflicts
     if shown:
@@ -242,7 +247,7 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
             out.print(
                 f"… and {len(shown) - _MOST_SHOWN:,} more; crm-sync show {result.id} --json lists all", style="dim"
             )
-    word = "would be restored" if dry_run else "restored" if result.kind is RunKind.UNDO else "written"
+    word = "restored" if result.kind is RunKind.UNDO else "written"
     if dry_run:
         word = "would be written"
     out.print(
@@ -250,7 +255,9 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
         f"{render.counted(figures['records_written'], 'record')}, "
         f"{render.counted(figures['conflicts'], 'conflict')}, {figures['already']:,} held it already."
     )
-    if not dry_run and figures["fields_written"]:
+    if dry_run and figures["fields_written"]:
+        out.print("To do it, say the same without --dry-run.")
+    elif figures["fields_written"]:
         out.print(f"To take it back: crm-sync undo {result.id}")
 
 

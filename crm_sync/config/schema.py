@@ -486,10 +486,6 @@ def _picklist_file(text: str) -> str:
     return text if text.startswith("builtin:") else _relative_file(text)
 
 
-def _one_parent(text: str) -> str:
-    return expressions.field_name(text, parent=True)
-
-
 FIELD = Text(wanted="the API name of a field", parse=expressions.field_name)
 DURATION = Text(wanted="a duration such as 4h or 120d", parse=expressions.duration)
 PERCENTAGE = Text(wanted="a percentage such as 5%", parse=expressions.percentage)

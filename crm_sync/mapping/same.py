@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 
 from crm_sync.domain.records import FieldKind, Value
 
 _NUMBERS = (FieldKind.INTEGER, FieldKind.DECIMAL)
-_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?(E[+-]?[0-9]{1,2})?\Z")
+#: A date alone is an instant too: midnight, where a CRM turns it into a time.
+_LIKE_A_DATE = re.compile(r"\d{4}-|\d{8}T")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: More digits than any CRM keeps, and any exponent: nothing a person types may raise.
+_DIGITS = Context(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
 def same(old: Value, new: Value, kind: FieldKind) -> bool:
@@ -48,20 +52,30 @@ def spelling(value: Value) -> str:
 
     Coarser than `same`: "5.0" and "5", or "b; a" and "a;b", are one here in a text field too.
     """
-    if value is None or value == () or (isinstance(value, str) and not value.strip()):
-        return ""
-    if isinstance(value, tuple):
-        return ";".join(sorted(set(value)))
-    text = str(value).strip()
-    if _PLAIN_NUMBER.match(text):
-        return format(Decimal(text).normalize(), "f")
-    if text.casefold() in ("true", "false") or ("@" in text and " " not in text):
-        return text.casefold()
-    if "T" in text and (moment := _instant(text)) is not None:
-        return moment.astimezone(UTC).isoformat()
+    text = ";".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+    parts = [text.replace("\r\n", "\n").strip()]
     if ";" in text:
-        return ";".join(sorted(set(_chosen(text))))
-    return text.replace("\r\n", "\n")
+        parts = list(_chosen(parts[0]))
+        text = ";".join(parts)
+    if "@" in text and " " not in text.strip():
+        parts = [part.casefold() for part in parts]
+    chosen = sorted(set(parts))
+    return _spelling(chosen[0]) if len(chosen) == 1 else ";".join(chosen)
+
+
+def _spelling(text: str) -> str:
+    """Of one value, trimmed."""
+    number = _number(text)
+    if number is not None:
+        return str(_DIGITS.plus(_DIGITS.normalize(Decimal(number))))  # plus: -0 is 0
+    if text.casefold() in ("true", "false"):
+        return text.casefold()
+    if _LIKE_A_DATE.match(text) and (moment := _instant(text)) is not None:
+        try:
+            return moment.astimezone(UTC).isoformat()
+        except OverflowError:  # at the ends of the calendar
+            return f"T{(moment - _EPOCH).total_seconds():.0f}"
+    return text
 
 
 def _chosen(value: Value) -> tuple[str, ...]:

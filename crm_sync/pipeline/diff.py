@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, Overflow
 from typing import Final
 
 from crm_sync.domain.changes import (
@@ -103,7 +103,7 @@ def _differs(
 ) -> tuple[FieldOutcome, str]:
     if rule is WriteRule.REVIEW:
         return FieldOutcome.REVIEW, "waits for a person: rule review"
-    if rule is WriteRule.TRACK and last is not None:
+    if rule is WriteRule.TRACK and last is not None and (last.holds(old, kind) or not last.is_bare(old, kind)):
         return _tracked(old, kind, placeholders, last)
     if is_blank(old):
         return FieldOutcome.WRITTEN, "filled: was blank"
@@ -140,7 +140,7 @@ def _unless_small(decision: FieldDecision, share: Decimal | None, placeholders: 
     try:
         before, after = Decimal(str(decision.old).strip()), Decimal(str(decision.new).strip())
         small = abs(after - before) < share * abs(before)
-    except InvalidOperation:  # no number, or not a finite one
+    except (InvalidOperation, Overflow):  # no number, not a finite one, or one beyond all sense
         return decision
     if not small:
         return decision

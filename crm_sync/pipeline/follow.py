@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from crm_sync import crash
 from crm_sync.domain.changes import WantedValue, WriteRule
 from crm_sync.domain.enrichment import MatchKeys
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
@@ -55,12 +56,14 @@ def followed(
                 found.elsewhere.setdefault(place.ref.object_type, {})[record_id] = place.ref
             else:
                 survivors[record_id] = place.ref
+    if missing or survivors:
+        crash.point("follow.found")
     if not isinstance(context, Walk):
         for record_id, ref in survivors.items():
-            found.closed[record_id] = f"merged into {ref.id} since: left as it is"
+            found.closed[record_id] = f"merged into another record since, and left as it is ({ref.id})"
         for object_type, refs in found.elsewhere.items():
             for record_id, ref in refs.items():
-                found.closed[record_id] = f"became {object_type} {ref.id} since: left as it is"
+                found.closed[record_id] = f"became another record since, and left as it is ({object_type} {ref.id})"
         found.elsewhere.clear()
         return found
     for record_id, ref in list(survivors.items()):

@@ -116,9 +116,8 @@ def believe(reviews: Sequence[Review], services: Services, *, by: str) -> None:
     """
     recover(services)
     refuse_overlap(reviews[0].sync, services)
+    services.runs.forget_attempts(reviews[0].object_type, *(each.record_id for each in reviews))
     services.reviews.resolve([each.id for each in reviews], ACCEPTED, by=by, now=services.clock.now())
-    for each in reviews:
-        services.runs.forget_attempts(each.object_type, each.record_id)
 
 
 def written(run: SyncRun, reviews: Iterable[Review], services: Services) -> list[int]:

@@ -12,6 +12,9 @@ from crm_sync.pipeline.walk import Stop
 #: Whatever was done before: these need a person.
 _ENDINGS = (CredentialsError, ContractError, HeldError)
 
+#: Fields that the CRM did not take, while the rest of their records was saved.
+FIELDS_REFUSED = "field values refused"
+
 
 def verdict(
     run: SyncRun,
@@ -48,7 +51,7 @@ def verdict(
         (counts.invalid, "invalid"),
         (counts.in_doubt, "in doubt"),
         (run.parents.rejected, f"rejected on {parent}" if parent else ""),
-        (audit.refused_fields, "field values refused"),
+        (audit.refused_fields, FIELDS_REFUSED),
         (audit.conflicts, "fields changed since and left as they are"),
         (audit.put_back, "edits made by people at the same time put back"),
         (audit.unstamped, "not stamped"),

@@ -161,6 +161,7 @@ def _place_again(
 ) -> dict[str, Settled]:
     """Records that went away between our read and our write: merged, converted (a converted lead is still read, and
     takes no update) or deleted. Their rows are in the audit already."""
+    crash.point("write.gone")
     candidates = [candidate for candidate, _ in gone]
     current: dict[str, Record | None] = {candidate.record_id: None for candidate in candidates}
     try:
@@ -172,8 +173,8 @@ def _place_again(
         context.stop.raise_(str(error), error)
         return {c.record_id: replace(unreached(c, str(error)), intended=True) for c in candidates}
     settled, again = _place(context, target, candidates, current, where, left_alone, kinds, audit)
-    for candidate, reason in again:
-        settled[candidate.record_id] = _plain(candidate, RecordOutcome.SKIPPED, reason)
+    for candidate, reason in again:  # shown just now, and gone again
+        settled[candidate.record_id] = unreached(candidate, reason)
     return {record_id: replace(one, intended=True) for record_id, one in settled.items()}
 
 
@@ -221,7 +222,7 @@ def _write_elsewhere(
         return {c.record_id: unreached(c, str(error)) for c in candidates}
     state = _Round(current=current, left_alone=left_alone, changes={}, settled={})
     settled, gone = _carry_out(context, into, adapted, state, audit)
-    settled |= {c.record_id: replace(_plain(c, RecordOutcome.SKIPPED, why), intended=True) for c, why in gone}
+    settled |= {c.record_id: replace(unreached(c, why), intended=True) for c, why in gone}
     return {
         record_id: replace(one, reason="; ".join(filter(None, (one.reason, f"now {object_type} {refs[record_id].id}"))))
         for record_id, one in settled.items()

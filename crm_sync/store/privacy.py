@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, Row, Table, and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, Verdict
 from crm_sync.domain.runs import RunKind
 from crm_sync.errors import ContractError
@@ -115,7 +117,8 @@ class Privacy:
         states = select(runs.c.crm, record_states.c.object_type, record_states.c.record_id).join_from(
             record_states, runs, runs.c.id == record_states.c.run_id
         )
-        for query in (select(*columns).select_from(joined).distinct(), states):
+        kept = [select(t.c.crm, t.c.object_type, t.c.record_id).distinct() for t in (provenance, reviews)]
+        for query in (select(*columns).select_from(joined).distinct(), states, *kept):
             for crm, object_type, record_id in connection.execute(query):
                 if digest(of_record(crm, object_type, record_id)) in wanted:
                     found.add((crm, object_type, record_id))
@@ -154,6 +157,7 @@ class Privacy:
                 connection.execute(update(batches).where(batches.c.id.in_(traces.errors)).values(error=""))
             if traces.reasons:
                 connection.execute(update(runs).where(runs.c.id.in_(traces.reasons)).values(reason=""))
+            crash.point("privacy.erase.inside")
             return self._suppressions.add_in(connection, traces.identities(), ERASED, now=now)
 
     # --- paid calls -----------------------------------------------------------------------------------------------
@@ -302,17 +306,23 @@ class Privacy:
             ]
         return found
 
-    def _kept(self, connection: Connection, records: Collection[tuple[str, str, str]]) -> dict[str, int]:
-        """How many rows of the tables that hold digests and reasons are about these records."""
-        return {
-            table.name: sum(
-                int(
-                    connection.execute(select(func.count()).select_from(table).where(_is_of(table, each))).scalar() or 0
-                )
-                for each in records
-            )
-            for table in (provenance, reviews)
-        }
+    def _kept(
+        self, connection: Connection, records: Collection[tuple[str, str, str]]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The rows about these records in the tables that hold digests and reasons, without the digests."""
+        written: list[dict[str, Any]] = []
+        asked: list[dict[str, Any]] = []
+        for record in records:
+            for row in connection.execute(select(provenance).where(_is_of(provenance, record))):
+                fields = {
+                    name: {"at": datetime.fromtimestamp(at / 1000, UTC), "released": bool(released)}
+                    for name, (_, at, released) in orjson.loads(row.fields).items()
+                }
+                written.append({**_named(record), "fields": fields})
+            for row in connection.execute(select(reviews).where(_is_of(reviews, record))):
+                told = ("sync", "field", "kind", "reason", "run_id", "state", "created_at", "resolved_at")
+                asked.append({**_named(record), **{name: getattr(row, name) for name in told}})
+        return {provenance.name: written, reviews.name: asked}
 
     def _add_texts(self, connection: Connection, traces: Traces) -> None:
         """Texts that should hold nobody, and configuration versions, which are kept byte for byte."""
@@ -363,6 +373,10 @@ def _is_record(found: RecordTrace) -> ColumnElement[bool]:
         run_records.c.object_type == found.record.object_type,
         run_records.c.record_id == found.record.record_id,
     )
+
+
+def _named(record: tuple[str, str, str]) -> dict[str, str]:
+    return dict(zip(("crm", "object_type", "record_id"), record, strict=True))
 
 
 def _is_of(table: Table, record: tuple[str, str, str]) -> ColumnElement[bool]:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, update
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import Verdict
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.store.engine import Store
@@ -83,11 +84,12 @@ class Retention:
             yield count
 
     def _runs(self, cutoffs: Cutoffs) -> Iterator[int]:
-        """Run by run: the records of one lie together."""
+        """Run by run: the records of one lie together. Oldest first: what an undo took back must be kept before it."""
         before = max(cutoffs.details, cutoffs.written)
         has_some = exists().where(run_records.c.run_id == runs.c.id)
         with self._store.read() as connection:
-            old = connection.execute(select(runs.c.id).where(runs.c.started_at < before, has_some)).scalars().all()
+            query = select(runs.c.id).where(runs.c.started_at < before, has_some).order_by(runs.c.started_at)
+            old = connection.execute(query).scalars().all()
         for run_id in old:
             past = (run_records.c.run_id == run_id, _past(cutoffs))
             with self._store.write() as connection:
@@ -99,9 +101,12 @@ class Retention:
                     )
                 )
                 self._provenance.keep(connection, connection.execute(written))
+                crash.point("purge.kept")
                 expired = (reviews.c.state == OPEN, reviews.c.created_at < cutoffs.details)
                 connection.execute(delete(reviews).where(reviews.c.run_id == run_id, *expired))
-                yield connection.execute(delete(run_records).where(*past)).rowcount
+                count = connection.execute(delete(run_records).where(*past)).rowcount
+            crash.point("purge.run")
+            yield count
 
 
 def _emptied(cutoffs: Cutoffs) -> ColumnElement[bool]:

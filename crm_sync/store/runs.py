@@ -185,14 +185,16 @@ class Runs:
                 ],
             )
 
-    def forget_attempts(self, object_type: str, record_id: str) -> None:
-        """Let every sync look at a record again, whatever was tried with it before."""
+    def forget_attempts(self, object_type: str, *record_ids: str) -> None:
+        """Let every sync look at these records again, whatever was tried with them before."""
         with self._store.write() as connection:
-            connection.execute(
-                delete(record_states).where(
-                    record_states.c.object_type == object_type, record_states.c.record_id == record_id
+            for start in range(0, len(record_ids), 500):
+                connection.execute(
+                    delete(record_states).where(
+                        record_states.c.object_type == object_type,
+                        record_states.c.record_id.in_(record_ids[start : start + 500]),
+                    )
                 )
-            )
 
     def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
         """A dead run's intended writes get an end: Skipped, with the reason."""
@@ -204,13 +206,22 @@ class Runs:
             )
 
     def records(
-        self, run_id: str, *, outcome: str | None = None, limit: int | None = None, object_type: str | None = None
+        self,
+        run_id: str,
+        *,
+        outcome: str | None = None,
+        limit: int | None = None,
+        object_type: str | None = None,
+        with_reason: bool = False,
     ) -> Iterator[RunRecord]:
+        """The records of a run in id order; `with_reason`: only those about which something is to be said."""
         query = select(run_records).where(run_records.c.run_id == run_id).order_by(run_records.c.record_id)
         if outcome is not None:
             query = query.where(run_records.c.outcome == outcome)
         if object_type is not None:
             query = query.where(run_records.c.object_type == object_type)
+        if with_reason:
+            query = query.where(run_records.c.reason != "")
         if limit is not None:
             query = query.limit(limit)
         with self._store.read() as connection:

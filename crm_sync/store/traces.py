@@ -167,8 +167,8 @@ class Traces:
     reasons: list[str] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     own_records: set[tuple[str, str, str]] = field(default_factory=set)
-    #: Table -> rows about their records that hold digests and reasons, no values.
-    kept: dict[str, int] = field(default_factory=dict)
+    #: Table -> rows about their records that hold digests and reasons, no values; as they are told.
+    kept: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """By table, those that hold something."""
@@ -177,7 +177,7 @@ class Traces:
             "answers": len(self.index),
             "run_records": len(self.records),
             "record_states": len(self.states),
-            **self.kept,
+            **{table: len(rows) for table, rows in self.kept.items()},
             "unmapped_values": len(self.unmapped),
             "runs": len(self.reasons),
         }

@@ -17,10 +17,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 
+from crm_sync.domain.records import FieldKind
 from crm_sync.errors import ConfigError, StoreError
 from crm_sync.store import engine
 from crm_sync.store.engine import SCHEMA_VERSION, Store
+from crm_sync.store.provenance import Provenance
+from crm_sync.store.runs import RunRecord, Runs
 from crm_sync.store.tables import metadata
+from crm_sync.store.write_jobs import WriteJobs
+from tests.factories import NOON, a_decision, a_run, a_vault
 
 
 def test_an_empty_database_gets_the_schema_by_itself(database_url: str) -> None:
@@ -54,6 +59,37 @@ def test_a_schema_of_a_newer_version_is_refused_and_not_touched(store: Store) ->
     with pytest.raises(StoreError, match="upgrade crm-sync first"):
         store.migrate()
     assert store.schema_version() == "9999"
+
+
+def test_a_database_of_the_version_before_is_upgraded_with_what_is_in_it(database_url: str) -> None:
+    """0002 had no provenance, reviews and write_jobs; its runs and records are what `track` and undo go by."""
+    from alembic import command
+
+    store = Store(database_url)
+    with store.write() as connection:
+        config = engine._alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    runs = Runs(store)
+    runs.open(a_run(), owner="here:1")
+    record = RunRecord(
+        object_type="Contact", record_id="1", outcome="Updated", reason="", decisions=(a_decision(new="CTO"),)
+    )
+    runs.settle(a_run().id, sync="s", confirmed=[], amended=[], others=[record], states=[], now=NOON)
+
+    with pytest.raises(StoreError, match="run crm-sync migrate"):
+        store.ready()
+    versions = store.migrate()
+
+    last = Provenance(store, a_vault(store)).last_writes("salesforce", "Contact", ["1"])
+    with store.read() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    assert versions == ("0002", SCHEMA_VERSION)
+    assert differences == []
+    assert list(runs.records(a_run().id)) == [record]
+    assert last["1"]["Title"].holds("CTO", FieldKind.TEXT)
+    assert WriteJobs(store).of(a_run().id) == []
+    store.close()
 
 
 def test_what_a_failed_transaction_wrote_is_gone(store: Store) -> None:
@@ -611,3 +647,28 @@ def test_a_database_that_was_deleted_or_replaced_takes_no_commit(sqlite_store: S
     path.with_suffix(".away").replace(path)
     with sqlite_store.write() as connection:
         assert connection.execute(text("select 1")).scalar() == 1
+
+
+def test_processes_that_start_at_once_on_an_empty_database_migrate_it_once(database_url: str) -> None:
+    stores = [Store(database_url) for _ in range(4)]
+    begin = threading.Barrier(len(stores))
+    failed: list[BaseException] = []
+
+    def start(store: Store) -> None:
+        begin.wait()
+        try:
+            store.migrate()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    versions = {store.schema_version() for store in stores}
+    for store in stores:
+        store.close()
+
+    assert failed == []
+    assert versions == {SCHEMA_VERSION}

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from adapters.apollo.archive import ApolloArchive
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer
@@ -19,9 +19,11 @@ from crm_sync.store.config_versions import ConfigVersions
 from crm_sync.store.engine import Store
 from crm_sync.store.journal import Intent, Journal, Room
 from crm_sync.store.privacy import Privacy
+from crm_sync.store.provenance import Provenance
+from crm_sync.store.reviews import Proposal, Reviews
 from crm_sync.store.runs import RecordState, RunRecord, Runs
 from crm_sync.store.suppressions import Suppressions
-from crm_sync.store.tables import batches, runs
+from crm_sync.store.tables import batches, record_states, run_records, runs
 from crm_sync.store.vault import Vault, open_vault
 from tests.factories import NOON, a_decision, a_run
 from tests.store.test_suppressions import RING
@@ -45,6 +47,7 @@ class Books:
     def __init__(self, store: Store, vault: Vault) -> None:
         self.store, self.vault = store, vault
         self.runs, self.journal, self.answers = Runs(store), Journal(store, vault), Answers(store, vault)
+        self.provenance, self.reviews = Provenance(store, vault), Reviews(store, vault)
         self.suppressions = Suppressions(store, vault)
         self.privacy = Privacy(store, vault, ApolloArchive(), self.suppressions)
         self.runs.open(a_run(), owner="here:1")
@@ -82,6 +85,18 @@ class Books:
         self.runs.settle(
             run_id, sync=run or "contacts", confirmed=[], amended=[], others=[record], states=[state], now=NOON
         )
+
+    def tracked_and_asked(self, record_id: str, *, run: str = "") -> None:
+        """What a purge leaves of a write to the record, and a question about it."""
+        crm, object_type = ("hubspot", "contacts") if run == "hubspot" else ("salesforce", "Contact")
+        self.provenance.release(crm, object_type, record_id, {"Title": "VP"}, now=NOON)
+        proposal = Proposal(
+            object_type=object_type, record_id=record_id, field="", kind="match", what=ADA, reason="the name differs"
+        )
+        put = self.reviews.proposing([proposal], run_id=run or a_run().id, sync=run or "contacts", crm=crm, now=NOON)
+        assert put is not None
+        with self.store.write() as connection:
+            put(connection)
 
     def erase(self, address: str) -> dict[str, int]:
         traces = self.privacy.find(address)
@@ -167,6 +182,47 @@ def test_a_record_of_the_same_number_in_another_crm_is_somebody_else(books: Book
     assert [record.record_id for record in books.runs.records("hubspot")] == ["1"]
     assert books.runs.states("hubspot", "contacts", ["1"])
     assert books.runs.states("contacts", "Contact", ["1"]) == {}
+
+
+def test_what_was_written_last_into_their_record_and_what_waits_about_it_goes_too(books: Books) -> None:
+    books.recorded("1", person(email=ADA))
+    books.recorded("2", person(email=BOB))
+    books.recorded("1", person(email=BOB), run="hubspot")
+    for record_id, run in (("1", ""), ("2", ""), ("1", "hubspot")):
+        books.tracked_and_asked(record_id, run=run)
+
+    kept = books.privacy.find(ADA).kept
+    counts = books.erase(ADA)
+
+    record = {"crm": "salesforce", "object_type": "Contact", "record_id": "1"}
+    assert kept["provenance"] == [{**record, "fields": {"Title": {"at": NOON, "released": True}}}]
+    [asked] = kept["reviews"]
+    assert asked == {
+        **record, "sync": "contacts", "field": "", "kind": "match", "reason": "the name differs",
+        "run_id": a_run().id, "state": "open", "created_at": NOON, "resolved_at": None,
+    }  # fmt: skip
+
+    assert counts == {"run_records": 1, "record_states": 1, "provenance": 1, "reviews": 1}
+    assert [(each.crm, each.record_id) for each in books.reviews.listed()] == [("salesforce", "2"), ("hubspot", "1")]
+    assert books.provenance.last_writes("salesforce", "Contact", ["1", "2"]).keys() == {"2"}
+    assert books.provenance.last_writes("hubspot", "contacts", ["1"]).keys() == {"1"}
+
+
+def test_digests_that_outlived_the_audit_of_a_record_are_found_again_by_its_note(books: Books) -> None:
+    books.recorded("A", person(email=ADA))
+    books.recorded("B", person(email=BOB))
+    books.tracked_and_asked("A")
+    books.tracked_and_asked("B")
+    with books.store.write() as connection:
+        connection.execute(delete(run_records))
+        connection.execute(delete(record_states))
+
+    found = books.privacy.find_again(books.suppressions.digests(["record:salesforce:Contact:A"]))
+
+    assert [each.counts() for each in found] == [{"provenance": 1, "reviews": 1}]
+    books.privacy.erase(found[0], now=NOON)
+    assert [each.record_id for each in books.reviews.listed()] == ["B"]
+    assert books.privacy.find_again(books.suppressions.digests(["record:salesforce:Contact:A"])) == []
 
 
 def test_older_rows_of_their_record_go_too_whatever_it_was_asked_by_then(books: Books) -> None:

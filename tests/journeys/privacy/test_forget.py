@@ -10,6 +10,7 @@ import pytest
 
 from crm_sync.clock import SystemClock
 from crm_sync.domain.runs import RunKind
+from crm_sync.store.reviews import MATCH, Proposal
 from tests.factories import a_run
 from tests.journeys.privacy.office import PrivacyOffice, all_columns, is_sound, raw_bytes
 
@@ -62,6 +63,39 @@ def test_erasing_leaves_no_trace_of_the_person_and_everything_of_the_others(ever
     assert office.app.journal.spent(office.app.runs.latest()[0].id) == spent
     if office.app.store.path is not None:
         assert is_sound(office.app.store.path)
+
+
+def with_a_release_and_a_question(office: PrivacyOffice, *indexes: int) -> None:
+    """What a purge and the rule `review` leave about these contacts."""
+    app, run = office.app, office.app.runs.latest()[0]
+    proposals = []
+    for index in indexes:
+        record_id = office.id_of(index)
+        app.provenance.release(run.crm, run.object_type, record_id, {office.name("title"): "CTO"}, now=app.clock.now())
+        proposals.append(
+            Proposal(
+                object_type=run.object_type, record_id=record_id, field="", kind=MATCH, what="x", reason="not trusted"
+            )
+        )
+    put = app.reviews.proposing(proposals, run_id=run.id, sync=run.sync, crm=run.crm, now=app.clock.now())
+    assert put is not None
+    with app.store.write() as connection:
+        put(connection)
+
+
+def test_what_was_written_last_and_what_waits_for_a_person_is_erased_too(office: PrivacyOffice) -> None:
+    office.walk()
+    with_a_release_and_a_question(office, 3, 4)
+    told = office.json("privacy", "export", office.person(3).email)
+
+    result = office.command("erase", office.person(3).email, "--yes")
+
+    assert [list(row["fields"]) for row in told["provenance"]] == [[office.name("title")]]
+    assert [(row["kind"], row["state"], row["reason"]) for row in told["reviews"]] == [("match", "open", "not trusted")]
+    assert "1  records with fields known as written by crm-sync (provenance)" in result.output
+    assert "1  questions put to a person (reviews)" in result.output
+    assert traces_of(office, 3) == {}
+    assert [each.record_id for each in office.app.reviews.listed()] == [office.id_of(4)]
 
 
 def test_a_second_erasure_finds_nothing_and_the_next_run_leaves_them_alone(office: PrivacyOffice) -> None:
