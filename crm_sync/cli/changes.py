@@ -53,7 +53,7 @@ def undo(
     run = find_run(app, run_id)
     amending = undoing(run, services, records=records, fields=fields)
     if not dry_run and not yes:
-        _ask(f"Restore {_amount(amending)} of run {run.id}?", "undo")
+        _ask(f"Restore {_amount(amending)} of run {run.id}?")
     _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
 
 
@@ -85,7 +85,7 @@ def apply(app: App, file: Path, dry_run: bool, yes: bool, as_json: bool) -> None
             err=True,
         )
     if not dry_run and not yes:
-        _ask(f"Write {_amount(amending)}, as planned on {plan.made_at:%Y-%m-%d %H:%M} UTC?", "apply")
+        _ask(f"Write {_amount(amending)}, as planned on {plan.made_at:%Y-%m-%d %H:%M} UTC?")
     _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
 
 
@@ -196,7 +196,7 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
         click.echo(f"Nothing is locked: {holds}.")
         return
     if not yes:
-        _ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?", "release")
+        _ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?")
     # First the attempts: what is released already cannot be released again, and nobody would look at it.
     services.runs.forget_attempts(record.object_type, record.record_id)
     crash.point("release.forgotten")
@@ -279,7 +279,8 @@ def _amount(amending: Amending) -> str:
     return f"{render.counted(fields, 'field')} on {render.counted(records, 'record')} in {escape(amending.crm)}"
 
 
-def _ask(question: str, verb: str) -> None:
+def _ask(question: str) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Say --yes, or crm-sync {verb} --dry-run to see it first.")
+        has_dry_run = "dry_run" in click.get_current_context().params
+        raise click.UsageError(f"{question} Say --yes{', or --dry-run to see it first' if has_dry_run else ''}.")
     click.confirm(question, abort=True)
