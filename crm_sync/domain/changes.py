@@ -97,11 +97,13 @@ class Amendment:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastWrite:
     """What crm-sync last wrote into one field, and when. `holds` tells whether a value is that one; `released`: it was
-    a person's, and they let crm-sync go on from it."""
+    a person's, and they let crm-sync go on from it; `confirmed` False: no write of it was ever answered, so that it may
+    never have arrived."""
 
     at: datetime
     holds: Callable[[Value, FieldKind], bool]
     released: bool = False
+    confirmed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

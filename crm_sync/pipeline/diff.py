@@ -123,6 +123,8 @@ def _tracked(old: Value, kind: FieldKind, placeholders: frozenset[str], last: La
             return FieldOutcome.WRITTEN, f"replaced: released to crm-sync on {day(last)}"
         return FieldOutcome.WRITTEN, f"updated: still held our value of {day(last)}"
     if is_blank(old) or is_placeholder(old, placeholders):
+        if not last.confirmed:
+            return FieldOutcome.WRITTEN, f"filled: was blank, and our write of {day(last)} was never confirmed"
         return FieldOutcome.KEPT, f"kept: emptied by a person after our write of {day(last)}"
     return FieldOutcome.KEPT, f"kept: changed by a person after our write of {day(last)}"
 

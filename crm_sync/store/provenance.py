@@ -114,7 +114,7 @@ def _of_values(last: _Last, before: LastWrite | None) -> LastWrite:
             return True
         return not last.confirmed and before is not None and before.holds(value, kind)
 
-    return LastWrite(at=last.at, holds=holds)
+    return LastWrite(at=last.at, holds=holds, confirmed=last.confirmed or before is not None)
 
 
 def _resolved(rows: Iterable[Row[Any]]) -> tuple[dict[str, _Last], dict[str, datetime]]:
