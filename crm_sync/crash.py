@@ -30,6 +30,7 @@ _AS_BEFORE = "the same as before it: the transaction was never committed"
 _IN_DOUBT = "in doubt: nobody in it is asked for again by itself"
 _FROM_RESULTS = "every record gets the end that the job's results tell; none is sent twice"
 _READ_AGAIN = "read again and compared with what the record holds; no value is written twice"
+_UNCONFIRMED = "closed as not confirmed; " + _READ_AGAIN
 
 POINTS: dict[str, Point] = {
     # --- choosing ---
@@ -77,16 +78,37 @@ POINTS: dict[str, Point] = {
     "journal.release.after": Point("refused or unsent: guard and reservation are gone", "asked for later"),
     "budget.stop": Point("a limit is used up; the run has not said so yet", "the next run's limit counts all of it"),
     # --- writing ---
+    "follow.found": Point("where missing records went is known in memory; nothing is intended there", _READ_AGAIN),
     "write.reread": Point("records were read for writing; nothing is intended", _READ_AGAIN),
     "runs.intend.before": Point("nothing is intended", _READ_AGAIN),
     "runs.intend.inside": Point("inside: intended, not committed", _READ_AGAIN),
-    "runs.intend.after": Point("Writing; the CRM was not asked", "closed as not confirmed; " + _READ_AGAIN),
-    "write.answered": Point("Writing; the CRM has taken it", "closed as not confirmed; " + _READ_AGAIN),
-    "write.unaccounted": Point("Writing; the CRM's answer was lost in life", "closed as not confirmed; " + _READ_AGAIN),
-    "runs.settle.before": Point("Writing; the CRM has taken it", "closed as not confirmed; " + _READ_AGAIN),
+    "runs.intend.after": Point("Writing; the CRM was not asked", _UNCONFIRMED),
+    "write.answered": Point("Writing; the CRM has taken it", _UNCONFIRMED),
+    "write.unaccounted": Point("Writing; the CRM's answer was lost in life", _UNCONFIRMED),
+    "write.moved": Point(
+        "Writing; some changed after they were read, so that nothing of ours is in them", _UNCONFIRMED
+    ),
+    "write.gone": Point(
+        "Writing; the CRM calls some of them gone", "closed as not confirmed; followed by the next run"
+    ),
+    "runs.settle.before": Point("Writing; the CRM has taken it", _UNCONFIRMED),
     "runs.settle.inside": Point("inside: confirmed, the attempts not remembered", _AS_BEFORE),
     "runs.settle.after": Point("confirmed and remembered", "left out by the next run"),
     "write.parents": Point("companies wait in memory, the people who brought them unwritten", "both written later"),
+    # --- writing what was settled before: an undo, a plan that is applied, what was accepted ---
+    "amend.opened": Point("Running; nothing else", "closed as failed; the same command does it all"),
+    "amend.closed": Point("ended", "the same command finds everything as it should be, and writes nothing"),
+    "review.written": Point(
+        "written; what was accepted is still open", "accepted again, it is already so, and gets its end"
+    ),
+    "review.accepted": Point("accepted, and nothing of it is written", "the next run writes it"),
+    "release.forgotten": Point("its attempts are forgotten, the field is still locked", "released by the same command"),
+    # --- letting go of what was kept ---
+    "purge.kept": Point("inside: what a run wrote is kept as digests, its rows are still there", _AS_BEFORE),
+    "purge.run": Point("the rows of one run of several are gone", "ours is known as before; the rest goes later"),
+    "erase.noted": Point("noted outside the database; nothing is erased", "the same command erases all of it"),
+    "erase.suppressed": Point("left alone from now on; nothing is erased", "the same command erases all of it"),
+    "privacy.erase.inside": Point("inside: the rows are gone, not committed", _AS_BEFORE),
     # --- a bulk job (docs of ports.JobBook) ---
     "bulk.created": Point("a job that nobody has noted; nothing is in it", "it never does anything; written later"),
     "bulk.opened": Point("opened: nothing is in it", "given up; written later"),
@@ -96,7 +118,7 @@ POINTS: dict[str, Point] = {
     "bulk.polled": Point("uploaded: it works, or is done", "waited for; " + _FROM_RESULTS),
     "bulk.done": Point("uploaded: it is done, its results are in the CRM", _FROM_RESULTS),
     "bulk.fetched": Point("uploaded: its results are in memory", _FROM_RESULTS),
-    "bulk.ended": Point("ended: its results are in memory", "closed as not confirmed; " + _READ_AGAIN),
+    "bulk.ended": Point("ended: its results are in memory", _UNCONFIRMED),
     "bulk.again": Point("ended: refused fields were dropped, the rest is not sent again", _READ_AGAIN),
     # --- the run itself ---
     "run.opened": Point("Running; nothing else", "closed as failed"),
@@ -112,6 +134,7 @@ POINTS: dict[str, Point] = {
     "recover.doubted": Point("one of its sent calls is in doubt", "the rest is recovered by the next process"),
     "recover.expanding": Point("its stored answers were read, not indexed", "read again and indexed, once"),
     "recover.expanded": Point("its stored answers are indexed and settled", "not settled a second time"),
+    "recover.job": Point("uploaded: what became of it is known in memory", "asked again; " + _FROM_RESULTS),
     "recover.closing": Point("its intended writes have an end, the run has none", "closed, with the same books"),
     "recover.closed": Point("it is closed; the new run is not open", "nothing is left to do"),
     # --- resolving doubt ---

@@ -7,15 +7,15 @@ HubSpot has no conditional write (contracts/hubspot.md 3), so the property histo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from adapters.hubspot.history import MOST_WITH_HISTORY, Version, judge, moment_of, versions_of
 from adapters.hubspot.wire import value_reader
 from adapters.hubspot.writing import Input
 from crm_sync.domain.changes import WriteOutcome, Written
-from crm_sync.domain.records import FieldKind, ObjectSchema, Record, RecordRef, Value
+from crm_sync.domain.records import FieldKind, ObjectSchema, Record, RecordRef
 from crm_sync.errors import ProviderError
 
 #: (ids, properties) -> records by the id asked for, with "propertiesWithHistory"; raises ProviderError.
@@ -28,15 +28,14 @@ PutBack = Callable[[Sequence[Input]], Mapping[str, WriteOutcome]]
 class _Watched:
     """One record whose write may have gone over something.
 
-    `sent` and `seen`: per property, what we wrote and what it held when that was decided. `edits`: what was gone over,
+    `sent`: what we wrote, `seen`: the record as it was when that was decided. `edits`: per property what was gone over,
     with the version that is to give way. `said`: what there is to report, in sentences without values.
     """
 
     trace_id: str
     ref: RecordRef
     sent: Mapping[str, str]
-    seen: Mapping[str, Value]
-    since: datetime | None
+    seen: Record
     is_proven: bool
     edits: dict[str, tuple[Version, Version]] = field(default_factory=dict)
     restored: dict[str, str] = field(default_factory=dict)
@@ -60,11 +59,12 @@ class Guard:
         watched = [
             one for each in inputs if (one := self._watch(each, seen.get(each.trace_id), outcomes[each.trace_id]))
         ]
-        for chunk in _chunks(watched):
+        for start in range(0, len(watched), MOST_WITH_HISTORY):
+            chunk = watched[start : start + MOST_WITH_HISTORY]
             self._find(chunk)
-        gone_over = [one for one in watched if one.edits]
-        if gone_over:
-            self._restore(gone_over)
+            gone_over = [one for one in chunk if one.edits]
+            if gone_over:
+                self._restore(gone_over)  # at once: until then our value stands where theirs did
         changed = {one.trace_id: self._told(one, outcomes[one.trace_id]) for one in watched}
         return {**outcomes, **changed}
 
@@ -79,9 +79,7 @@ class Guard:
             trace_id=one.trace_id,
             ref=outcome.ref,
             sent=sent,
-            seen=seen.values,
-            # A survivor may hold what the other record held for years: that too is not what was seen.
-            since=moment_of(seen.version) if outcome.ref.id == seen.ref.id else None,
+            seen=seen,
             is_proven=outcome.written is Written.WRITTEN,
         )
 
@@ -101,9 +99,10 @@ class Guard:
                 if versions is None:
                     unknown.append(name)
                     continue
-                since = one.since if raw["id"] == one.ref.id else None
+                # The survivor of a merge may hold what the other record held for years: that too is not what was seen.
+                since = moment_of(one.seen.version) if raw["id"] == one.seen.ref.id else None
                 kind = self._kind(name)
-                judged = judge(versions, sent=text, seen=one.seen[name], kind=kind, since=since)
+                judged = judge(versions, sent=text, seen=one.seen.values[name], kind=kind, since=since)
                 if judged.edit is not None and judged.newest is not None:
                     one.edits[name] = (judged.edit, judged.newest)
                 elif not judged.is_known:
@@ -122,15 +121,13 @@ class Guard:
             for one in watched
         ]
         outcomes = self._put_back(inputs)
-        for chunk in _chunks(watched):
-            try:
-                found = self._read(chunk, lambda one: one.edits)
-            except ProviderError:
-                found = {}
-            for one in chunk:
-                for name, (edit, ours) in one.edits.items():
-                    versions = versions_of(found.get(one.ref.id, {}), name)
-                    self._settle(one, name, edit, ours, versions, outcomes[one.trace_id])
+        found: Mapping[str, Mapping[str, Any]] = {}
+        with suppress(ProviderError):  # what became of it is then what the answer to the putting back says
+            found = self._read(watched, lambda one: one.edits)
+        for one in watched:
+            for name, (edit, ours) in one.edits.items():
+                versions = versions_of(found.get(one.ref.id, {}), name)
+                self._settle(one, name, edit, ours, versions, outcomes[one.trace_id])
 
     def _settle(
         self,
@@ -176,11 +173,6 @@ class Guard:
     def _kind(self, name: str) -> FieldKind | None:
         known = self._schema.fields.get(name)
         return known.kind if known is not None else None
-
-
-def _chunks(watched: Sequence[_Watched]) -> Iterable[Sequence[_Watched]]:
-    for start in range(0, len(watched), MOST_WITH_HISTORY):
-        yield watched[start : start + MOST_WITH_HISTORY]
 
 
 def _list(names: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ BATCH = 100
 #: Calls that one batch may take while a whole refusal is worked off, and those it may take in any case: the client
 #: allows what lies between. One bad value among 100 takes about 9, seven about 54.
 MOST_CALLS = 60
-LEAST_CALLS = 8
+LEAST_CALLS = 10
 #: Calls that one batch spends on records that somebody else holds; to find one among 100 takes 8, each of two tries.
 _MOST_LOCKED = 16
 #: HubSpot does not always name all bad properties of a record at once (one capture: 3 of 4, contracts/hubspot.md 5).
@@ -210,8 +210,9 @@ class BatchUpdate:
                 self._settle(one, Written.UNACCOUNTED, reason=str(refused))
             return
         if self._is_spent and refused.problem.properties():
-            # The same fields are in doubt in every part that still waits: settle them together.
-            group = group + self._all_waiting()
+            # The same fields are in doubt in every part that is known to be bad: settle them together.
+            group = [*group, *(one for bad in self._bad for one in bad.inputs)]
+            self._bad = []
         self._judge(group, refused.problem)
 
     def _judge(self, group: list[Input], problem: Problem) -> None:

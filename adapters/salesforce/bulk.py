@@ -9,16 +9,14 @@ closed: so whoever comes after a crash knows whether to wait for it or to give i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-import orjson
-
-from adapters.http import retry
+from adapters.http import OversizedError, retry
 from adapters.salesforce import bulk_csv, wire
-from adapters.salesforce.session import SalesforceSession
+from adapters.salesforce.jobs import Job, Jobs, waits
 from adapters.salesforce.wire import Fault, RefusedRequestError, SaveResult
 from adapters.salesforce.writing import Row, Update
 from crm_sync import crash
@@ -27,10 +25,8 @@ from crm_sync.domain.records import RecordRef
 from crm_sync.errors import CrmSyncError, ProviderError, RateLimitError, TransientError
 from crm_sync.ports import Clock, JobBook, WriteRequest
 
-T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
-_OVER = frozenset({"JobComplete", "Failed", "Aborted"})
-_FIRST_WAIT_S, _LONGEST_WAIT_S, _GROWTH = 1.0, 10.0, 1.5
 #: How long a job may be silent, and how long it may work: a batch that takes 5 minutes is tried 20 times (2.2).
 _SILENCE_S = 900.0
 _PATIENCE_S = 6 * 3600.0
@@ -42,29 +38,10 @@ _GONE = 404
 FEW = 2_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What the org tells of a job; `error` is its sentence where it failed as a whole."""
+class Ingest(Jobs):
+    """Talks to jobs/ingest."""
 
-    id: str
-    state: str
-    error: str = ""
-    processed: int = 0
-    failed: int = 0
-
-    @property
-    def is_over(self) -> bool:
-        return self.state in _OVER
-
-
-class Ingest:
-    """Talks to jobs/ingest. Every call raises what SalesforceSession does, and TransientError for an odd answer."""
-
-    def __init__(self, session: SalesforceSession, *, version: str, clock: Clock) -> None:
-        self.crm = session.provider
-        self._session = session
-        self._clock = clock
-        self._root = f"/services/data/v{version}/jobs/ingest"
+    kind = "ingest"
 
     def create(self, object_type: str) -> str:
         """The id of a new job. One that was made and whose answer was lost stays empty and is never begun."""
@@ -75,14 +52,14 @@ class Ingest:
             "lineEnding": "CRLF",
             "columnDelimiter": "COMMA",
         }
-        return self._patiently(lambda: self._job("POST", self._root, wanted)).id
+        return self.make(wanted).id
 
     def upload(self, job_id: str, content: bytes) -> None:
         """Never repeated once a byte has left: after a second upload the job could not be closed."""
-        self._patiently(
-            lambda: self._session.request(
+        self.patiently(
+            lambda: self.session.request(
                 "PUT",
-                f"{self._root}/{job_id}/batches",
+                f"{self.root}/{job_id}/batches",
                 data=content,
                 headers={"Content-Type": "text/csv; charset=UTF-8"},
             ),
@@ -90,77 +67,14 @@ class Ingest:
         )
 
     def close(self, job_id: str) -> None:
-        self._job("PATCH", f"{self._root}/{job_id}", {"state": "UploadComplete"})
-
-    def abort(self, job_id: str) -> None:
-        """Done too where it was aborted before, be it by a try of ours whose answer was lost."""
-        try:
-            self._patiently(lambda: self._job("PATCH", f"{self._root}/{job_id}", {"state": "Aborted"}))
-        except RefusedRequestError:
-            if self._patiently(lambda: self.state(job_id)).state != "Aborted":
-                raise
-
-    def state(self, job_id: str) -> Job:
-        """Asked once: whoever waits for a job asks again anyway."""
-        return self._job("GET", f"{self._root}/{job_id}", None)
+        self.ask("PATCH", job_id, {"state": "UploadComplete"})
 
     def results(self, job_id: str, kind: str, *, expected: int) -> Iterator[dict[str, str]]:
         """The rows of successfulResults, failedResults or unprocessedrecords, all pages. An answer without any rows
         may have no content at all; not where the job told of some."""
-        columns: list[str] | None = None
-        locator, known = "", set[str]()
-        while True:
-            columns, rows, locator = self._patiently(
-                lambda at=locator, before=columns: self._page(job_id, kind, at, before, expected)  # type: ignore[misc]
-            )
+        for columns, rows in self.pages(job_id, kind, expected=expected):
             for row in rows:
-                yield dict(zip(columns or (), row, strict=True))
-            if not locator:
-                return
-            if locator in known:
-                raise self._odd("the results of a bulk job")
-            known.add(locator)
-
-    def _page(
-        self, job_id: str, kind: str, locator: str, columns: list[str] | None, expected: int
-    ) -> tuple[list[str] | None, list[list[str]], str]:
-        """Columns, rows, and the locator of the next page, "" for none. `columns`: of the page before."""
-        more = {"params": {"locator": locator}} if locator else {}
-        response = self._session.request("GET", f"{self._root}/{job_id}/{kind}", headers={"Accept": "text/csv"}, **more)
-        following = response.headers.get("Sforce-Locator", "")
-        if not response.content.strip() and columns is None and not expected:
-            return None, [], ""
-        found = bulk_csv.page(response.content, columns)
-        if found is None:
-            raise self._odd("the results of a bulk job")
-        return *found, "" if following == "null" else following
-
-    def _job(self, method: str, path: str, body: Mapping[str, str] | None) -> Job:
-        data = None if body is None else orjson.dumps(body)
-        answer: Any = self._session.request(
-            method, path, data=data, headers={"Content-Type": "application/json"}
-        ).json()
-        if not isinstance(answer, dict) or not all(isinstance(answer.get(key), str) for key in ("id", "state")):
-            raise self._odd("a bulk job")
-        return Job(
-            id=answer["id"],
-            state=answer["state"],
-            error=str(answer.get("errorMessage") or ""),
-            processed=_count(answer.get("numberRecordsProcessed")),
-            failed=_count(answer.get("numberRecordsFailed")),
-        )
-
-    def _patiently(self, call: Callable[[], T], *, harmless: bool = True) -> T:
-        return retry(call, harmless=harmless, clock=self._clock)
-
-    def _odd(self, what: str) -> TransientError:
-        return TransientError(
-            f"{self.crm} answered {what} in a form that is not Salesforce's", provider=self.crm, operation="bulk"
-        )
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+                yield dict(zip(columns, row, strict=True))
 
 
 # --- one job from its end -----------------------------------------------------------------------------------------
@@ -182,13 +96,12 @@ def await_end(ingest: Ingest, job_id: str, clock: Clock, *, begin: bool) -> Job:
         TransientError: nothing was heard of it for too long, or it takes too long; it goes on by itself.
         RefusedRequestError: there is no such job.
     """
-    wait, closings = _FIRST_WAIT_S, 0
+    closings = 0
     began = heard = clock.now()
     if begin:
         closings = _try_to_close(ingest, job_id, closings)
-    while True:
+    for wait in waits():
         clock.sleep(wait)
-        wait = min(wait * _GROWTH, _LONGEST_WAIT_S)
         try:
             job = ingest.state(job_id)
         except TransientError as error:
@@ -209,6 +122,7 @@ def await_end(ingest: Ingest, job_id: str, clock: Clock, *, begin: bool) -> Job:
                 provider=ingest.crm,
                 operation="poll",
             )
+    raise AssertionError("unreachable")
 
 
 def _try_to_close(ingest: Ingest, job_id: str, closings: int) -> int:
@@ -221,27 +135,30 @@ def _try_to_close(ingest: Ingest, job_id: str, closings: int) -> int:
 
 def ends_of(ingest: Ingest, job: Job, rows: Sequence[Row]) -> Ends:
     """Fetch as few lists of results as account for every row, and settle those that were saved. Joined by the id that
-    each row echoes, since their order is nobody's (contracts/salesforce.md 0.7).
+    each row echoes, since their order is nobody's (contracts/salesforce.md 0.7). A list too large to be read leaves its
+    rows missing.
 
     Raises:
         TransientError: the results cannot be read now.
     """
     left = {row.ref.id: row for row in rows}
     ends = Ends(failed=[], unprocessed=[], missing=[])
-    for result in ingest.results(job.id, "successfulResults", expected=job.processed - job.failed):
-        row = left.pop(_id_of(result), None)
-        if row is not None:
-            row.saved()
-    if left:
-        for result in ingest.results(job.id, "failedResults", expected=job.failed):
-            row = left.pop(_id_of(result), None)
-            if row is not None:
-                ends.failed.append((row, bulk_csv.fault(result.get("sf__Error", ""))))
-    if left:
-        for result in ingest.results(job.id, "unprocessedrecords", expected=0):
-            row = left.pop(_id_of(result), None)
-            if row is not None:
-                ends.unprocessed.append(row)
+
+    def found(kind: str, expected: int) -> Iterator[tuple[Row, dict[str, str]]]:
+        try:
+            for result in ingest.results(job.id, kind, expected=expected) if left else ():
+                row = left.pop(_id_of(result), None)
+                if row is not None:
+                    yield row, result
+        except OversizedError as error:
+            _log.warning("%s: bulk job %s: %s", ingest.crm, job.id, error)
+
+    for row, _ in found("successfulResults", job.processed - job.failed):
+        row.saved()
+    for row, result in found("failedResults", job.failed):
+        ends.failed.append((row, bulk_csv.fault(result.get("sf__Error", ""))))
+    for row, _ in found("unprocessedrecords", 0):
+        ends.unprocessed.append(row)
     ends.missing = list(left.values())
     return ends
 

@@ -18,9 +18,12 @@ from adapters.salesforce.writing import Row
 
 #: Records of one job.
 MOST_ROWS = 50_000
-#: Bytes of one job. 100 MB would be taken (2.2); but what was uploaded comes back in one answer with the results, and
-#: that has to fit into what the session reads, each row with a sentence where it failed.
-MOST_BYTES = 16 * MIB
+#: Bytes of one job's results. 100 MB would be taken (2.2); but all of it comes back in one answer, which has to fit
+#: into what the session reads.
+MOST_BYTES = 28 * MIB
+#: What comes back with each row: its id and what was wrong with it.
+_TOLD = 300
+_QUOTES = 2  # around each cell of an answer
 _MOST_CELL = 32_000
 _MOST_RECORD = 400_000
 _ERASE = "#N/A"
@@ -42,19 +45,20 @@ def fits(row: Row) -> bool:
 def uploads(
     rows: Sequence[Row], *, most_rows: int = MOST_ROWS, most_bytes: int = MOST_BYTES
 ) -> Iterator[tuple[list[Row], bytes]]:
-    """The rows in as few uploads as may be, each with the rows in it."""
+    """The rows in as few uploads as may be, each with the rows in it. `most_bytes`: of what will come back."""
     columns = sorted({name for row in rows for name in row.values})
     header = _line(["Id", *columns])
-    lines, size = [header], len(header)
+    lines, size = [header], 0
     taken: list[Row] = []
     for row in rows:
         line = _line([row.ref.id, *(_cell(row, name) for name in columns)])
-        if taken and (len(taken) == most_rows or size + len(line) > most_bytes):
+        told = len(line) + _QUOTES * len(columns) + _TOLD
+        if taken and (len(taken) == most_rows or size + told > most_bytes):
             yield taken, b"".join(lines)
-            lines, taken, size = [header], [], len(header)
+            lines, taken, size = [header], [], 0
         lines.append(line)
         taken.append(row)
-        size += len(line)
+        size += told
     if taken:
         yield taken, b"".join(lines)
 

@@ -13,13 +13,14 @@ from adapters.http import InDoubtError, OversizedError, UnprovenRefusalError, Un
 from adapters.salesforce import bulk, composite, whereabouts, wire
 from adapters.salesforce.bulk import BulkUpdate, Ingest
 from adapters.salesforce.bulk_csv import MOST_ROWS
-from adapters.salesforce.composite import SUBREQUESTS, check_guards
+from adapters.salesforce.bulk_query import MANY, WINDOW, Windows
+from adapters.salesforce.composite import OUTLAST_S, SUBREQUESTS, check_guards, fresh
 from adapters.salesforce.selection import PAGE, Names, Plan, folded, lacks, plan, problems
 from adapters.salesforce.session import API_VERSION, READ_S, SalesforceCredentials, SalesforceSession
 from adapters.salesforce.where import WhereError
 from adapters.salesforce.wire import RefusedRequestError, SaveResult
 from adapters.salesforce.writing import PORTION, Row, Update, rows_of
-from crm_sync.domain.changes import WriteMode, WriteOutcome
+from crm_sync.domain.changes import WriteMode, WriteOutcome, Written
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
 from crm_sync.errors import (
     ConfigError,
@@ -174,20 +175,47 @@ class SalesforceCrm:
         to_record = wire.record_reader(self.name, schema, found.paths)
         placeholders = folded(selection.placeholders)
         first = not ids and not after
+        for rows, is_last in self._row_pages(found, schema, ids, after, size):
+            if rows:
+                records = tuple(map(to_record, rows))
+                if not found.exact:
+                    records = tuple(record for record in records if lacks(record, selection, placeholders))
+                yield Page(records=records, cursor=rows[-1]["Id"], expected=len(records) if first and is_last else None)
+            first = False
+
+    def _row_pages(
+        self, found: Plan, schema: ObjectSchema, ids: Sequence[str], after: str, size: int
+    ) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+        """The rows of a plan in pages, each with whether it is the last; a long one goes on by windows (bulk_query)."""
+        read, may_go_on = 0, not ids
         while True:
             rows = self._rows(found.query(ids=ids, after=after, limit=size))
             is_last = len(rows) < size
             if rows:
                 after = rows[-1]["Id"]
-                if found.rest:
-                    rows = self._with_rest(found, rows)
-                records = tuple(map(to_record, rows))
-                if not found.exact:
-                    records = tuple(record for record in records if lacks(record, selection, placeholders))
-                yield Page(records=records, cursor=after, expected=len(records) if first and is_last else None)
+                read += len(rows)
+            yield self._with_rest(found, rows) if found.rest and rows else rows, is_last
             if is_last:
                 return
-            first = False
+            while may_go_on and read >= MANY:
+                taken = 0
+                for rows, is_last in self._window(found, schema, after, size):
+                    yield rows, is_last
+                    if is_last:
+                        return
+                    after = rows[-1]["Id"]
+                    taken += len(rows)
+                may_go_on = taken > 0
+                if taken < WINDOW:
+                    read = 0
+
+    def _window(
+        self, found: Plan, schema: ObjectSchema, after: str, size: int
+    ) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+        names = self._names(schema)
+        kinds = {path: names.column(path, filtered=False).schema.kind for path in (*found.columns, *found.rest)}
+        windows = Windows(self._session, version=self._version, clock=self._clock)
+        return windows.rows(found.query(ids=(), after=after, limit=WINDOW, whole=True), kinds, size=size)
 
     def _rows(self, query: str, *, with_deleted: bool = False) -> list[dict[str, Any]]:
         """All rows of one query. They come in several answers where they are too wide for one; the locator of those
@@ -294,8 +322,8 @@ class SalesforceCrm:
         mode: WriteMode = WriteMode.FAST,
         jobs: JobBook | None = None,
     ) -> list[WriteOutcome]:
-        """As ports.Crm.write. A strict write names the version it was decided on, which has a resolution of one second:
-        an edit in the very second of the one before it is not seen (contracts/salesforce.md 2.5, 2026-11).
+        """As ports.Crm.write. A strict write names the version it was decided on, which has a resolution of one second
+        (contracts/salesforce.md 2.5, 2026-11): records that were changed within the last seconds wait for one.
 
         Raises:
             ProviderError: with the first call; nothing was written. Later ones, and one that follows a lost answer, are
@@ -308,6 +336,7 @@ class SalesforceCrm:
             return [row.settled() for row in rows]
         if mode is WriteMode.STRICT:
             check_guards(rows)
+            self._outlast(object_type, requests, rows)
         for at in range(0, len(rows), PORTION):
             portion = rows[at : at + PORTION]
             update = self._update(object_type, mode)
@@ -319,6 +348,26 @@ class SalesforceCrm:
                     row.leave(update.error)
                 break
         return [row.settled() for row in rows]
+
+    def _outlast(self, object_type: str, requests: Sequence[WriteRequest], rows: Sequence[Row]) -> None:
+        """Wait until the second in which some rows were last changed is over, and settle those that were changed again
+        in it, which their guard would not see: what they hold now is not what was read."""
+        recent = fresh(rows, self._clock.now() + self._session.ahead)
+        if not recent:
+            return
+        seen = {id(row): request.seen for row, request in zip(rows, requests, strict=True)}
+        before = [record for row in recent if (record := seen[id(row)]) is not None]
+        self._clock.sleep(OUTLAST_S)
+        fields = dict.fromkeys(name for record in before for name in record.values)
+        try:
+            now = self.read(object_type, [record.ref.id for record in before], tuple(fields))
+        except ProviderError as error:
+            for row in recent:
+                row.leave(error)
+            return
+        for row, was, found in zip(recent, before, now, strict=True):
+            if found is not None and any(found.values[name] != value for name, value in was.values.items()):
+                row.settle(Written.MOVED)
 
     def _write_by_jobs(
         self, object_type: str, requests: Sequence[WriteRequest], rows: Sequence[Row], jobs: JobBook

@@ -1,13 +1,14 @@
 """A guarded write: records in one composite call, each refused by Salesforce if it changed since it was read. Pure.
 
 The guard is If-Unmodified-Since with the record's LastModifiedDate. It has a resolution of one second, so an edit that
-follows another within the same second is not seen (contracts/salesforce.md 2.5, 2026-11).
+follows another within the same second would not be seen (contracts/salesforce.md 2.5, 2026-11). A record that was read
+in the very second of its last change is therefore read once more when that second is over: see `fresh`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
@@ -20,6 +21,10 @@ from crm_sync.domain.changes import Written
 SUBREQUESTS = 25
 
 _MOVED = 412
+#: A second of the change, one of the org's Date header, and one that the answer was on its way.
+_FRESH = timedelta(seconds=3)
+#: After so long the second of a change is over.
+OUTLAST_S = 1.05
 #: Refusals of everybody at once: nothing was done.
 _CROWDED = "REQUEST_LIMIT_EXCEEDED"
 
@@ -42,6 +47,21 @@ def check_guards(rows: Sequence[Row]) -> None:
                 reason="Salesforce did not say when the record last changed, and without that a strict write cannot "
                 "be guarded",
             )
+
+
+def fresh(rows: Sequence[Row], now: datetime) -> list[Row]:
+    """The rows whose last change is so recent that another one may bear the same second. `now` is the org's time, which
+    its answers tell to the second."""
+    found = []
+    for row in rows:
+        if row.outcome is None and row.version:
+            try:
+                changed = datetime.fromisoformat(row.version)
+            except ValueError:
+                continue
+            if changed.tzinfo is not None and changed >= now - _FRESH:
+                found.append(row)
+    return found
 
 
 def body(rows: Sequence[Row], *, version: str, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -116,8 +116,10 @@ class Plan:
     exact: bool
     portions: tuple[tuple[str, ...], ...]
 
-    def query(self, *, ids: Sequence[str], after: str, limit: int) -> str:
-        return _query(self.columns, self.object_type, self.conditions, ids, after, limit)
+    def query(self, *, ids: Sequence[str], after: str, limit: int, whole: bool = False) -> str:
+        """`whole`: with `rest`, for a way that has room for them."""
+        columns = (*self.columns, *self.rest) if whole else self.columns
+        return _query(columns, self.object_type, self.conditions, ids, after, limit)
 
 
 def plan(selection: Selection, names: Names, schema: ObjectSchema) -> Plan | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import html
 import threading
 from dataclasses import dataclass, field
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from xml.parsers.expat import ExpatError
@@ -132,6 +134,8 @@ class SalesforceSession(BoundedSession):
         self._refused: CredentialsError | None = None
         #: Calls used and allowed in these 24 hours, from the last answer's Sforce-Limit-Info.
         self.usage: tuple[int, int] | None = None
+        #: How far the org's clock is ahead of ours, by the last answer's Date; to the second.
+        self.ahead = timedelta()
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         """
@@ -152,6 +156,7 @@ class SalesforceSession(BoundedSession):
         if response.status_code != 401:
             self._fruitless = 0
         self._note_usage(response.headers.get("Sforce-Limit-Info", ""))
+        self._note_time(response.headers.get("Date", ""))
         if not 200 <= response.status_code < 300:
             raise self._refusal(response)
         return _Answer.of(response, self.provider)
@@ -192,6 +197,12 @@ class SalesforceSession(BoundedSession):
         used, _, most = header.partition(";")[0].rpartition("=")[2].partition("/")
         if used.isdigit() and most.isdigit():
             self.usage = (int(used), int(most))
+
+    def _note_time(self, header: str) -> None:
+        try:
+            self.ahead = parsedate_to_datetime(header) - self._clock.now()
+        except (ValueError, TypeError):  # no date, or one without a zone
+            return
 
     # --- logging in -----------------------------------------------------------------------------------------------
 
@@ -411,6 +422,8 @@ def operation_of(method: str, path: str) -> str:
     tail = path.rpartition("/services/")[2]
     if tail.startswith(("oauth2", "Soap")):
         return "login"
+    if "/jobs/" in tail:
+        return "poll" if method == "GET" and tail.count("/") == _PARTS_OF_A_JOB else "bulk"
     if tail.endswith("/describe"):
         return "describe"
     if "/query" in tail:
@@ -419,6 +432,4 @@ def operation_of(method: str, path: str) -> str:
         return "write" if method == "PATCH" else "read"
     if tail.endswith("/composite"):
         return "write"
-    if "/jobs/ingest" in tail:
-        return "poll" if method == "GET" and tail.count("/") == _PARTS_OF_A_JOB else "bulk"
     return "limits" if tail.endswith(("/limits", "/limits/")) else "other"

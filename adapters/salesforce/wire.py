@@ -271,6 +271,8 @@ def to_json(field: FieldSchema, value: Value) -> Any:
             raise ValueError("a value with a semicolon cannot be told from two")
         return ";".join(value)
     if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("it holds half a character")
         return value
     if isinstance(value, bool):
         raise ValueError("the field takes text, not true or false")
@@ -515,6 +517,13 @@ def refusal(
             )
         wait = retry_after_s(headers, now) or _CROWDED_S
         return RateLimitError(f"{provider} is serving too many calls at once", retry_after_s=wait, **facts)
+    if code == "EXCEEDEDQUOTA":
+        return QuotaError(f"{provider}'s bulk jobs of these 24 hours are used up; a later run goes on", **facts)
+    if code == "FEATURENOTENABLED":
+        return CredentialsError(
+            f"{provider} lets the user that crm-sync logs in as make no bulk jobs ({words}); give it the permission",
+            **facts,
+        )
     if status in BUSY:
         return RateLimitError(
             f"{provider} wants fewer calls ({words})", retry_after_s=retry_after_s(headers, now), **facts

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from crm_sync import crash
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
 from crm_sync.cli.history import find_run
@@ -195,8 +196,10 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
         return
     if not yes:
         _ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?", "release")
-    services.provenance.release(run.crm, record.object_type, record.record_id, locked, now=services.clock.now())
+    # First the attempts: what is released already cannot be released again, and nobody would look at it.
     services.runs.forget_attempts(record.object_type, record.record_id)
+    crash.point("release.forgotten")
+    services.provenance.release(run.crm, record.object_type, record.record_id, locked, now=services.clock.now())
     click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may replace them.")
 
 

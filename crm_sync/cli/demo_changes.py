@@ -52,8 +52,8 @@ def undo_and_run_again(app: App, sandbox: Sandbox, run: SyncRun, out: Console) -
     out.print(f"{render.counted(restored, 'field')} restored, {render.counted(conflicts, 'conflict')}.\n")
 
     out.print(
-        "[bold]5. It runs again[/], with the title on the rule `track`. While it writes, Lou types a title into another\n"
-        "record, and an admin has just retired a value of the picklist for seniority. Stored answers serve: no credit\n"
+        "[bold]5. It runs again[/], with the title on the rule `track`. While it writes, Lou types a title into\n"
+        "another record, and an admin has just retired a value of the picklist for seniority. It costs no credit\n"
     )
     _track_titles(app, crm)
     retired = _retire_a_value(simulator, run, app)

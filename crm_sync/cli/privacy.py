@@ -14,6 +14,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from crm_sync import crash
 from crm_sync.bootstrap import App
 from crm_sync.cli import EXIT_FAILED, Subcommands, lists, render
 from crm_sync.config.model import Config
@@ -287,6 +288,7 @@ def erase(app: App, email: tuple[str, ...], again: bool, yes: bool, dry_run: boo
     if not as_json:
         _confirm(yes, "Remove all of it?" if counts else "Leave this address alone from now on?")
     new = _leave_alone(app, found)
+    crash.point("erase.suppressed")
     _refuse_while_running(app)
     for traces in found:
         app.privacy.erase(traces, now=app.clock.now())
@@ -313,6 +315,7 @@ def _leave_alone(app: App, found: Sequence[Traces]) -> int:
     digests = app.suppressions.digests(everybody)
     if not digests <= app.erasures.read():
         app.erasures.note(digests, now=app.clock.now())
+    crash.point("erase.noted")
     return app.suppressions.add(everybody, ERASED, now=app.clock.now())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from crm_sync import crash
 from crm_sync.bootstrap import App
 from crm_sync.cli import Subcommands, render
 from crm_sync.cli.changes import print_amended
@@ -156,6 +157,7 @@ def accept(
         with cancel_on_signal(stop):
             result = amend(amending, services, dry_run=dry_run, stop=stop)
         if not dry_run:
+            crash.point("review.written")
             done = reviewing.written(result, of_sync, services)
             services.reviews.resolve(done, ACCEPTED, by=getpass.getuser(), now=services.clock.now())
         if not as_json:
@@ -174,7 +176,10 @@ def _write_records(services: Services, of_sync: Sequence[Review], *, as_json: bo
         raise ConfigError(
             f"The configuration has no sync {of_sync[0].sync} any more: refuse its reviews, or bring it back"
         )
+    # So that the next run writes them, should this one never come to it.
+    services.runs.forget_attempts(sync.object_type, *(each.record_id for each in of_sync))
     services.reviews.resolve([each.id for each in of_sync], ACCEPTED, by=getpass.getuser(), now=services.clock.now())
+    crash.point("review.accepted")
     out = render.console()
     result = walk_sync(
         sync,

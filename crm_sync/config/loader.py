@@ -374,7 +374,7 @@ class _Reader:
             need_one_of=self._need_one_of(at, values, sent, is_company=is_company),
             trust_all=tuple(dict.fromkeys(trust.get("all", ()))),
             trust_any=tuple(dict.fromkeys(trust.get("any", ()))),
-            otherwise=values.get("otherwise", "skip"),
+            otherwise=values.get("otherwise", "review"),
         )
 
     def _trust(self, at: Path, values: Mapping[str, Any], sent: Mapping[str, Any], *, is_company: bool) -> None:

@@ -58,7 +58,7 @@ class Match:
     need_one_of: tuple[tuple[str, ...], ...]
     trust_all: tuple[str, ...] = ()
     trust_any: tuple[str, ...] = ()
-    otherwise: str = "skip"  # "review" | "skip"
+    otherwise: str = "review"  # "review" | "skip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -486,10 +486,6 @@ def _picklist_file(text: str) -> str:
     return text if text.startswith("builtin:") else _relative_file(text)
 
 
-def _one_parent(text: str) -> str:
-    return expressions.field_name(text, parent=True)
-
-
 FIELD = Text(wanted="the API name of a field", parse=expressions.field_name)
 DURATION = Text(wanted="a duration such as 4h or 120d", parse=expressions.duration)
 PERCENTAGE = Text(wanted="a percentage such as 5%", parse=expressions.percentage)
@@ -615,7 +611,7 @@ SYNC = Group(
                     "trust_when": Key(
                         shape=Group(what="proofs", known={"all": Key(shape=_PROOFS), "any": Key(shape=_PROOFS)})
                     ),
-                    "otherwise": Key(shape=Word(options=("review", "skip")), default="skip"),
+                    "otherwise": Key(shape=Word(options=("review", "skip")), default="review"),
                 },
             ),
         ),

@@ -94,16 +94,23 @@ class Amendment:
     reason: str
 
 
+def never(value: Value, kind: FieldKind) -> bool:  # noqa: ARG001  the plainest of LastWrite's questions
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastWrite:
     """What crm-sync last wrote into one field, and when. `holds` tells whether a value is that one; `released`: it was
-    a person's, and they let crm-sync go on from it; `confirmed` False: no write of it was ever answered, so that it may
-    never have arrived."""
+    a person's, and they let crm-sync go on from it.
+
+    Of some writes and undos nobody knows whether they arrived. `is_bare` tells whether a value is the one that stands
+    there if the write never came, or the undo did: then nothing in the field is ours, and nobody has edited it since.
+    """
 
     at: datetime
     holds: Callable[[Value, FieldKind], bool]
     released: bool = False
-    confirmed: bool = True
+    is_bare: Callable[[Value, FieldKind], bool] = never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ def _differs(
 ) -> tuple[FieldOutcome, str]:
     if rule is WriteRule.REVIEW:
         return FieldOutcome.REVIEW, "waits for a person: rule review"
-    if rule is WriteRule.TRACK and last is not None:
+    if rule is WriteRule.TRACK and last is not None and (last.holds(old, kind) or not last.is_bare(old, kind)):
         return _tracked(old, kind, placeholders, last)
     if is_blank(old):
         return FieldOutcome.WRITTEN, "filled: was blank"
@@ -123,8 +123,6 @@ def _tracked(old: Value, kind: FieldKind, placeholders: frozenset[str], last: La
             return FieldOutcome.WRITTEN, f"replaced: released to crm-sync on {day(last)}"
         return FieldOutcome.WRITTEN, f"updated: still held our value of {day(last)}"
     if is_blank(old) or is_placeholder(old, placeholders):
-        if not last.confirmed:
-            return FieldOutcome.WRITTEN, f"filled: was blank, and our write of {day(last)} was never confirmed"
         return FieldOutcome.KEPT, f"kept: emptied by a person after our write of {day(last)}"
     return FieldOutcome.KEPT, f"kept: changed by a person after our write of {day(last)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from crm_sync import crash
 from crm_sync.domain.changes import WantedValue, WriteRule
 from crm_sync.domain.enrichment import MatchKeys
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef
@@ -52,6 +53,8 @@ def followed(
                 found.elsewhere.setdefault(place.ref.object_type, {})[record_id] = place.ref
             else:
                 survivors[record_id] = place.ref
+    if missing or survivors:
+        crash.point("follow.found")
     for record_id, ref in list(survivors.items()):
         if ref.id in current and ref.id != record_id:
             found.closed[record_id] = f"merged into {ref.id}, which is looked at itself"

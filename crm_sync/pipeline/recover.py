@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from crm_sync import crash
-from crm_sync.domain.changes import FieldOutcome, WriteOutcome, Written
+from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteOutcome, Written
 from crm_sync.domain.records import RecordRef
 from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
 from crm_sync.errors import ContractError
@@ -18,6 +18,7 @@ from crm_sync.pipeline.enrich import expansion_of
 from crm_sync.services import Services
 from crm_sync.store.journal import Expansion
 from crm_sync.store.runs import WRITING, RunRecord
+from crm_sync.store.write_jobs import OpenJob
 
 #: A run on another machine is dead after so long without a sign of life; longer than any call of ours may take.
 _SILENT_FOR = timedelta(minutes=10)
@@ -39,53 +40,63 @@ def recover(services: Services) -> list[SyncRun]:
     Raises:
         CrmSyncError: the CRM cannot be asked what became of such a job; it may still be changing records.
     """
-    closed = []
+    alive: list[SyncRun] = []
+    dead: list[SyncRun] = []
     for run, owner, alive_at in services.runs.unfinished():
-        if run.id in _given_up or not is_alive(owner, alive_at, services.clock.now()):
-            crash.point("recover.found")
-            settle_calls(run, services)
-            _end_jobs(run, services)
-            closed.append(_close(run, services))
-    return closed
+        is_dead = run.id in _given_up or not is_alive(owner, alive_at, services.clock.now())
+        (dead if is_dead else alive).append(run)
+    for run in dead:
+        crash.point("recover.found")
+        settle_calls(run, services)
+    under_way = {run.id for run in alive}
+    for job in services.write_jobs.open():
+        # Also of a run that ended while its CRM could not be asked what became of the job.
+        if job.run_id not in under_way and job.crm in services.config.crms:
+            _end_job(job, services)
+    return [_close(run, services) for run in dead]
 
 
-def _end_jobs(run: SyncRun, services: Services) -> None:
-    """See each bulk job of a dead run to its end, and write down what became of its records."""
-    for job in services.write_jobs.of(run.id):
-        refs = [RecordRef(crm=job.crm, object_type=job.object_type, id=each) for each in job.record_ids]
-        outcomes = services.crm(job.crm).resume(job.object_type, job.job_id, refs, uploaded=job.uploaded)
-        crash.point("recover.job")
-        confirmed, amended = [], []
-        intended = services.runs.intended(run.id, job.object_type)
-        for record_id, outcome in zip(job.record_ids, outcomes, strict=True):
-            record = intended.get(record_id)
-            if record is None or outcome.written not in (Written.WRITTEN, Written.REJECTED):
-                continue  # closed with the run: the next one reads it again
-            if outcome.written is Written.WRITTEN and not outcome.dropped:
-                confirmed.append(replace(record, outcome=RecordOutcome.UPDATED.value))
-            else:
-                amended.append(_as_taken(record, outcome))
-        services.runs.settle(
-            run.id,
-            sync=run.sync,
-            confirmed=confirmed,
-            amended=amended,
-            others=(),
-            states=(),
-            now=services.clock.now(),
-        )
-        services.write_jobs.end(job.crm, job.job_id)
+def _end_job(job: OpenJob, services: Services) -> None:
+    """See a bulk job to its end, and write down what became of its records."""
+    refs = [RecordRef(crm=job.crm, object_type=job.object_type, id=each) for each in job.record_ids]
+    outcomes = services.crm(job.crm).resume(job.object_type, job.job_id, refs, uploaded=job.uploaded)
+    crash.point("recover.job")
+    by_id = dict(zip(job.record_ids, outcomes, strict=True))
+    amended = [
+        _as_taken(record, by_id[record.record_id])
+        for record in services.runs.records(job.run_id, object_type=job.object_type)
+        # What the job did not write is closed with its run, and read again by the next one.
+        if record.record_id in by_id
+        and by_id[record.record_id].written in (Written.WRITTEN, Written.REJECTED)
+        and _is_open(record)
+    ]
+    now = services.clock.now()
+    if amended:
+        services.runs.settle(job.run_id, sync="", confirmed=(), amended=amended, others=(), states=(), now=now)
+    services.write_jobs.end(job.crm, job.job_id)
+
+
+def _is_open(record: RunRecord) -> bool:
+    """Whether its write is not known to have happened or not: intended, or closed as not confirmed."""
+    if record.outcome == WRITING:
+        return True
+    unknown = (FieldOutcome.UNCONFIRMED, FieldOutcome.WRITTEN)
+    return record.outcome == RecordOutcome.SKIPPED.value and any(d.outcome in unknown for d in record.decisions)
 
 
 def _as_taken(record: RunRecord, outcome: WriteOutcome) -> RunRecord:
     dropped = dict(outcome.dropped)
     is_rejected = outcome.written is Written.REJECTED
-    decisions = tuple(
-        d._replace(outcome=FieldOutcome.REJECTED, reason=f"refused: {dropped.get(d.field) or outcome.reason}")
-        if d.outcome is FieldOutcome.WRITTEN and (is_rejected or d.field in dropped)
-        else d
-        for d in record.decisions
-    )
+
+    def taken(decision: FieldDecision) -> FieldDecision:
+        if decision.outcome not in (FieldOutcome.WRITTEN, FieldOutcome.UNCONFIRMED):
+            return decision
+        if is_rejected or decision.field in dropped:
+            reason = f"refused: {dropped.get(decision.field) or outcome.reason}"
+            return decision._replace(outcome=FieldOutcome.REJECTED, reason=reason)
+        return decision._replace(outcome=FieldOutcome.WRITTEN)
+
+    decisions = tuple(map(taken, record.decisions))
     word = RecordOutcome.REJECTED if is_rejected else RecordOutcome.UPDATED
     reason = outcome.reason or "; ".join(f"{field}: {why}" for field, why in outcome.dropped)
     return replace(record, outcome=word.value, reason=reason, decisions=decisions)

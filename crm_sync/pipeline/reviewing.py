@@ -76,11 +76,11 @@ def accepting(reviews: Sequence[Review], services: Services, *, by: str) -> Amen
         enricher=services.enricher(),
     )
     values = proposed(reviews, services)
-    amendments: dict[str, list[Amendment]] = {}
+    amendments: dict[str, dict[str, list[Amendment]]] = {}
     for review in reviews:
         decision = values.get(review.id)
         if decision is not None:
-            amendments.setdefault(review.record_id, []).append(
+            amendments.setdefault(review.object_type, {}).setdefault(review.record_id, []).append(
                 Amendment(
                     field=review.field,
                     source=decision.source,
@@ -90,15 +90,18 @@ def accepting(reviews: Sequence[Review], services: Services, *, by: str) -> Amen
                     reason=f"accepted by {by}",
                 )
             )
-    candidates = [Candidate(record_id=each, amendments=tuple(amended)) for each, amended in amendments.items()]
+    targets = [walk.target] if walk.parent is None else [walk.parent, walk.target]
     return Amending(
         sync=sync.name,
         crm=sync.crm,
         object_type=sync.object_type,
         kind=RunKind.REVIEW,
         trigger=f"review accepted by {by}",
-        candidates={sync.object_type: candidates} if candidates else {},
-        guards={sync.object_type: walk.target.guard},
+        candidates={
+            object_type: [Candidate(record_id=each, amendments=tuple(changes)) for each, changes in records.items()]
+            for object_type, records in amendments.items()
+        },
+        guards={target.object_type: target.guard for target in targets},
     )
 
 

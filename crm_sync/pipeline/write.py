@@ -161,6 +161,7 @@ def _place_again(
 ) -> dict[str, Settled]:
     """Records that went away between our read and our write: merged, converted (a converted lead is still read, and
     takes no update) or deleted. Their rows are in the audit already."""
+    crash.point("write.gone")
     candidates = [candidate for candidate, _ in gone]
     current: dict[str, Record | None] = {candidate.record_id: None for candidate in candidates}
     try:
@@ -172,8 +173,8 @@ def _place_again(
         context.stop.raise_(str(error), error)
         return {c.record_id: replace(unreached(c, str(error)), intended=True) for c in candidates}
     settled, again = _place(context, target, candidates, current, where, left_alone, kinds, audit)
-    for candidate, reason in again:
-        settled[candidate.record_id] = _plain(candidate, RecordOutcome.SKIPPED, reason)
+    for candidate, reason in again:  # shown just now, and gone again
+        settled[candidate.record_id] = unreached(candidate, reason)
     return {record_id: replace(one, intended=True) for record_id, one in settled.items()}
 
 
@@ -221,7 +222,7 @@ def _write_elsewhere(
         return {c.record_id: unreached(c, str(error)) for c in candidates}
     state = _Round(current=current, left_alone=left_alone, changes={}, settled={})
     settled, gone = _carry_out(context, into, adapted, state, audit)
-    settled |= {c.record_id: replace(_plain(c, RecordOutcome.SKIPPED, why), intended=True) for c, why in gone}
+    settled |= {c.record_id: replace(unreached(c, why), intended=True) for c, why in gone}
     return {
         record_id: replace(one, reason="; ".join(filter(None, (one.reason, f"now {object_type} {refs[record_id].id}"))))
         for record_id, one in settled.items()
@@ -356,8 +357,7 @@ def _again_where_moved(
         ids = [record_id for record_id, _ in moved]
         try:
             if left and not context.stop:
-                found = context.crm.read(target.object_type, _asked(state, ids), target.read_fields)
-                state.current.update(zip(ids, found, strict=True))
+                _read_anew(context, target, state, [by_id[each] for each in ids])
         except CrmSyncError as error:
             context.stop.raise_(str(error), error)
         if not left or context.stop:
@@ -377,6 +377,17 @@ def _again_where_moved(
         written, again = _write(context, target, state, changes, stamps, by_id, audit)
         sent.add(again)
     raise AssertionError("unreachable")
+
+
+def _read_anew(context: WriteContext, target: Target, state: _Round, candidates: Sequence[Candidate]) -> None:
+    """As the records are now: what a person changed may also be that they are to be left alone."""
+    kinds = context.screen.kinds_now()
+    also = () if target.unguarded else target.guard.fields(kinds)
+    ids = [candidate.record_id for candidate in candidates]
+    fields = tuple(dict.fromkeys((*target.read_fields, *also)))
+    read = context.crm.read(target.object_type, _asked(state, ids), fields)
+    state.current.update(zip(ids, read, strict=True))
+    state.left_alone.update(_left_alone(context, target, candidates, state.current, kinds))
 
 
 def _asked(state: _Round, ids: Sequence[str]) -> list[str]:

@@ -32,6 +32,8 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 
 #: The schema this code was written for: the newest file in migrations/versions.
 SCHEMA_VERSION = "0003"
+#: The advisory lock of PostgreSQL under which the schema is changed: "crm-sync" as eight bytes.
+_MIGRATING = int.from_bytes(b"crm-sync", "big")
 #: A schema that was never released; its answers were not encrypted.
 _BEFORE_RELEASE = "0001"
 
@@ -336,6 +338,8 @@ class Store:
             )
         crash.point("store.migrate.before")
         with self.write() as connection:
+            if connection.dialect.name == "postgresql":  # two processes that start at once on an empty database
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATING})
             config = _alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

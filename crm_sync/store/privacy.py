@@ -17,6 +17,7 @@ import orjson
 from sqlalchemy import Connection, Row, Table, and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, Verdict
 from crm_sync.domain.runs import RunKind
 from crm_sync.errors import ContractError
@@ -156,6 +157,7 @@ class Privacy:
                 connection.execute(update(batches).where(batches.c.id.in_(traces.errors)).values(error=""))
             if traces.reasons:
                 connection.execute(update(runs).where(runs.c.id.in_(traces.reasons)).values(reason=""))
+            crash.point("privacy.erase.inside")
             return self._suppressions.add_in(connection, traces.identities(), ERASED, now=now)
 
     # --- paid calls -----------------------------------------------------------------------------------------------

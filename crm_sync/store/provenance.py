@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, select
 from crm_sync.domain.changes import FieldOutcome, LastWrite
 from crm_sync.domain.records import FieldKind, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
+from crm_sync.mapping.blanks import is_blank
 from crm_sync.mapping.same import same, spelling
 from crm_sync.store.engine import Store
 from crm_sync.store.runs import WRITING, record_of
@@ -36,11 +37,13 @@ _Entry = tuple[str, int, int]
 
 @dataclass(slots=True)
 class _Last:
-    """The newest confirmed value of a field, with newer ones that were not confirmed before it."""
+    """The newest confirmed value of a field, with newer ones that were not confirmed before it. `bare`: what it holds
+    if a write never arrived, or an undo did, of which nobody knows."""
 
     at: datetime
     values: list[Value] = field(default_factory=list)
     confirmed: bool = False
+    bare: list[Value] = field(default_factory=list)
 
 
 class Provenance:
@@ -107,23 +110,28 @@ class Provenance:
 
 
 def _of_values(last: _Last, before: LastWrite | None) -> LastWrite:
-    """`before`: what a purge left of older writes. It stands where nothing after it was confirmed."""
+    """`before`: what is kept of an earlier one, which counts on while this one is not confirmed."""
 
     def holds(value: Value, kind: FieldKind) -> bool:
         if any(same(value, each, kind) for each in last.values):
             return True
         return not last.confirmed and before is not None and before.holds(value, kind)
 
-    return LastWrite(at=last.at, holds=holds, confirmed=last.confirmed or before is not None)
+    def is_bare(value: Value, kind: FieldKind) -> bool:
+        return any((is_blank(value) and is_blank(each)) or same(value, each, kind) for each in last.bare)
+
+    return LastWrite(at=last.at, holds=holds, is_bare=is_bare)
 
 
 def _resolved(rows: Iterable[Row[Any]]) -> tuple[dict[str, _Last], dict[str, datetime]]:
     """CRM field -> what was written into it last, by the rows of one record, newest first; and when an undo last took
     something back from it. What an undo took back was never written; an undo that was itself undone took nothing
-    back."""
+    back; one that was not confirmed may have done either."""
     found: dict[str, _Last] = {}
     taken_back: dict[str, datetime] = {}
     undone: dict[str, set[str]] = defaultdict(set)
+    #: Field -> run -> what the field holds if that run was undone: nobody knows.
+    doubtful: dict[str, dict[str, Value]] = defaultdict(dict)
     for row in rows:
         is_undo = row.kind == RunKind.UNDO.value
         for decision in record_of(row).decisions:
@@ -134,14 +142,25 @@ def _resolved(rows: Iterable[Row[Any]]) -> tuple[dict[str, _Last], dict[str, dat
             if row.run_id in undone[name]:
                 continue
             if is_undo:
-                if is_confirmed:
+                if is_confirmed and row.run_id not in doubtful[name]:
                     undone[name].add(decision.source)
                     taken_back.setdefault(name, row.at)
+                else:
+                    doubtful[name][decision.source] = decision.new
                 continue
             last = found.setdefault(name, _Last(at=row.at))
-            if not last.confirmed:
-                last.values.append(decision.new)
-                last.confirmed = is_confirmed
+            if last.confirmed:
+                continue
+            last.values.append(decision.new)
+            last.confirmed = is_confirmed
+            if row.run_id in doubtful[name]:
+                last.bare.append(doubtful[name][row.run_id])
+            if not is_confirmed:
+                last.bare.append(decision.old)
+    for last in found.values():
+        if last.confirmed and len(last.values) > 1:
+            # Where a later write never came, it holds what was confirmed before it.
+            last.bare = [each for each in last.bare if each not in last.values]
     return found, taken_back
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, or_, select, update
 
+from crm_sync import crash
 from crm_sync.domain.enrichment import Verdict
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.store.engine import Store
@@ -100,9 +101,12 @@ class Retention:
                     )
                 )
                 self._provenance.keep(connection, connection.execute(written))
+                crash.point("purge.kept")
                 expired = (reviews.c.state == OPEN, reviews.c.created_at < cutoffs.details)
                 connection.execute(delete(reviews).where(reviews.c.run_id == run_id, *expired))
-                yield connection.execute(delete(run_records).where(*past)).rowcount
+                count = connection.execute(delete(run_records).where(*past)).rowcount
+            crash.point("purge.run")
+            yield count
 
 
 def _emptied(cutoffs: Cutoffs) -> ColumnElement[bool]:

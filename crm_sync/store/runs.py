@@ -185,19 +185,16 @@ class Runs:
                 ],
             )
 
-    def forget_attempts(self, object_type: str, record_id: str) -> None:
-        """Let every sync look at a record again, whatever was tried with it before."""
+    def forget_attempts(self, object_type: str, *record_ids: str) -> None:
+        """Let every sync look at these records again, whatever was tried with them before."""
         with self._store.write() as connection:
-            connection.execute(
-                delete(record_states).where(
-                    record_states.c.object_type == object_type, record_states.c.record_id == record_id
+            for start in range(0, len(record_ids), 500):
+                connection.execute(
+                    delete(record_states).where(
+                        record_states.c.object_type == object_type,
+                        record_states.c.record_id.in_(record_ids[start : start + 500]),
+                    )
                 )
-            )
-
-    def intended(self, run_id: str, object_type: str) -> dict[str, RunRecord]:
-        """The records whose write was intended and is not confirmed, by id."""
-        found = self.records(run_id, outcome=WRITING, object_type=object_type)
-        return {record.record_id: record for record in found}
 
     def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
         """A dead run's intended writes get an end: Skipped, with the reason."""

@@ -18,6 +18,7 @@ class OpenJob:
     """`uploaded`: the CRM may have begun; False: it certainly has not."""
 
     job_id: str
+    run_id: str
     crm: str
     object_type: str
     record_ids: tuple[str, ...]
@@ -28,19 +29,19 @@ class WriteJobs:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def of(self, run_id: str) -> list[OpenJob]:
-        """The jobs of a run that were never ended."""
-        query = select(write_jobs).where(write_jobs.c.run_id == run_id).order_by(write_jobs.c.opened_at)
+    def open(self) -> list[OpenJob]:
+        """The jobs that were never ended, oldest first."""
         with self._store.read() as connection:
             return [
                 OpenJob(
                     job_id=row.job_id,
+                    run_id=row.run_id,
                     crm=row.crm,
                     object_type=row.object_type,
                     record_ids=tuple(orjson.loads(row.records)),
                     uploaded=bool(row.uploaded),
                 )
-                for row in connection.execute(query)
+                for row in connection.execute(select(write_jobs).order_by(write_jobs.c.opened_at))
             ]
 
     def end(self, crm: str, job_id: str) -> None:

@@ -51,7 +51,9 @@ class Simulated:
         return self.edit(record_id)["properties"][name]
 
     def forgive(self) -> None:
-        requests.delete(f"{self.url}/_sandbox/faults", timeout=10)
+        """Forget the scripts of faults and edits."""
+        for script in ("faults", "edits"):
+            requests.delete(f"{self.url}/_sandbox/{script}", timeout=10)
 
     def calls(self) -> dict[str, int]:
         return requests.get(f"{self.url}/_sandbox/calls", timeout=10).json()  # type: ignore[no-any-return]

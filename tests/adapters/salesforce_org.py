@@ -39,6 +39,9 @@ CALLS = {
     "close": "PATCH /services/data/v<version>/jobs/ingest/<job_id>",
     "poll": "GET /services/data/v<version>/jobs/ingest/<job_id>",
     "results": "GET /services/data/v<version>/jobs/ingest/<job_id>/<kind>",
+    "query job": "POST /services/data/v<version>/jobs/query",
+    "query poll": "GET /services/data/v<version>/jobs/query/<job_id>",
+    "query results": "GET /services/data/v<version>/jobs/query/<job_id>/results",
 }
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from adapters.hubspot.guard import Guard
+from adapters.hubspot.writing import Input
 from crm_sync.domain.changes import WriteMode, WriteOutcome, Written
-from crm_sync.domain.records import RecordRef, Value
+from crm_sync.domain.records import Record, RecordRef, Value
 from crm_sync.errors import ConfigError
 from crm_sync.ports import WriteRequest
 from crm_sync.sandbox.hubspot.auth import FIRST_APP
-from tests.adapters.hubspot_simulated import Simulated, simulated
+from tests.adapters.hubspot_schema import contacts_schema
+from tests.adapters.hubspot_simulated import Simulated, a_request, connected, serving, simulated
 
-FIELDS = ("jobtitle", "city", "hs_seniority", "lead_score", "hs_buying_role", "renewal_date", "apollo_enriched_at")
+FIELDS = ("jobtitle", "city", "hs_seniority", "lead_score", "hs_buying_role", "renewal_date", "apollo_enriched_at",
+          "hs_contact_enrichment_opt_out")  # fmt: skip
 OURS: dict[str, Value] = {"jobtitle": "CTO", "city": "Bonn"}
 
 
@@ -93,6 +98,8 @@ def test_an_edit_that_erased_is_put_back_by_erasing(it: Simulated) -> None:
     [
         ("hs_seniority", "vp", "director", "owner", "owner"),
         ("lead_score", "5", 7, "6.50", 6.5),
+        ("lead_score", "5", 7, "0", 0),
+        ("hs_contact_enrichment_opt_out", "", True, "false", False),
         ("hs_buying_role", "BLOCKER;OTHER", ("END_USER",), "OTHER;CHAMPION", ("OTHER", "CHAMPION")),
         ("renewal_date", "2026-01-01", "2026-05-01", "2026-03-01", "2026-03-01"),
         ("apollo_enriched_at", "", "2026-10-08T12:00:00Z", "2026-10-08T11:00:00Z", "2026-10-08T11:00:00.000Z"),
@@ -279,6 +286,38 @@ def test_a_record_merged_meanwhile_is_judged_under_its_survivors_id() -> None:
         assert (it.value(first, "jobtitle"), it.value(first, "city")) == ("Buyer", "Bonn")
 
 
+def test_what_a_survivor_held_for_years_is_no_less_somebodys() -> None:
+    """HubSpot may keep the moments of the values that a merge brings together."""
+    schema = contacts_schema()
+    one = Input(ref=a_request("101").ref, trace_id="0", properties={"jobtitle": "CTO"})
+    seen = Record(ref=one.ref, values={"jobtitle": None}, version="2026-10-08T12:00:00.000Z")
+    survivor = {
+        "id": "305",
+        "properties": {"jobtitle": "CTO"},
+        "propertiesWithHistory": {
+            "jobtitle": [
+                {"value": "CTO", "timestamp": "2026-10-08T12:00:05.000Z", "sourceType": "INTEGRATION", "sourceId": "1"},
+                {"value": "Buyer", "timestamp": "2020-01-01T00:00:00.000Z", "sourceType": "IMPORT", "sourceId": "7"},
+            ]
+        },
+    }
+    sent: list[Input] = []
+
+    def put_back(inputs: Sequence[Input]) -> dict[str, WriteOutcome]:
+        sent.extend(inputs)
+        return {each.trace_id: WriteOutcome(ref=each.ref, written=Written.WRITTEN) for each in inputs}
+
+    for record_id, said in (("305", ["Buyer"]), ("101", [])):
+        sent.clear()
+        raw = {**survivor, "id": record_id}
+        guard = Guard(histories=lambda ids, _names, raw=raw: {ids[0]: raw}, put_back=put_back, schema=schema)
+        ref = replace(one.ref, id=record_id)
+
+        guard.check([one], {"0": seen}, {"0": WriteOutcome(ref=ref, written=Written.WRITTEN)})
+
+        assert [each.properties["jobtitle"] for each in sent] == said
+
+
 def test_a_record_archived_after_the_write_is_written_and_not_checked(it: Simulated) -> None:
     first, second = it.ids()[:2]
     it.meanwhile("update", first, when="after", archived=True)
@@ -322,6 +361,24 @@ def test_blanks_erase_only_where_the_request_says_so(it: Simulated) -> None:
     assert [it.value(first, name) for name in blanks] == [None, None, "vp", None]
 
 
+def test_what_may_be_erased_is_written_where_there_is_a_value(it: Simulated) -> None:
+    first = it.ids()[0]
+
+    write(it, {first: OURS}, erase=frozenset(OURS))
+
+    assert (it.value(first, "jobtitle"), it.value(first, "city")) == ("CTO", "Bonn")
+
+
+def test_a_field_that_was_not_seen_is_written_without_a_guard(it: Simulated) -> None:
+    first = it.ids()[0]
+    it.meanwhile("update", first, region_note="Theirs", jobtitle="Buyer")
+
+    outcome = write(it, {first: {**OURS, "region_note": "Ours"}})[0]
+
+    assert outcome.restored == (("jobtitle", "Buyer"),)
+    assert it.value(first, "region_note") == "Ours"
+
+
 def test_an_edit_that_erasing_went_over_comes_back(it: Simulated) -> None:
     first = it.ids()[0]
     it.edit(first, jobtitle="Buyer")
@@ -342,6 +399,74 @@ def test_a_record_says_when_it_last_changed() -> None:
 
         assert record is not None
         assert record.version == shown["updatedAt"]
+
+
+# --- the script of faults, at each call of the guard
+
+#: What the guard does after the read and the write, by its call and the number of it.
+GUARDING = {
+    "the look at the history": ("read", 2),
+    "putting back": ("update", 2),
+    "the look at what was put back": ("read", 3),
+}
+PASSING = ("429", "500", "502_html", "503", "cut", "garbage", "empty", "reset", "silence", "not_utf8", "423")
+LASTING = ("400", "401", "403", "413", "500", "cut", "garbage", "reset", "redirect", "429_daily")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with serving(contacts=8) as url:
+        yield url
+
+
+@pytest.fixture
+def other(server: str) -> Iterator[Simulated]:
+    """A contact of `it` is edited between our read and our write."""
+    with connected(server, 8) as it:
+        it.forgive()
+        it.edit(it.ids()[0], jobtitle="", city="")
+        it.meanwhile("update", it.ids()[0], jobtitle="Buyer")
+        yield it
+        it.forgive()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", PASSING)
+@pytest.mark.parametrize("step", GUARDING)
+def test_a_passing_fault_at_any_step_of_the_guard_is_not_noticed(
+    other: Simulated, step: str, what: str, when: str
+) -> None:
+    call, nth = GUARDING[step]
+    fault = {"call": f"POST */batch/{call}", "nth": nth, "when": when, "what": what, "seconds": 0.05}
+    other.post("faults", [fault])
+    first = other.ids()[0]
+
+    outcome = write(other, {first: OURS})[0]
+
+    assert (outcome.written, outcome.restored, outcome.reason) == (Written.WRITTEN, (("jobtitle", "Buyer"),), "")
+    assert (other.value(first, "jobtitle"), other.value(first, "city")) == ("Buyer", "Bonn")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", LASTING)
+@pytest.mark.parametrize("step", GUARDING)
+def test_a_lasting_fault_at_any_step_of_the_guard_never_unsays_the_write_and_is_told(
+    other: Simulated, step: str, what: str, when: str
+) -> None:
+    call, nth = GUARDING[step]
+    fault = {"call": f"POST */batch/{call}", "nth": nth, "times": 99, "when": when, "what": what, "seconds": 0.05}
+    other.post("faults", [fault])
+    first = other.ids()[0]
+
+    outcome = write(other, {first: OURS})[0]
+
+    assert outcome.written is Written.WRITTEN
+    assert other.value(first, "city") == "Bonn"
+    stands = other.value(first, "jobtitle") == "Buyer"
+    assert stands == (outcome.restored == (("jobtitle", "Buyer"),))
+    assert stands == (step == "the look at what was put back" or (step == "putting back" and when == "after"))
+    assert stands or outcome.reason
+    assert "Buyer" not in outcome.reason
 
 
 # --- what became of it

@@ -86,9 +86,13 @@ def update(
     *,
     switched_off: dict[str, str] | None = None,
     send: Callable[[Sequence[Input]], wire.BatchAnswer] | None = None,
+    most_calls: int = MOST_CALLS,
 ) -> list[WriteOutcome]:
     batch = BatchUpdate(
-        send=send or portal.send, schema=SCHEMA, switched_off=switched_off if switched_off is not None else {}
+        send=send or portal.send,
+        schema=SCHEMA,
+        switched_off=switched_off if switched_off is not None else {},
+        most_calls=most_calls,
     )
     inputs = inputs_of(requests)
     batch.run(inputs)
@@ -151,6 +155,18 @@ def test_many_bad_values_do_not_cost_calls_without_end() -> None:
     assert {outcome.written for outcome in outcomes} == {Written.WRITTEN}
     assert {portal.stored[str(n)]["jobtitle"] for n in range(100)} == {"CTO"}
     assert all(outcomes[n].dropped for n in range(1, 100, 2))
+
+
+def test_when_calls_run_out_only_those_lose_the_field_that_are_known_to_hold_a_bad_value() -> None:
+    portal = FakePortal({("hs_seniority", "boss"): "INVALID_OPTION"})
+    requests = [a_request(n, jobtitle="CTO", hs_seniority="boss" if n == 10 else "vp") for n in range(100)]
+
+    outcomes = update(portal, requests, most_calls=4)
+
+    assert len(portal.sizes) <= 4 + 2
+    assert {outcome.written for outcome in outcomes} == {Written.WRITTEN}
+    assert {n for n, outcome in enumerate(outcomes) if outcome.dropped} == set(range(13))
+    assert "does not say which" in dict(outcomes[0].dropped)["hs_seniority"]
 
 
 @pytest.mark.parametrize("code", ["PROPERTY_DOESNT_EXIST", "READ_ONLY_VALUE"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from adapters.salesforce import composite
 from adapters.salesforce.client import SalesforceCrm
 from adapters.salesforce.wire import SAVED, Fault, SaveResult
 from adapters.salesforce.writing import rows_of
+from crm_sync.clock import SystemClock
 from crm_sync.domain.changes import WriteMode, Written
 from crm_sync.domain.records import Record, RecordRef, Value
 from crm_sync.ports import WriteRequest
@@ -182,10 +184,11 @@ def test_a_record_read_again_after_it_moved_is_written(org: RunningOrg, crm: Sal
 
 
 @pytest.mark.parametrize(("later_s", "written"), [(1.0, Written.MOVED), (0.4, Written.WRITTEN)])
-def test_only_an_edit_in_the_very_second_of_the_one_before_the_read_is_not_seen(
+def test_the_guard_alone_does_not_see_an_edit_in_the_very_second_of_the_one_before_it(
     later_s: float, written: Written
 ) -> None:
-    """The known hole: If-Unmodified-Since has whole seconds (contracts/salesforce.md 2.5, 2026-11)."""
+    """If-Unmodified-Since has whole seconds (contracts/salesforce.md 2.5, 2026-11). This org's clock stands still long
+    ago, so nobody waits for the second to end; what closes the hole is tested below."""
     moment = [1_793_534_400.0]
     with running_org(now=lambda: moment[0]) as org:
         crm = org.crm()
@@ -376,3 +379,34 @@ def test_a_rule_that_no_field_of_ours_breaks_refuses_the_record_after_a_bounded_
     assert (outcome.written, outcome.code) == (Written.REJECTED, "FIELD_CUSTOM_VALIDATION_EXCEPTION")
     assert outcome.reason == "FIELD_CUSTOM_VALIDATION_EXCEPTION: Closed."
     assert org.calls("write") == 1 + 8
+
+
+# --- within one second ----------------------------------------------------------------------------------------------
+
+
+def test_an_edit_in_the_very_second_of_the_one_before_it_stands(org: RunningOrg) -> None:
+    crm = org.crm(clock=SystemClock())
+    seen(crm, 1, 2)
+    # At the beginning of a second, so that both edits and our read are within it.
+    time.sleep(1.02 - time.time() % 1)
+    for number in (1, 2):
+        org.simulator.edit("Contact", contact_id(number), {"Department": "Sales"})
+    records = seen(crm, 1, 2)
+    org.simulator.edit("Contact", contact_id(1), {"Title": "Typed by a person"})
+
+    outcomes = write(crm, change(records[1]), change(records[2]))
+    crm.close()
+
+    assert [outcome.written for outcome in outcomes] == [Written.MOVED, Written.WRITTEN]
+    assert org.field(contact_id(1), "Title") == "Typed by a person"
+    assert org.field(contact_id(2), "Title") == "CTO"
+
+
+def test_records_that_rested_are_written_without_waiting(org: RunningOrg, crm: SalesforceCrm) -> None:
+    records = seen(crm, *range(50))
+    reads = crm.calls()["read"]
+
+    outcomes = write(crm, *(change(record) for record in records.values()))
+
+    assert {outcome.written for outcome in outcomes} == {Written.WRITTEN}
+    assert crm.calls()["read"] == reads

@@ -27,10 +27,11 @@ from rich.table import Table
 
 from crm_sync import crash
 from tests.faults import mutants
-from tests.faults.crashes import SAMPLE, Bench, Result, cells, run_cell, warm
+from tests.faults.crashes import SAMPLE, Bench, Result, cells, run_cell, scenes_of, warm
 from tests.faults.mutants import MUTANTS, Caught
 from tests.faults.pool import Pool, postgres, workshop
-from tests.faults.scenes import BY_NAME, CRMS, DATABASES, SCENES, Cell
+from tests.faults.scenes import BY_NAME, CRMS, DATABASES, Cell
+from tests.faults.stories import BY_NAME as STORIES
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "tests" / "faults" / "out" / "latest.json"
@@ -54,7 +55,7 @@ def main() -> None:
     caught: list[Caught] = []
     with pool(given.jobs) as made:
         if given.census:
-            wanted = [(crm, scene.name) for scene in SCENES for crm in CRMS if given.only in f"{crm}/{scene.name}"]
+            wanted = [(crm, name) for crm in CRMS for name in scenes_of(crm) if given.only in f"{crm}/{name}"]
             found = dict(made.each([("census", *each) for each in wanted]))
             print(orjson.dumps({f"{crm}/{scene}": met for (crm, scene), met in found.items()}).decode())
             return
@@ -79,7 +80,7 @@ def _chosen(given: argparse.Namespace, made: Pool) -> list[Cell]:
         return [Cell.of(text) for text in given.cell]
     if given.sample:
         return [Cell.of(text) for text in SAMPLE]
-    census = dict(made.each([("census", crm, scene.name) for scene in SCENES for crm in CRMS]))
+    census = dict(made.each([("census", crm, name) for crm in CRMS for name in scenes_of(crm)]))
     return [cell for cell in cells(census) if given.only in str(cell)]
 
 
@@ -106,7 +107,8 @@ def _do(bench: Bench, task: Any) -> Any:
     verb, *rest = task
     if verb == "census":
         crm, scene = rest
-        return (crm, scene), bench.census(crm, BY_NAME[scene])
+        met = bench.census_of(crm, STORIES[scene]) if scene in STORIES else bench.census(crm, BY_NAME[scene])
+        return (crm, scene), met
     name, most = rest
     return mutants.hunt(bench, name, cells=most)
 

@@ -41,6 +41,8 @@ from tests.faults.scenes import (
     keys_by_record,
     loaded,
 )
+from tests.faults.stories import BY_NAME as STORIES_BY_NAME
+from tests.faults.stories import STORIES, Kept, Play, Story, Told, judge_story, tell
 from tests.faults.witness import Report, SandboxProcess
 
 #: A run that has to come to rest does so in so many.
@@ -69,7 +71,10 @@ class Bench:
     databases: Mapping[str, Databases]
     sandbox: SandboxProcess
     said: list[str] = field(default_factory=list)
+    #: Ids of people who are written by a plain run, by CRM (tests/faults/stories.py).
+    known_people: dict[str, list[str]] = field(default_factory=dict)
     _clean: dict[tuple[str, tuple[str, ...], bool], Clean] = field(default_factory=dict)
+    _told: dict[tuple[str, str], Told] = field(default_factory=dict)
 
     @classmethod
     @contextlib.contextmanager
@@ -98,6 +103,48 @@ class Bench:
             yield self._settings(url, scene)
         finally:
             self.databases[database].drop(url)
+
+    @contextlib.contextmanager
+    def installation(self, crm: str, database: str) -> Iterator[dict[str, str]]:
+        """As office, with nothing configured yet."""
+        self.sandbox.renew(crm)
+        url = self.databases[database].make("story", partial(self._migrate, BY_NAME["people"]))
+        try:
+            yield self._settings(url, BY_NAME["people"])
+        finally:
+            self.databases[database].drop(url)
+
+    def _migrate(self, scene: Scene, url: str) -> None:
+        def work() -> int:
+            os.environ.update(self._settings(url, scene))
+            app = App()
+            app.runs.latest()
+            app.close()
+            return 0
+
+        ended = Child.fork(work, self.folder / "fill.out").wait()
+        assert ended.code == 0, ended.output
+
+    def told_of(self, crm: str, story: Story) -> Told:
+        """The story without a kill, once."""
+        key = (crm, story.name)
+        if key not in self._told:
+            with self.installation(crm, "sqlite") as settings:
+                play = Play(bench=self, crm=crm, settings=settings)
+                tell(play, story)
+                assert not play.told, (key, play.told)
+                report = self.sandbox.report()
+                self._told[key] = Told(report=report, kept=Kept.read(crm, settings, report))
+        return self._told[key]
+
+    def census_of(self, crm: str, story: Story) -> dict[str, int]:
+        """As census."""
+        with self.installation(crm, "sqlite") as settings:
+            play = Play(bench=self, crm=crm, settings=settings)
+            counts = self.folder / "counts.json"
+            play.command(*story.begin(play), counts=counts)
+            met: dict[str, int] = orjson.loads(counts.read_bytes())
+            return met
 
     def _settings(self, url: str, scene: Scene) -> dict[str, str]:
         settings = self.sandbox.settings | {"CRM_SYNC_DATABASE_URL": url, "CRM_SYNC_SECRET_KEY": SECRET}
@@ -167,6 +214,8 @@ class Bench:
 
 
 def run_cell(bench: Bench, cell: Cell, *, mutant: Callable[[], None] | None = None) -> Result:
+    if cell.scene in STORIES_BY_NAME:
+        return run_story(bench, cell, mutant)
     scene = BY_NAME[cell.scene]
     clean = bench.clean_of(cell.crm, scene)
     began = time.monotonic()
@@ -184,6 +233,30 @@ def run_cell(bench: Bench, cell: Cell, *, mutant: Callable[[], None] | None = No
         charged_twice=trial.judgement.charged_twice,
         answers_lost=trial.judgement.answers_lost,
         runs=trial.runs,
+        seconds=time.monotonic() - began,
+        said="\n".join(bench.said),
+    )
+
+
+def run_story(bench: Bench, cell: Cell, mutant: Callable[[], None] | None) -> Result:
+    story = STORIES_BY_NAME[cell.scene]
+    clean = bench.told_of(cell.crm, story)
+    began = time.monotonic()
+    bench.said.clear()
+    with bench.installation(cell.crm, cell.database) as settings:
+        play = Play(bench=bench, crm=cell.crm, settings=settings, mutant=mutant)
+        count = tell(play, story, kill=f"{cell.point}:{cell.hit}")
+        report = bench.sandbox.report()
+        books = Books.read(settings["CRM_SYNC_DATABASE_URL"], SECRET)
+        kept = Kept.read(cell.crm, settings, report)
+        play.told += judge_story(story, books, report, kept, clean)
+    return Result(
+        cell=cell,
+        violations=tuple(play.told),
+        in_doubt=len(books.doubts),
+        charged_twice=0,
+        answers_lost=0,
+        runs=count,
         seconds=time.monotonic() - began,
         said="\n".join(bench.said),
     )
@@ -361,7 +434,21 @@ def cells(census: Mapping[tuple[str, str], Mapping[str, int]]) -> list[Cell]:
                         if point == "vault.key_file" and database == "postgresql":
                             continue  # it needs the setting
                         found.append(Cell(crm=crm, database=database, scene=scene.name, point=point, hit=hit))
+        for story in STORIES:
+            if crm not in story.crms:
+                continue
+            for point, count in census[crm, story.name].items():
+                if point in covered and not point.startswith(story.also):
+                    continue
+                covered.add(point)
+                for hit in hits_of(count, story.at_most):
+                    database = DATABASES[len(found) % 2]  # in turn: their product is large, and they tell the same
+                    found.append(Cell(crm=crm, database=database, scene=story.name, point=point, hit=hit))
     return found
+
+
+def scenes_of(crm: str) -> list[str]:
+    return [scene.name for scene in SCENES] + [story.name for story in STORIES if crm in story.crms]
 
 
 #: A kill of each kind, for `make test`.

@@ -178,9 +178,9 @@ def judge(
     told += _costs(books, report)
     told += _spending(books)
     told += _within(books, budget or {})
-    told += _stuck(books)
+    told += stuck(books)
     told += _indexed(books)
-    told += _balanced(books)
+    told += balanced(books)
     told += _crm(books, report, clean)
     told += [f"{name} of {table} {index} got two different values" for table, index, name in report.overwritten]
     return judgement
@@ -287,7 +287,7 @@ def _shown(row: tuple[Any, ...] | None) -> str:
     )
 
 
-def _stuck(books: Books) -> Iterator[str]:
+def stuck(books: Books) -> Iterator[str]:
     for call in books.calls:
         if call.state in _UNFINISHED:
             yield f"call {call.id} is {call.state} for ever"
@@ -312,7 +312,7 @@ def _indexed(books: Books) -> Iterator[str]:
                     yield f"call {call.id} is done and somebody it asked for cannot be found in `answers`"
 
 
-def _balanced(books: Books) -> Iterator[str]:
+def balanced(books: Books) -> Iterator[str]:
     for run in books.runs:
         audit = books.audit.get(run.id, Counter())
         for counts, own in ((run.counts, True), (run.parents, False)):

@@ -80,7 +80,8 @@ def _apollo(what: str, **more: Any) -> tuple[str, Mapping[str, Any]]:
 
 _BULK = "people/bulk_match"
 _EVERY_WRITE = tuple(
-    ("", {"call": call, "what": "reset", "when": "after", "times": 999}) for call in ("PATCH *", "POST */batch/update")
+    ("", {"call": call, "what": "reset", "when": "after", "times": 999})
+    for call in ("PATCH *", "POST */composite", "POST */batch/update")
 )
 
 SCENES = (
@@ -216,7 +217,7 @@ def scale() -> None:
     from adapters.hubspot import client as hubspot
     from adapters.hubspot import search
     from adapters.salesforce import client as salesforce
-    from crm_sync.pipeline import enrich, stages
+    from crm_sync.pipeline import enrich, stages, writing_desk
 
     salesforce.PAGE = search.PAGE = 20
     salesforce._READ = 10
@@ -225,6 +226,7 @@ def scale() -> None:
     for client in (salesforce.SalesforceCrm, hubspot.HubSpotCrm):
         client.read_size, client.write_size = 10, 5
     stages._PLAN_AT = enrich._EXPAND_AT = 3
+    writing_desk._BULK_CHUNK = 12
 
 
 class Later(LeapingClock):
@@ -278,6 +280,8 @@ class Command:
     only: int | None = None
     #: `crm-sync plan` instead.
     plan: bool = False
+    #: Another command of crm-sync instead.
+    words: tuple[str, ...] = ()
     #: Instead of being killed, wait until this file is there.
     wakes_by: Path | None = None
     mutant: Callable[[], None] | None = None
@@ -313,6 +317,8 @@ class Command:
         sys.argv = ["crm-sync", "run", *(syncs if self.only is None else syncs[self.only : self.only + 1])]
         if self.plan:
             sys.argv = ["crm-sync", "plan", *syncs, "--limit", "22", "--yes"]
+        if self.words:
+            sys.argv = ["crm-sync", *self.words]
         try:
             cli.main()
         except SystemExit as end:

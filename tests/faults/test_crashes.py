@@ -57,8 +57,7 @@ def test_every_point_is_met_in_some_scene() -> None:
     ended = faults("--census", "--only", "salesforce")
 
     met = {point.partition("@")[0] for scene in orjson.loads(ended.stdout).values() for point in scene}
-    # Those of a bulk job are met in tests/adapters/test_salesforce_bulk.py: a scene of so many records takes too long.
-    assert met == {name for name in crash.POINTS if not name.startswith("bulk.")}
+    assert met == set(crash.POINTS)
 
 
 # --- the table ----------------------------------------------------------------------------------------------------

@@ -333,8 +333,8 @@ def test_doctor_tells_every_fault_without_a_trace(stage: Stage, at_doctor: Case)
 
 #: One fault of each kind, at a call of each service.
 SAMPLE = (
-    ("salesforce", "salesforce", "PATCH *", "reset", "after", 1),
-    ("salesforce", "salesforce", "PATCH *", "403_daily", "before", 99),
+    ("salesforce", "salesforce", "POST */composite", "reset", "after", 1),
+    ("salesforce", "salesforce", "POST */composite", "403_daily", "before", 99),
     ("salesforce", "apollo", "POST /api/v1/people/bulk_match", "cut", "after", 1),
     ("salesforce", "apollo", "POST /api/v1/people/bulk_match", "401", "before", 99),
     ("hubspot", "hubspot", "POST */search", "477", "before", 99),

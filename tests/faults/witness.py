@@ -106,13 +106,15 @@ class _Body:
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What the services hold: edits by object and record, credits by Apollo id, all paid answers, writing calls, and
-    every (object, number, field) that ever got two different values."""
+    every (object, number, field) that ever got two different values; `story`: all values that each of them got, in
+    order."""
 
     touched: dict[str, dict[str, dict[str, Any]]]
     charged: dict[str, int]
     answers: tuple[Answer, ...]
     writes: int
     overwritten: tuple[tuple[str, int, str], ...]
+    story: dict[tuple[str, int, str], tuple[str, ...]]
 
 
 @dataclass
@@ -155,6 +157,14 @@ class SandboxProcess:
 
     def blank(self, object_type: str, record_id: str, fields: Iterable[str]) -> None:
         self._ask("blank", object_type, record_id, tuple(fields))
+
+    def edit(self, object_type: str, record_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """As a colleague does; the record whole, also without any fields."""
+        return self._ask("edit", object_type, record_id, dict(fields))
+
+    def edit_later(self, script: Iterable[Mapping[str, Any]]) -> None:
+        """Edits that come with calls to the CRM (crm_sync/sandbox/edits.py)."""
+        self._ask("edits", list(script))
 
     def wait_for_silence(self) -> None:
         """Until nobody has called for a while, though somebody may be connected."""
@@ -218,6 +228,10 @@ def _do(sandbox: Sandbox, told: dict[str, Any], verb: str, *rest: Any) -> Any:
         object_type, record_id, fields = rest
         simulator = sandbox.apps[told["crm"]].extensions["simulator"]
         return simulator.edit(object_type, record_id, dict.fromkeys(fields, "" if told["crm"] == "hubspot" else None))
+    if verb == "edit":
+        return sandbox.apps[told["crm"]].extensions["simulator"].edit(*rest)
+    if verb == "edits":
+        return sandbox.edits[told["crm"]].add(rest[0])
     if verb == "silence":
         before: list[dict[str, int]] = []
         while before != (now := [traffic.calls() for traffic in sandbox.traffic.values()]):
@@ -237,9 +251,10 @@ def _do(sandbox: Sandbox, told: dict[str, Any], verb: str, *rest: Any) -> Any:
         writes=sum(
             count
             for call, count in sandbox.traffic[told["crm"]].calls().items()
-            if call.startswith("PATCH ") or call.endswith("/batch/update")
+            if call.startswith("PATCH ") or call.endswith(("/composite", "/batch/update"))
         ),
-        overwritten=tuple(sorted(key for key, values in told["values"].items() if len(values) > 1)),
+        overwritten=tuple(sorted(key for key, values in told["values"].items() if len(set(values)) > 1)),
+        story={key: tuple(values) for key, values in told["values"].items()},
     )
 
 
@@ -254,20 +269,20 @@ def _quiet(sandbox: Sandbox) -> None:
         time.sleep(0.002)
 
 
-def _watch_writes(simulator: Any, values: dict[tuple[str, int, str], set[str]]) -> None:
+def _watch_writes(simulator: Any, values: dict[tuple[str, int, str], list[str]]) -> None:
     """Keep every value that ever reached a record, also those a later write covered."""
     holders = [("", simulator._org)] if hasattr(simulator, "_org") else list(simulator._portal.tables.items())
     for table, holder in holders:
         holder.write = _watched(holder.write, table, values)
 
 
-def _watched(write: Any, table: str, values: dict[tuple[str, int, str], set[str]]) -> Any:
+def _watched(write: Any, table: str, values: dict[tuple[str, int, str], list[str]]) -> Any:
     def watched(*arguments: Any, **named: Any) -> Any:
         *before, changes = arguments
         changes = list(changes)
         for index, fields in changes:
             for name, value in fields.items():
-                values.setdefault((before[0] if before else table, index, name), set()).add(repr(value))
+                values.setdefault((before[0] if before else table, index, name), []).append(repr(value))
         return write(*before, changes, **named)
 
     return watched

@@ -27,7 +27,13 @@ def test_a_run_killed_in_mid_flight_costs_nothing_twice(tmp_path: Path) -> None:
 
     assert ended.returncode == 0, ended.stderr
     told = orjson.loads(ended.stdout)
-    assert set(told) == {"salesforce", "hubspot", "kill"}
+    assert set(told) == {"salesforce", "hubspot", "human_edit", "salvage", "undo", "kill"}
+    for story in (told, told["salesforce"], told["hubspot"]):
+        assert story["human_edit"]["kept"] is True
+        assert story["salvage"]["fields_reported"] > 0
+        assert story["salvage"]["records_saved"] > 20
+        assert story["undo"]["restored"] > 20
+        assert story["undo"]["conflicts"] == 1
     assert told["kill"] == {"charged_twice": 0, "answers_lost": 0, "in_doubt": 10, "finished_after_restart": True}
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapters.hubspot.client import HubSpotCredentials, HubSpotCrm
-from crm_sync.domain.changes import Written
+from crm_sync.domain.changes import WriteMode, Written
 from crm_sync.domain.records import RecordRef, Value
 from crm_sync.ports import Selection, Within, WriteRequest
 from crm_sync.sandbox import hubspot
@@ -93,6 +93,27 @@ def test_refusals_are_worked_off_within_the_contract(monkeypatch: pytest.MonkeyP
 
     assert [n for n, outcome in enumerate(outcomes) if outcome.dropped] == [5]
     assert seen["update"][207 if trace_ids else 400] >= 1
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+def test_a_strict_write_and_a_look_for_what_vanished_keep_to_the_contract(
+    monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    with connected(monkeypatch, variant=variant) as (crm, watched):
+        seen = crm.read("contacts", [contact_id(n) for n in range(60)], FIELDS)
+        requests = [
+            WriteRequest(ref=each.ref, values={"jobtitle": "CTO", "city": None}, seen=each, erase=frozenset({"city"}))
+            for each in seen
+            if each is not None
+        ]
+
+        outcomes = crm.write("contacts", requests, mode=WriteMode.STRICT)
+        [where] = crm.whereabouts("contacts", ["77"])
+
+    assert {outcome.written for outcome in outcomes} == {Written.WRITTEN}
+    assert where.how == "deleted"
+    assert statuses(watched)["read"] == {200: 3, 207: 2}
+    assert statuses(watched)["update"] == {200: 1}
 
 
 def test_a_token_is_fetched_within_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:

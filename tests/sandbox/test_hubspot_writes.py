@@ -349,6 +349,18 @@ def test_history_tells_a_persons_edit_from_an_apps() -> None:
     assert "updatedByUserId" not in versions[0]
 
 
+@pytest.mark.parametrize(("path", "record_id", "kept"), [(CONTACTS, contact_id(0), 45), (COMPANIES, company_id(0), 20)])
+def test_history_reaches_so_many_versions_back(path: str, record_id: str, kept: int) -> None:
+    account = Account(20)
+    for n in range(50):
+        account.update(an_input(record_id, city=f"town {n}"), path=path)
+
+    answer = account.get(f"{path}/{record_id}", propertiesWithHistory="city")
+
+    versions = answer.json["propertiesWithHistory"]["city"]
+    assert [each["value"] for each in versions] == [f"town {49 - n}" for n in range(kept)]
+
+
 def test_history_tells_one_app_from_another() -> None:
     account = Account(20, more_tokens={"other-app": SCOPES})
     account.update(an_input(contact_id(0), region_note="ours"))

@@ -175,6 +175,15 @@ def test_simple_salesforce_runs_a_bulk_job(
     assert salesforce.Contact.get(contact_id(20))["Title"] == "CTO"
 
 
+def test_simple_salesforce_reads_by_a_query_job(salesforce: Salesforce, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simple_salesforce.bulk2.sleep", lambda _seconds: None)
+
+    pages = list(salesforce.bulk2.Contact.query("SELECT Id, Account.Name FROM Contact", max_records=2_000))
+
+    assert [page.splitlines()[0] for page in pages] == ['"Id","Account.Name"'] * 2
+    assert sum(len(page.splitlines()) - 1 for page in pages) == CONTACTS
+
+
 def test_simple_salesforce_renews_an_ended_session_by_itself(running: RunningOrg, salesforce: Salesforce) -> None:
     running.simulator.expire_tokens()
 

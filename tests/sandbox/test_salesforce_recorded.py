@@ -189,6 +189,7 @@ def test_request_codes_outside_the_enumeration_are_the_documented_ones() -> None
     outside = {code.value for code in RequestCode} - status_codes()
 
     assert outside == {
+        "API_ERROR",
         "CLIENTINPUTERROR",
         "EXCEEDED_ID_LIMIT",
         "INVALIDJOB",

@@ -272,7 +272,7 @@ def test_beyond_the_days_calls_the_org_refuses() -> None:
         ("GET", "sobjects/Opportunity/describe", 404, "NOT_FOUND"),
         ("GET", "sobjects/Opportunity", 404, "NOT_FOUND"),
         ("GET", f"sobjects/Opportunity/{contact_id(0)}", 404, "NOT_FOUND"),
-        ("POST", "jobs/query", 404, "NOT_FOUND"),
+        ("GET", "jobs/query/750000000000000AAA", 404, "NOT_FOUND"),
         ("GET", "jobs/ingest/750000000000000AAA", 404, "NOT_FOUND"),
         ("DELETE", f"sobjects/Contact/{contact_id(0)}", 405, "METHOD_NOT_ALLOWED"),
         ("GET", "query", 400, "MALFORMED_QUERY"),

@@ -647,3 +647,28 @@ def test_a_database_that_was_deleted_or_replaced_takes_no_commit(sqlite_store: S
     path.with_suffix(".away").replace(path)
     with sqlite_store.write() as connection:
         assert connection.execute(text("select 1")).scalar() == 1
+
+
+def test_processes_that_start_at_once_on_an_empty_database_migrate_it_once(database_url: str) -> None:
+    stores = [Store(database_url) for _ in range(4)]
+    begin = threading.Barrier(len(stores))
+    failed: list[BaseException] = []
+
+    def start(store: Store) -> None:
+        begin.wait()
+        try:
+            store.migrate()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    versions = {store.schema_version() for store in stores}
+    for store in stores:
+        store.close()
+
+    assert failed == []
+    assert versions == {SCHEMA_VERSION}

@@ -138,18 +138,6 @@ def test_a_write_without_an_answer_leaves_both_values_ours(audit: Audit, outcome
 
 
 @UNANSWERED
-def test_whether_any_write_was_ever_confirmed_is_told(audit: Audit, outcome: str, of_field: FieldOutcome) -> None:
-    audit.unanswered("a", "CRO", outcome, of_field)
-    before = audit.provenance.last_writes("salesforce", "Contact", ["1"])["1"]["Title"].confirmed
-    audit.run("b", "CRO")
-    audit.purge()
-    audit.unanswered("c", "CFO", outcome, of_field)
-
-    assert not before
-    assert audit.provenance.last_writes("salesforce", "Contact", ["1"])["1"]["Title"].confirmed
-
-
-@UNANSWERED
 def test_a_confirmed_write_ends_the_doubt_about_older_ones(audit: Audit, outcome: str, of_field: FieldOutcome) -> None:
     audit.unanswered("a", "CRO", outcome, of_field)
     audit.run("b", "VP Sales")

@@ -1,8 +1,8 @@
-"""A Salesforce org over loopback HTTP: logins, describe, SOQL, collections, composite, bulk updates, limits.
+"""A Salesforce org over loopback HTTP: logins, describe, SOQL, collections, composite, bulk jobs, limits.
 
 It stands on contracts/salesforce.md sections 1 and 2 and is stricter than the service where the two are known to
-differ, never more forgiving. Not simulated, and answered 404 or refused by name: Bulk queries, creating and deleting
-records by API, users as parents, and SOQL beyond soql.py.
+differ, never more forgiving. Not simulated, and answered 404 or refused by name: creating and deleting records by API,
+users as parents, bulk inserts, and SOQL beyond soql.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from crm_sync.sandbox.overlay import Overlay
 from crm_sync.sandbox.salesforce.app import Usage, build
 from crm_sync.sandbox.salesforce.auth import Credentials, Logins
 from crm_sync.sandbox.salesforce.bulk import Habits, Jobs
+from crm_sync.sandbox.salesforce.bulk_query import QueryJobs
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import MAX_PAGE, Queries
 from crm_sync.sandbox.salesforce.rules import ValidationRule
@@ -61,9 +62,13 @@ def create(
     logins = Logins(credentials, token_seconds=token_seconds, token_calls=token_calls, one_session=one_session, now=now)
     writes = Writes(org, tuple(validation_rules))
     usage = Usage(daily_calls)
-    jobs = Jobs(org, writes, bulk or Habits())
-    app = build(org, logins, Queries(org, max_page=max_page), writes, jobs, usage)
+    bulk = bulk or Habits()
+    queries = Queries(org, max_page=max_page)
+    jobs, query_jobs = Jobs(org, writes, bulk), QueryJobs(org, queries, bulk)
+    app = build(org, logins, queries, writes, jobs, query_jobs, usage)
     # The overlay's file goes with the application, at the latest with the process.
     weakref.finalize(app, overlay.close)
-    app.extensions["simulator"] = Simulator(org=org, logins=logins, writes=writes, jobs=jobs, usage=usage)
+    app.extensions["simulator"] = Simulator(
+        org=org, logins=logins, writes=writes, jobs=jobs, query_jobs=query_jobs, usage=usage
+    )
     return app

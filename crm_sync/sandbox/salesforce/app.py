@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from crm_sync.sandbox.salesforce import auth, clock, composite, describe
 from crm_sync.sandbox.salesforce.bulk import Jobs
+from crm_sync.sandbox.salesforce.bulk_query import QueryJobs
 from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError, not_found
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import Queries
@@ -54,7 +55,15 @@ class Usage:
         return f"api-usage={self.used}/{self.limit}"
 
 
-def build(org: Org, logins: auth.Logins, queries: Queries, writes: Writes, jobs: Jobs, usage: Usage) -> Flask:
+def build(
+    org: Org,
+    logins: auth.Logins,
+    queries: Queries,
+    writes: Writes,
+    jobs: Jobs,
+    query_jobs: QueryJobs,
+    usage: Usage,
+) -> Flask:
     app = Flask(__name__, static_folder=None)
     # The service answers with and without the slash at the end, never with a redirect.
     app.url_map.strict_slashes = False
@@ -63,7 +72,8 @@ def build(org: Org, logins: auth.Logins, queries: Queries, writes: Writes, jobs:
     _failures(app)
     _login_routes(app, logins)
     _data_routes(app, org, queries, writes, usage)
-    _bulk_routes(app, jobs)
+    _ingest_routes(app, jobs)
+    _query_job_routes(app, query_jobs)
     return app
 
 
@@ -239,7 +249,7 @@ def _data_routes(app: Flask, org: Org, queries: Queries, writes: Writes, usage: 
         return Response(status=204)
 
 
-def _bulk_routes(app: Flask, jobs: Jobs) -> None:
+def _ingest_routes(app: Flask, jobs: Jobs) -> None:
     ingest = f"{_ROOT}/jobs/ingest"
 
     @app.post(ingest)
@@ -273,6 +283,40 @@ def _bulk_routes(app: Flask, jobs: Jobs) -> None:
             return Response(status=204)
         # Without a charset, as really sent (contracts/salesforce.md 1.5).
         return Response(text.encode(), headers={"Content-Type": "text/csv", "Sforce-Locator": locator})
+
+
+def _query_job_routes(app: Flask, jobs: QueryJobs) -> None:
+    path = f"{_ROOT}/jobs/query"
+
+    @app.post(path)
+    def create_query_job(version: str) -> Response:
+        payload, _ = _body()
+        return _json(jobs.create(payload, version=version))
+
+    @app.get(f"{path}/<job_id>")
+    def query_job_info(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+        return _json(jobs.info(job_id))
+
+    @app.patch(f"{path}/<job_id>")
+    def change_query_job(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+        payload, _ = _body()
+        return _json(jobs.change(job_id, payload))
+
+    @app.delete(f"{path}/<job_id>")
+    def delete_query_job(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+        jobs.delete(job_id)
+        return Response(status=204)
+
+    @app.get(f"{path}/<job_id>/results")
+    def query_results(version: str, job_id: str) -> Response:
+        locator, most = request.args.get("locator"), request.args.get("maxRecords")
+        text, following, count = jobs.results(job_id, locator, most, version=version)
+        headers = {
+            "Content-Type": "text/csv",
+            "Sforce-Locator": following,
+            "Sforce-NumberOfRecords": str(count),
+        }
+        return Response(text.encode(), headers=headers)
 
 
 def _known(org: Org, name: str) -> str:

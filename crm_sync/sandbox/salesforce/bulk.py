@@ -20,8 +20,8 @@ MAX_UPLOAD = 100_000_000
 #: Rows that are worked on together; what a failed job leaves is whole batches.
 BATCH = 10_000
 _DAY_S = 86_400
-_KEPT_S = 7 * _DAY_S
-_ENDED = ("JobComplete", "Failed", "Aborted")
+KEPT_S = 7 * _DAY_S
+OVER = ("JobComplete", "Failed", "Aborted")
 _ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
 _CREATE_KEYS = ("object", "operation", "contentType", "lineEnding", "columnDelimiter", "assignmentRuleId")
 Kind = Literal["successfulResults", "failedResults", "unprocessedrecords"]
@@ -35,7 +35,7 @@ class Habits:
     `polls`: how often a closed job's state is asked before it is done. `page`: rows of one answer of results, None for
     all. `header_each`: every page of results begins with the names of the columns. `empty`: how a list without rows
     is answered, as the "header" alone or with "204" and nothing. `fail_after`: a job ends as Failed once so many rows
-    were worked on.
+    were worked on. `sorts`: a query job with ORDER BY or LIMIT ends; it is not split, and may time out (2.1).
     """
 
     polls: int = 2
@@ -43,6 +43,7 @@ class Habits:
     header_each: bool = True
     empty: Literal["header", "204"] = "header"
     fail_after: int | None = None
+    sorts: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,19 +81,19 @@ class Jobs:
             RequestError: 400; no job was made.
         """
         if not isinstance(payload, dict):
-            raise _refused("INVALIDJOB", "a job is an object")
+            raise job_refused("INVALIDJOB", "a job is an object")
         if foreign := [key for key in payload if key not in _CREATE_KEYS]:
             raise RequestError(400, RequestCode.JSON_PARSER_ERROR, f'Unrecognized field "{foreign[0]}"')
         name = self._org.object_name(str(payload.get("object")))
         if name is None:
-            raise _refused("INVALIDJOB", f"InvalidEntity : Unable to find object: {payload.get('object')}")
+            raise job_refused("INVALIDJOB", f"InvalidEntity : Unable to find object: {payload.get('object')}")
         if payload.get("operation") != "update":
-            raise _refused("INVALIDJOB", "The crm-sync sandbox simulates the operation update only.")
+            raise job_refused("INVALIDJOB", "The crm-sync sandbox simulates the operation update only.")
         if payload.get("contentType", "CSV") != "CSV" or payload.get("columnDelimiter", "COMMA") != "COMMA":
-            raise _refused("INVALIDJOB", "The crm-sync sandbox simulates CSV with commas only.")
+            raise job_refused("INVALIDJOB", "The crm-sync sandbox simulates CSV with commas only.")
         ending = payload.get("lineEnding", "LF")
         if ending not in _ENDINGS:
-            raise _refused("INVALIDJOB", f"Invalid lineEnding: {ending}")
+            raise job_refused("INVALIDJOB", f"Invalid lineEnding: {ending}")
         job = _Job(
             id="750" + secrets.token_hex(8)[:12].upper() + "AAA",
             sobject=self._org.objects[name],
@@ -113,9 +114,9 @@ class Jobs:
         with self._lock:
             job = self._job(job_id)
             if job.state != "Open":
-                raise _refused("INVALIDJOBSTATE", f"Job state is not Open: {job.state}")
+                raise job_refused("INVALIDJOBSTATE", f"Job state is not Open: {job.state}")
             if len(content) > MAX_UPLOAD:
-                raise _refused("CLIENTINPUTERROR", "The upload is larger than 150 MB of base64 encoded content")
+                raise job_refused("CLIENTINPUTERROR", "The upload is larger than 150 MB of base64 encoded content")
             job.upload = content
             job.uploads += 1
 
@@ -127,21 +128,21 @@ class Jobs:
         """
         wanted = payload.get("state") if isinstance(payload, dict) else None
         if wanted not in ("UploadComplete", "Aborted"):
-            raise _refused("INVALIDJOBSTATE", f"The state of a job can be UploadComplete or Aborted, not {wanted}")
+            raise job_refused("INVALIDJOBSTATE", f"The state of a job can be UploadComplete or Aborted, not {wanted}")
         with self._lock:
             job = self._job(job_id)
             if wanted == "Aborted":
-                if job.state in _ENDED:
-                    raise _refused("INVALIDJOBSTATE", f"Aborting already {job.state} Job not allowed")
+                if job.state in OVER:
+                    raise job_refused("INVALIDJOBSTATE", f"Aborting already {job.state} Job not allowed")
                 job.columns, job.unprocessed = self._rows(job)
                 job.state = "Aborted"
                 return self._brief(job)
             if job.state != "Open":
-                raise _refused("INVALIDJOBSTATE", f"Closing already {job.state} Job not allowed")
+                raise job_refused("INVALIDJOBSTATE", f"Closing already {job.state} Job not allowed")
             if job.upload is None:
-                raise _refused("INVALIDJOBSTATE", "Closing a job without content is not allowed")
+                raise job_refused("INVALIDJOBSTATE", "Closing a job without content is not allowed")
             if job.uploads > 1:
-                raise _refused(
+                raise job_refused(
                     "INVALIDJOB",
                     f"Found multiple contents for job: <{job.id}>, please 'Close' / 'Abort' / 'Delete' the current Job"
                     " then create a new Job and make sure you only do 'PUT' once on a given Job.",
@@ -183,14 +184,14 @@ class Jobs:
         """
         with self._lock:
             job = self._job(job_id)
-            if job.state not in _ENDED:
-                raise _refused("INVALIDJOBSTATE", f"Results are not ready: the job is {job.state}")
+            if job.state not in OVER:
+                raise job_refused("INVALIDJOBSTATE", f"Results are not ready: the job is {job.state}")
             columns, rows = self._listed(job, kind.lower())
         if not rows and self.habits.empty == "204":
             return "", "null"
         page = self.habits.page or len(rows) or 1
         if locator is not None and (not locator.isdecimal() or int(locator) >= len(rows) or int(locator) % page):
-            raise _refused("INVALID_QUERY_LOCATOR", "invalid locator")
+            raise job_refused("INVALID_QUERY_LOCATOR", "invalid locator")
         start = int(locator) if locator is not None else 0
         text = io.StringIO()
         writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator=_ENDINGS[job.line_ending])
@@ -207,8 +208,8 @@ class Jobs:
         """
         with self._lock:
             job = self._job(job_id)
-            if job.state not in _ENDED:
-                raise _refused("INVALIDJOBSTATE", f"A job that is {job.state} cannot be deleted")
+            if job.state not in OVER:
+                raise job_refused("INVALIDJOBSTATE", f"A job that is {job.state} cannot be deleted")
             del self._jobs[job_id]
 
     def listed(self) -> dict[str, str]:
@@ -299,7 +300,7 @@ class Jobs:
 
     def _job(self, job_id: str) -> _Job:
         job = self._jobs.get(job_id)
-        if job is None or job.made_at + _KEPT_S < self._org.now():
+        if job is None or job.made_at + KEPT_S < self._org.now():
             raise not_found()
         return job
 
@@ -322,5 +323,5 @@ class Jobs:
         }
 
 
-def _refused(code: str, message: str) -> RequestError:
-    return RequestError(400, RequestCode(code), message)
+def job_refused(code: str, message: str, *, status: int = 400) -> RequestError:
+    return RequestError(status, RequestCode(code), message)

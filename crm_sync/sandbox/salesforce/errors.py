@@ -31,6 +31,7 @@ class RowCode(StrEnum):
 class RequestCode(StrEnum):
     """Why a whole request was refused. These are REST error codes, most of them outside the DML enumeration."""
 
+    API_ERROR = "API_ERROR"
     CLIENTINPUTERROR = "CLIENTINPUTERROR"
     ENTITY_IS_DELETED = "ENTITY_IS_DELETED"
     EXCEEDED_ID_LIMIT = "EXCEEDED_ID_LIMIT"

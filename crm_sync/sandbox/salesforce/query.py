@@ -14,6 +14,7 @@ from typing import Any
 from crm_sync.sandbox.salesforce import predicate, soql
 from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError
 from crm_sync.sandbox.salesforce.org import Org, Row
+from crm_sync.sandbox.salesforce.schema import Field
 
 #: Rows of a page: the most, the default, and the least a client may ask for (contracts/salesforce.md 2.1, 2.4).
 MAX_PAGE = 2_000
@@ -37,6 +38,17 @@ class _Cursor:
     made_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A query's rows by column; `is_sorted`: it has ORDER BY or LIMIT."""
+
+    object_name: str
+    columns: list[str]
+    fields: list[Field]
+    rows: Iterator[list[Any]]
+    is_sorted: bool
+
+
 class Queries:
     """Answers /query, /queryAll and /query/<locator>."""
 
@@ -54,18 +66,8 @@ class Queries:
         Raises:
             RequestError: a query the service refuses or the sandbox does not simulate.
         """
-        query = soql.parse(text)
         org = self._org
-        name = org.object_name(query.object_name)
-        if name is None:
-            raise soql.error_at(
-                text,
-                query.object_position,
-                f"sObject type '{query.object_name}' is not supported. If you are attempting to use a custom object,"
-                " be sure to append the '__c' after the entity name. Please reference your WSDL or the describe call"
-                " for the appropriate names.",
-                RequestCode.INVALID_TYPE,
-            )
+        query, name = self._parsed(text)
         render = self._render(query, name)
         rows = self._rows(query, name, with_deleted)
         if not query.select:
@@ -94,6 +96,38 @@ class Queries:
             "nextRecordsUrl": f"{root}/query/{locator}-{size}",
             "records": records,
         }
+
+    def table(self, text: str) -> Table:
+        """What a query reads, as a table; its rows are read as they are taken.
+
+        Raises:
+            RequestError: as `run`.
+        """
+        query, name = self._parsed(text)
+        self._render(query, name)
+        columns = [self._org.resolve(name, path, text) for path in query.select]
+        found = islice(self._rows(query, name, with_deleted=False), query.limit)
+        return Table(
+            object_name=name,
+            columns=[path.text for path in query.select],
+            fields=[field for field, _ in columns],
+            rows=([get(row) for _, get in columns] for row in found),
+            is_sorted=bool(query.order_by) or query.limit is not None,
+        )
+
+    def _parsed(self, text: str) -> tuple[soql.Query, str]:
+        query = soql.parse(text)
+        name = self._org.object_name(query.object_name)
+        if name is None:
+            raise soql.error_at(
+                text,
+                query.object_position,
+                f"sObject type '{query.object_name}' is not supported. If you are attempting to use a custom object,"
+                " be sure to append the '__c' after the entity name. Please reference your WSDL or the describe call"
+                " for the appropriate names.",
+                RequestCode.INVALID_TYPE,
+            )
+        return query, name
 
     def more(self, locator: str, *, root: str) -> dict[str, object]:
         """Answer the page that `locator` ("0r8…-2000") begins; the same page may be fetched again.

@@ -11,6 +11,7 @@ import orjson
 from crm_sync.sandbox.salesforce import auth, rules
 from crm_sync.sandbox.salesforce.app import Usage
 from crm_sync.sandbox.salesforce.bulk import Habits, Jobs
+from crm_sync.sandbox.salesforce.bulk_query import QueryJobs
 from crm_sync.sandbox.salesforce.errors import RequestError
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.schema import Field, SObject
@@ -21,12 +22,15 @@ _CONTROLS = ("IsDeleted", "MasterRecordId", "$convert", "$lock", "$fail")
 
 
 class Simulator:
-    def __init__(self, *, org: Org, logins: auth.Logins, writes: Writes, jobs: Jobs, usage: Usage) -> None:
+    def __init__(
+        self, *, org: Org, logins: auth.Logins, writes: Writes, jobs: Jobs, query_jobs: QueryJobs, usage: Usage
+    ) -> None:
         self._org = org
         self._logins = logins
         self._writes = writes
         self._usage = usage
         self._jobs = jobs
+        self._query_jobs = query_jobs
         self._retired: dict[tuple[str, str], Field] = {}
 
     def state(self, *, limit: int = 1000) -> dict[str, Any]:
@@ -39,6 +43,7 @@ class Simulator:
             "logins": self._logins.count,
             "api_calls": {"used": self._usage.used, "limit": self._usage.limit},
             "jobs": self._jobs.listed(),
+            "query_jobs": self._query_jobs.listed(),
         }
 
     def edit(self, object_type: str, record_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:

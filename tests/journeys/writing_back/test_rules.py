@@ -178,3 +178,31 @@ def test_an_answer_that_is_not_trusted_is_left_aside(configured: Configured, crm
     assert run.counts.skipped == 1
     assert not office.value(5, title)
     assert office.app.reviews.count() == 0
+
+
+def test_a_company_that_came_with_a_person_waits_and_is_accepted_too(configured: Configured, crm: str) -> None:
+    from crm_sync.pipeline.amend import amend
+    from crm_sync.pipeline.reviewing import accepting, written
+
+    via = {"salesforce": "AccountId", "hubspot": "associatedcompanyid"}[crm]
+    field = {"salesforce": "Phone", "hubspot": "city"}[crm]
+    company = {"salesforce": "Account", "hubspot": "companies"}[crm]
+    website = {"salesforce": "Account.Website | domain", "hubspot": "email | domain"}[crm]
+    source = {"salesforce": "organization.primary_phone.sanitized_number", "hubspot": "organization.city"}[crm]
+    office = configured(
+        {TITLE[crm]: "person.title"},
+        sync=f"account:\n  via: {via}\n  fields:\n    {field}: {{from: {source}, write: review}}",
+    )
+    text_ = office.app.versions.latest().text.decode()  # type: ignore[union-attr]
+    office.apply(text_.replace("send: {", f'send: {{domain: "{website}", '))
+    office.walk()
+    services = office.app.services()
+    found = services.reviews.listed(kind="field")
+    assert found
+
+    run = amend(accepting(found, services, by="ada"), services)
+
+    assert {review.object_type for review in found} == {company}
+    assert len(written(run, found, services)) == len(found)
+    assert run.parents.updated == len({review.record_id for review in found})
+    assert run.counts.balanced

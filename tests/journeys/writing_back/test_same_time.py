@@ -117,3 +117,23 @@ def test_our_own_write_that_was_sent_twice_is_no_edit(configured: Configured, cr
     assert all(office.value(at, title) == office.sandbox.world.person(at).title for at in range(30))
     last = office.app.provenance.last_writes(crm, office.people, [office.id_of(3)])
     assert title in last[office.id_of(3)]
+
+
+def test_somebody_who_opts_out_at_the_same_time_is_not_written(configured: Configured, crm: str) -> None:
+    title = TITLE[crm]
+    office = configured({title: "person.title"})
+    sign = {
+        "salesforce": {"HasOptedOutOfEmail": True},
+        "hubspot": {"hs_contact_enrichment_opt_out": "true"},
+    }[crm]
+    call, when = (WRITE[crm], "before") if crm == "salesforce" else (READ[crm], "before")
+    script(office, (7, when, call, 1, sign))
+
+    run = office.walk()
+
+    record = office.app.runs.record(run.id, office.people, office.id_of(7))
+    assert record is not None
+    assert record.outcome == "Skipped"
+    assert record.reason.startswith("do not enrich")
+    assert not office.value(7, title)
+    assert run.counts.balanced

@@ -766,7 +766,7 @@ def test_the_example_without_later_features_is_a_configuration(monkeypatch: pyte
     rules = {mapping.field: mapping.rule for mapping in contacts.fields}
     assert (rules["LinkedIn__c"], rules["Email"]) == (WriteRule.TRACK, WriteRule.REVIEW)
     assert [mapping.ignore_change_below for mapping in accounts.fields] == [0, Decimal("0.05"), 0, 0]
-    assert (accounts.job_change, accounts.match.trust_all, accounts.match.otherwise) == (None, (), "skip")
+    assert (accounts.job_change, accounts.match.trust_all, accounts.match.otherwise) == (None, (), "review")
     assert config.timezone == "America/New_York"
     assert config.placeholders == ("[[unknown]]", "n/a", "-", "unknown")
 
@@ -876,10 +876,10 @@ def matching(more: str, **replaced: str) -> list[str]:
 @pytest.mark.parametrize(
     ("more", "trust"),
     [
-        ("", ((), (), "skip")),
-        ("      trust_when:\n", ((), (), "skip")),
-        ("      trust_when: {}\n", ((), (), "skip")),
-        ("      trust_when: {all: email_agrees}\n", (("email_agrees",), (), "skip")),
+        ("", ((), (), "review")),
+        ("      trust_when:\n", ((), (), "review")),
+        ("      trust_when: {}\n", ((), (), "review")),
+        ("      trust_when: {all: email_agrees}\n", (("email_agrees",), (), "review")),
         (
             "      trust_when: {any: [email_agrees, domain_agrees, email_agrees]}\n      otherwise: review\n",
             ((), ("email_agrees", "domain_agrees"), "review"),
