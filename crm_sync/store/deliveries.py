@@ -8,7 +8,6 @@ from enum import Enum
 
 from sqlalchemy import Connection, insert, select, update
 
-from crm_sync import crash
 from crm_sync.store.engine import Store
 from crm_sync.store.tables import deliveries, reveal_orders
 from crm_sync.store.vault import Vault
@@ -56,10 +55,7 @@ class Deliveries:
         """
         digest = hashlib.sha256(raw).digest()
         body = self._vault.seal(raw, _place(order_id, digest))
-        crash.point("deliveries.take.before")
-        taken = self._store.together(lambda connection: _take(connection, order_id, digest, body, len(raw), now))
-        crash.point("deliveries.take.after")
-        return taken
+        return self._store.together(lambda connection: _take(connection, order_id, digest, body, len(raw), now))
 
     def need_poll(self, order_id: str) -> bool:
         """One was too large to be taken: its numbers are to be fetched. False for an order that nobody sent."""
