@@ -135,6 +135,7 @@ POINTS: dict[str, Point] = {
     "recover.expanding": Point("its stored answers were read, not indexed", "read again and indexed, once"),
     "recover.expanded": Point("its stored answers are indexed and settled", "not settled a second time"),
     "recover.job": Point("uploaded: what became of it is known in memory", "asked again; " + _FROM_RESULTS),
+    "recover.looked": Point("edits that its writes went over were put back, and nobody has noted it", "found in place"),
     "recover.closing": Point("its intended writes have an end, the run has none", "closed, with the same books"),
     "recover.closed": Point("it is closed; the new run is not open", "nothing is left to do"),
     # --- resolving doubt ---

@@ -192,6 +192,11 @@ class Crm(Protocol):
         """
         ...
 
+    def look_after(self, object_type: str, requests: Sequence[WriteRequest]) -> list[WriteOutcome]:
+        """What became of writes that another process sent, or not, before it died: UNACCOUNTED all of them, with the
+        edits `restored` that they went over where a strict write guards itself afterwards. `seen` has no version."""
+        ...
+
     def record_url(self, ref: RecordRef) -> str:
         """Where a person opens the record, "" when unknown."""
         ...

@@ -581,6 +581,19 @@ class HubSpotCrm:
         self._learn_portal(answer.records)
         return answer
 
+    def look_after(self, object_type: str, requests: Sequence[WriteRequest]) -> list[WriteOutcome]:
+        """See ports.Crm. The history tells whether a write arrived, and what it went over."""
+        self.describe(object_type)
+        inputs = inputs_of(requests)
+        seen = {one.trace_id: request.seen for one, request in zip(inputs, requests, strict=True)}
+        reason = "its process ended before it was confirmed"
+        outcomes = {
+            one.trace_id: WriteOutcome(ref=one.ref, written=Written.UNACCOUNTED, reason=reason) for one in inputs
+        }
+        for chunk in _without_duplicates(inputs):
+            outcomes.update(self._guard(object_type).check(chunk, seen, outcomes))
+        return [outcomes[one.trace_id] for one in inputs]
+
     def resume(self, object_type: str, job_id: str, refs: Sequence[RecordRef], *, uploaded: bool) -> list[WriteOutcome]:
         """
         Raises:

@@ -122,6 +122,10 @@ class ChangeSet:
     writes: Mapping[str, Value]
 
 
+#: Why a field is kept that a write of ours had gone over.
+PUT_BACK = "kept: a person changed it while we wrote; their value was put back"
+
+
 class Written(StrEnum):
     """How a CRM took one record."""
 

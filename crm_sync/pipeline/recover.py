@@ -10,11 +10,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from crm_sync import crash
-from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteOutcome, Written
-from crm_sync.domain.records import RecordRef
+from crm_sync.domain.changes import PUT_BACK, FieldDecision, FieldOutcome, WriteOutcome, Written
+from crm_sync.domain.records import Record, RecordRef
 from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
 from crm_sync.errors import ContractError
+from crm_sync.mapping.blanks import is_blank
 from crm_sync.pipeline.enrich import expansion_of
+from crm_sync.ports import WriteRequest
 from crm_sync.services import Services
 from crm_sync.store.journal import Expansion
 from crm_sync.store.runs import WRITING, RunRecord
@@ -35,10 +37,11 @@ def give_up(run_id: str) -> None:
 
 def recover(services: Services) -> list[SyncRun]:
     """Close every run whose process is gone; returns them. Costs no credit, and calls only where a CRM was given a bulk
-    job whose end nobody has seen.
+    job whose end nobody has seen, or writes whose end nobody has noted.
 
     Raises:
-        CrmSyncError: the CRM cannot be asked what became of such a job; it may still be changing records.
+        CrmSyncError: the CRM cannot be asked what became of such a job, which may still be changing records, or of such
+            a write, which may have gone over somebody's edit.
     """
     alive: list[SyncRun] = []
     dead: list[SyncRun] = []
@@ -53,7 +56,48 @@ def recover(services: Services) -> list[SyncRun]:
         # Also of a run that ended while its CRM could not be asked what became of the job.
         if job.run_id not in under_way and job.crm in services.config.crms:
             _end_job(job, services)
+    for run in dead:
+        if run.crm in services.config.crms:
+            _look_after(run, services)
     return [_close(run, services) for run in dead]
+
+
+def _look_after(run: SyncRun, services: Services) -> None:
+    """Put back the edits that a dead run's last writes went over, where the CRM shows them afterwards only."""
+    kept = list(services.runs.records(run.id, outcome=WRITING))
+    for object_type in dict.fromkeys(record.object_type for record in kept):
+        records = [record for record in kept if record.object_type == object_type]
+        outcomes = services.crm(run.crm).look_after(object_type, [_request(run, record) for record in records])
+        crash.point("recover.looked")
+        restored = [
+            _with_what_was_restored(record, outcome)
+            for record, outcome in zip(records, outcomes, strict=True)
+            if outcome.restored
+        ]
+        if restored:
+            now = services.clock.now()
+            services.runs.settle(run.id, sync="", confirmed=(), amended=restored, others=(), states=(), now=now)
+
+
+def _request(run: SyncRun, record: RunRecord) -> WriteRequest:
+    written = [decision for decision in record.decisions if decision.outcome is FieldOutcome.WRITTEN]
+    ref = RecordRef(crm=run.crm, object_type=record.object_type, id=record.record_id)
+    return WriteRequest(
+        ref=ref,
+        values={decision.field: decision.new for decision in written},
+        seen=Record(ref=ref, values={decision.field: decision.old for decision in written}),
+        erase=frozenset(decision.field for decision in written if is_blank(decision.new)),
+    )
+
+
+def _with_what_was_restored(record: RunRecord, outcome: WriteOutcome) -> RunRecord:
+    restored = dict(outcome.restored)
+    decisions = tuple(
+        d._replace(outcome=FieldOutcome.KEPT, old=restored[d.field], reason=PUT_BACK) if d.field in restored else d
+        for d in record.decisions
+    )
+    said = f"not confirmed: the process ended; {', '.join(restored)}: changed by a person while it wrote, and put back"
+    return replace(record, outcome=RecordOutcome.SKIPPED.value, reason=said, decisions=decisions)
 
 
 def _end_job(job: OpenJob, services: Services) -> None:

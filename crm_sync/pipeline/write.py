@@ -8,6 +8,7 @@ from datetime import datetime
 
 from crm_sync import crash
 from crm_sync.domain.changes import (
+    PUT_BACK,
     Amendment,
     ChangeSet,
     FieldDecision,
@@ -723,8 +724,8 @@ def _written(candidate: Candidate, change: ChangeSet, record: Record | None, out
             decisions.append(decision._replace(outcome=FieldOutcome.REJECTED, reason=f"refused: {reason}"))
         elif decision.field in restored:
             values[decision.field] = restored[decision.field]
-            reason = "kept: a person changed it while we wrote; their value was put back"
-            decisions.append(decision._replace(outcome=FieldOutcome.KEPT, old=restored[decision.field], reason=reason))
+            old = restored[decision.field]
+            decisions.append(decision._replace(outcome=FieldOutcome.KEPT, old=old, reason=PUT_BACK))
         else:
             decisions.append(decision)
             values[decision.field] = decision.new

@@ -474,6 +474,13 @@ SAMPLE: Sequence[str] = (
     "salesforce/postgresql/frozen/journal.sent.before:1",
     "hubspot/postgresql/twins/journal.received.after:2",
     "salesforce/sqlite/first/vault.keys.inside:1",
+    "salesforce/sqlite/track/runs.settle.before:1",
+    "hubspot/postgresql/undo/write.answered:1",
+    "salesforce/sqlite/apply/runs.intend.after:2",
+    "hubspot/sqlite/review/review.written:1",
+    "salesforce/postgresql/bulk/bulk.closed:1",
+    "hubspot/sqlite/same_time/wire.answered@write:3",
+    "salesforce/sqlite/same_time/write.moved:1",
 )
 
 

@@ -26,17 +26,11 @@ from crm_sync.store.tables import answers, batches
 from crm_sync.store.vault import Vault
 from tests.faults.crashes import Bench, run_cell
 from tests.faults.forks import Child
+from tests.faults.mutant import Mutant
 from tests.faults.scenes import Cell
+from tests.faults.write_mutants import WRITE_MUTANTS
 
 BULK = "people/bulk_match"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mutant:
-    name: str
-    change: Callable[[], None]
-    cells: tuple[str, ...] = ()
-    tests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +279,7 @@ MUTANTS = (
         change=guard_in_a_commit_of_its_own,
         cells=("salesforce/sqlite/people/journal.plan.guarded:1", "salesforce/sqlite/people/journal.plan.row:1"),
     ),
+    *WRITE_MUTANTS,
 )
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 

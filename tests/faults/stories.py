@@ -283,11 +283,16 @@ def _bulk(play: Play) -> Sequence[str]:
     return _RUN
 
 
-def _bulk_again(play: Play) -> Sequence[str]:
-    words = _bulk(play)
-    if not play.command(*words, kill="bulk.closed:2").was_killed:
-        play.told.append("the kill that precedes was not reached")
-    return words
+def _killed_before(begin: Callable[[Play], Sequence[str]], point: str) -> Callable[[Play], Sequence[str]]:
+    """The same, and killed once there, so that the next one has to recover."""
+
+    def begun(play: Play) -> Sequence[str]:
+        words = begin(play)
+        if not play.command(*words, kill=point).was_killed:
+            play.told.append(f"{point}, which precedes, was not reached")
+        return words
+
+    return begun
 
 
 def _same_time(play: Play) -> Sequence[str]:
@@ -321,6 +326,12 @@ def _run_to_rest(play: Play) -> None:
     play.until_rest(_RUN)
 
 
+def _accept_the_rest(play: Play) -> None:
+    """Of a record whose person was accepted, fields wait for a person in turn."""
+    play.until_rest(_RUN)
+    play.until_rest(("review", "accept", "--all", "--yes"), over=2)
+
+
 def _purge(play: Play) -> Sequence[str]:
     people = _first_run(play, undo="1d")
     play.edit(people[0], title="Typed by a person")
@@ -345,11 +356,19 @@ STORIES = (
     Story(name="undo", begin=_undo, after=_nothing_more, also=(*_WRITING, "amend.", "run.closed")),
     Story(name="redo", begin=_redo, after=_nothing_more, also=("write.answered", "runs.settle.after"), at_most=1),
     Story(name="apply", begin=_apply, also=(*_WRITING, "amend.")),
-    Story(name="review", begin=_review, after=_run_to_rest, also=(*_WRITING, "amend.", "review.")),
+    Story(name="review", begin=_review, after=_accept_the_rest, also=(*_WRITING, "amend.", "review.")),
     Story(name="doubts", begin=_doubts, after=_run_to_rest, over=2, also=("review.", "write.answered"), at_most=1),
     Story(name="bulk", begin=_bulk, crms=("salesforce",), also=(*_WRITING, "bulk.", "wire.asked@bulk"), at_most=3),
-    Story(name="bulk_again", begin=_bulk_again, crms=("salesforce",), also=("recover.",)),
+    Story(name="bulk_again", begin=_killed_before(_bulk, "bulk.closed:2"), crms=("salesforce",), also=("recover.",)),
     Story(name="same_time", begin=_same_time, human=True, also=_WRITING, at_most=4),
+    Story(name="undo_again", begin=_killed_before(_undo, "write.answered:2"), after=_nothing_more, also=("recover.",)),
+    Story(
+        name="edited_again",
+        begin=_killed_before(_same_time, "wire.answered@write:3"),
+        crms=("hubspot",),
+        human=True,
+        also=("recover.",),
+    ),
     Story(name="release", begin=_release, after=_run_to_rest),
     Story(name="purge", begin=_purge, after=_run_changed, forgets=True, also=("purge.",)),
     Story(name="erase", begin=_erase, after=_run_changed, forgets=True, also=("erase.", "privacy.")),

@@ -94,7 +94,7 @@ def test_what_somebody_changed_since_is_a_conflict_and_stays(configured: Configu
     assert not office.value(1, TITLE[crm])
     assert decisions(office, back.id, 4)[TITLE[crm]] == ("Conflict", "changed since: left as it is")  # type: ignore[attr-defined]
     assert back.status is RunStatus.COMPLETED_WITH_ERRORS  # type: ignore[attr-defined]
-    assert "1 fields changed since" in back.reason  # type: ignore[attr-defined]
+    assert "1 field changed since" in back.reason  # type: ignore[attr-defined]
     assert back.counts.balanced  # type: ignore[attr-defined]
     assert back.counts.skipped == 1  # type: ignore[attr-defined]
 

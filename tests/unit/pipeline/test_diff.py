@@ -259,6 +259,18 @@ def test_what_a_person_emptied_stays_empty(old: Value) -> None:
     assert decision.reason == "kept: emptied by a person after our write of 3 May 2026"
 
 
+@pytest.mark.parametrize(("old", "outcome"), [(None, FieldOutcome.WRITTEN), ("Boss", FieldOutcome.KEPT)])
+def test_a_write_that_was_never_confirmed_does_not_keep_a_field_empty(old: Value, outcome: FieldOutcome) -> None:
+    """Its answer was lost: nobody knows that the field was ever filled, so nobody emptied it."""
+    lost = LastWrite(at=MAY, holds=lambda value, kind: value == "CTO", is_bare=lambda value, kind: not value)
+
+    decision = tracked(old, "CEO", lost)
+
+    assert decision.outcome is outcome
+    if old is None:
+        assert decision.reason == "filled: was blank"
+
+
 @pytest.mark.parametrize("old", [None, "Boss"])
 def test_a_released_field_is_ours_from_what_it_holds_now(old: Value) -> None:
     held = LastWrite(at=MAY, holds=lambda value, kind: value == old, released=True)
@@ -431,12 +443,13 @@ def test_a_field_that_has_the_value_already_needs_nothing_whatever_was_expected(
     assert (decision.outcome, decision.reason, writes) == (FieldOutcome.SAME, "already has this value", {})
 
 
-def test_a_checkbox_is_not_emptied() -> None:
+def test_a_checkbox_is_emptied_where_it_was_blank() -> None:
+    """HubSpot has blank checkboxes; Salesforce has none, and its adapter never erases one."""
     ticked = True
 
     decision, writes = amended(ticked, ticked, None, FieldKind.BOOLEAN)
 
-    assert (decision.reason, writes) == ("a checkbox cannot be emptied", {})
+    assert (decision.outcome, writes) == (FieldOutcome.WRITTEN, {"Title": None})
 
 
 def test_a_field_the_crm_no_longer_has_or_lets_write_is_a_conflict_of_that_field_alone() -> None:
