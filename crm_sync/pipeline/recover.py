@@ -13,7 +13,7 @@ from crm_sync import crash
 from crm_sync.domain.changes import PUT_BACK, FieldDecision, FieldOutcome, WriteOutcome, Written
 from crm_sync.domain.records import Record, RecordRef
 from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
-from crm_sync.errors import ContractError
+from crm_sync.errors import ConfigError, ContractError
 from crm_sync.mapping.blanks import is_blank
 from crm_sync.pipeline.enrich import expansion_of
 from crm_sync.ports import WriteRequest
@@ -67,7 +67,10 @@ def _look_after(run: SyncRun, services: Services) -> None:
     kept = list(services.runs.records(run.id, outcome=WRITING))
     for object_type in dict.fromkeys(record.object_type for record in kept):
         records = [record for record in kept if record.object_type == object_type]
-        outcomes = services.crm(run.crm).look_after(object_type, [_request(run, record) for record in records])
+        try:
+            outcomes = services.crm(run.crm).look_after(object_type, [_request(run, record) for record in records])
+        except ConfigError:
+            continue  # the CRM has no such object any more
         crash.point("recover.looked")
         restored = [
             _with_what_was_restored(record, outcome)
