@@ -107,7 +107,10 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
     reasons = app.runs.reasons(run.id)
     attention = ("Rejected", "Invalid", "In doubt", "Needs review")
     wanted = outcome or next((word for word in attention if any(row[1] == word for row in reasons)), "Updated")
-    records = list(app.runs.records(run.id, outcome=wanted, limit=limit))
+    # Where nothing else needs attention: those of which the CRM refused a field, or a person edited one meanwhile.
+    some = outcome is None and wanted == RecordOutcome.UPDATED.value
+    records = list(app.runs.records(run.id, outcome=wanted, limit=limit, with_reason=True)) if some else []
+    records = records or list(app.runs.records(run.id, outcome=wanted, limit=limit))
     if as_json:
         render.print_json(
             {

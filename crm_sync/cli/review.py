@@ -176,9 +176,7 @@ def _write_records(services: Services, of_sync: Sequence[Review], *, as_json: bo
         raise ConfigError(
             f"The configuration has no sync {of_sync[0].sync} any more: refuse its reviews, or bring it back"
         )
-    # So that the next run writes them, should this one never come to it.
-    services.runs.forget_attempts(sync.object_type, *(each.record_id for each in of_sync))
-    services.reviews.resolve([each.id for each in of_sync], ACCEPTED, by=getpass.getuser(), now=services.clock.now())
+    reviewing.believe(of_sync, services, by=getpass.getuser())
     crash.point("review.accepted")
     out = render.console()
     result = walk_sync(

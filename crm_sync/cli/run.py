@@ -25,11 +25,14 @@ from crm_sync.cli import render
 from crm_sync.cli.privacy import purge_after_run
 from crm_sync.config.expressions import UnreadableError, amount
 from crm_sync.config.model import Sync
+from crm_sync.config.unmapped import places, waiting
+from crm_sync.domain.records import ObjectSchema
 from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import plan_file
 from crm_sync.pipeline import run as walk
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE
+from crm_sync.pipeline.verdict import FIELDS_REFUSED
 from crm_sync.pipeline.walk import Due, Spending, Stop
 from crm_sync.services import Services
 
@@ -154,7 +157,7 @@ def run(
         if not as_json:
             render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
             render.print_reasons(out, services.runs.reasons(result.id))
-            for sentence in _next_steps(result, sync, limit):
+            for sentence in _next_steps(result, sync, limit, _unmapped(services, sync)):
                 out.print(escape(sentence), soft_wrap=True)
             out.print()
         if result.status is RunStatus.CANCELLED:
@@ -190,7 +193,19 @@ def _chosen(services: Services, names: tuple[str, ...], *, every: bool) -> list[
     return list(syncs.values()) if every else [syncs[name] for name in dict.fromkeys(names)]
 
 
-def _next_steps(run: SyncRun, sync: Sync, limit: int | None) -> Iterator[str]:
+def _unmapped(services: Services, sync: Sync) -> int:
+    """How many of Apollo's values have no CRM value yet, in the sync's picklists as they are now."""
+    seen = services.runs.unmapped(sync.name)
+    if not seen:
+        return 0
+
+    def describe(crm: str, object_type: str) -> ObjectSchema:
+        return services.crm(crm).describe(object_type)
+
+    return len(waiting(places([sync], services.config, describe), seen))
+
+
+def _next_steps(run: SyncRun, sync: Sync, limit: int | None, unmapped: int) -> Iterator[str]:
     seen = run.left_out.get(LEFT_OUT_SEEN_MORE)
     more = run.left_out.get(LEFT_OUT_MORE) or seen
     if more and run.status in (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS):
@@ -200,10 +215,13 @@ def _next_steps(run: SyncRun, sync: Sync, limit: int | None) -> Iterator[str]:
         yield f"{number} {'is' if more == 1 else 'are'} due, beyond {bound}; to go on: crm-sync run {sync.name}"
     if run.counts.in_doubt:
         yield "What is in doubt may have been charged: crm-sync doubt list"
-    if run.counts.rejected or run.counts.invalid:
+    is_refused = run.counts.rejected > 0 or FIELDS_REFUSED in run.reason
+    if is_refused or run.counts.invalid:
         yield f"The records that need a look: crm-sync show {run.id}"
-    if run.counts.rejected:
+    if is_refused:
         yield f"Once what the CRM refused is mended: crm-sync retry {run.id}"
+    if unmapped:
+        yield f"{render.counted(unmapped, 'value')} of Apollo's without a CRM value yet: crm-sync picklists {sync.name}"
     if run.counts.needs_review:
         yield "What waits for a person: crm-sync review"
 

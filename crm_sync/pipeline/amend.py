@@ -106,8 +106,7 @@ def _to_its_end(
             target = _target(amending, schemas[object_type], chunk)
             settled = write_candidates(context, target, chunk, audit)
             is_own = object_type == amending.object_type
-            attempts = amending.remember(settled) if amending.remember is not None and is_own else {}
-            audit.close(target, settled, attempts)
+            audit.close(target, settled, _attempts(amending, settled, stop) if is_own else {})
             now = services.clock.now()
             if now - saved_at > _SAVE_EVERY:
                 saved_at = now
@@ -123,6 +122,17 @@ def _to_its_end(
     counts = audit.counts(done)  # what was not reached before it was stopped is not counted as selected
     run = replace(run, counts=counts, parents=audit.parent_counts())
     return end(run, services, *verdict(run, audit, stop))
+
+
+def _attempts(amending: Amending, settled: Sequence[Settled], stop: Stop) -> Mapping[str, Attempt]:
+    """What to remember; nothing where the CRM does not answer: what was written is closed all the same."""
+    if amending.remember is None:
+        return {}
+    try:
+        return amending.remember(settled)
+    except CrmSyncError as error:
+        stop.raise_(f"{error}; what was written just before may be changed again by the sync's next run", error)
+        return {}
 
 
 def _chunks(amending: Amending, crm: Crm) -> Iterator[tuple[str, Sequence[Candidate]]]:

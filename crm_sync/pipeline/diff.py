@@ -161,8 +161,6 @@ def _amend(amendment: Amendment, old: Value, schema: ObjectSchema) -> FieldDecis
         outcome, reason = FieldOutcome.SAME, "already has this value"
     elif not _equal(old, amendment.expected, field.kind):
         outcome, reason = FieldOutcome.CONFLICT, "changed since: left as it is"
-    elif is_blank(amendment.value) and field.kind is FieldKind.BOOLEAN:
-        outcome, reason = FieldOutcome.CONFLICT, "a checkbox cannot be emptied"
     return FieldDecision(
         amendment.field,
         amendment.source,

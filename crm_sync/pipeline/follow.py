@@ -34,6 +34,9 @@ def followed(
     A survivor is written in the place of what was merged into it, if it is about the same person or company. One that
     is in this selection itself is left to itself. `keys`: what Apollo was asked by, None where nobody was asked.
 
+    A change that was settled before (an undo, a plan, what a person accepted) follows nobody: it was settled for that
+    record, and whether a survivor holds our value or the same one of its own cannot be told.
+
     Raises:
         CrmSyncError: the CRM cannot be asked.
     """
@@ -55,6 +58,14 @@ def followed(
                 survivors[record_id] = place.ref
     if missing or survivors:
         crash.point("follow.found")
+    if not isinstance(context, Walk):
+        for record_id, ref in survivors.items():
+            found.closed[record_id] = f"merged into {ref.id} since: left as it is"
+        for object_type, refs in found.elsewhere.items():
+            for record_id, ref in refs.items():
+                found.closed[record_id] = f"became {object_type} {ref.id} since: left as it is"
+        found.elsewhere.clear()
+        return found
     for record_id, ref in list(survivors.items()):
         if ref.id in current and ref.id != record_id:
             found.closed[record_id] = f"merged into {ref.id}, which is looked at itself"
@@ -65,7 +76,7 @@ def followed(
 
 
 def _read_survivors(
-    context: WriteContext,
+    context: Walk,
     target: Target,
     keys: Mapping[str, MatchKeys | None],
     survivors: Mapping[str, RecordRef],
@@ -73,8 +84,8 @@ def _read_survivors(
 ) -> None:
     ids = list(dict.fromkeys(ref.id for ref in survivors.values()))
     fields = dict.fromkeys(target.read_fields)
-    identifies = isinstance(context, Walk) and target.object_type == context.object_type
-    if isinstance(context, Walk) and identifies:
+    identifies = target.object_type == context.object_type
+    if identifies:
         fields.update(dict.fromkeys(name for key in context.match.send for name in key.fields if "." not in name))
     if not target.unguarded:
         fields.update(dict.fromkeys(target.guard.fields(context.screen.kinds_now())))
@@ -87,12 +98,7 @@ def _read_survivors(
             found.closed[record_id] = f"merged into {ref.id}, which is gone too"
         elif ref.id in taken:
             found.closed[record_id] = f"merged into {ref.id}, as another record of this run"
-        elif (
-            isinstance(context, Walk)
-            and identifies
-            and asked is not None
-            and not is_same(asked, context.keys_of(record.values))
-        ):
+        elif identifies and asked is not None and not is_same(asked, context.keys_of(record.values)):
             found.closed[record_id] = f"merged into {ref.id}, which is not about whom Apollo was asked for"
         else:
             taken.add(ref.id)

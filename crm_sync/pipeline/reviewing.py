@@ -10,10 +10,12 @@ from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.amend import Amending
 from crm_sync.pipeline.explain import chapters
+from crm_sync.pipeline.recover import recover
+from crm_sync.pipeline.run import refuse_overlap
 from crm_sync.pipeline.walk import AS_BUDGETED, prepare
 from crm_sync.pipeline.write import Candidate
 from crm_sync.services import Services
-from crm_sync.store.reviews import Review
+from crm_sync.store.reviews import ACCEPTED, Review
 
 
 def proposed(reviews: Iterable[Review], services: Services) -> dict[int, FieldDecision]:
@@ -103,6 +105,19 @@ def accepting(reviews: Sequence[Review], services: Services, *, by: str) -> Amen
         },
         guards={target.object_type: target.guard for target in targets},
     )
+
+
+def believe(reviews: Sequence[Review], services: Services, *, by: str) -> None:
+    """Say of whole records of one sync that their answers are right. They are due from then on, whatever was tried with
+    them: where no answer is stored any more, or the run that is to write them fails, the next one takes them.
+
+    Raises:
+        BusyError: the sync is running; nothing was accepted.
+    """
+    recover(services)
+    refuse_overlap(reviews[0].sync, services)
+    services.runs.forget_attempts(reviews[0].object_type, *(each.record_id for each in reviews))
+    services.reviews.resolve([each.id for each in reviews], ACCEPTED, by=by, now=services.clock.now())
 
 
 def written(run: SyncRun, reviews: Iterable[Review], services: Services) -> list[int]:

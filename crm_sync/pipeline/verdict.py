@@ -12,6 +12,9 @@ from crm_sync.pipeline.walk import Stop
 #: Whatever was done before: these need a person.
 _ENDINGS = (CredentialsError, ContractError, HeldError)
 
+#: Said of fields that the CRM did not take, while the rest of their records was saved.
+FIELDS_REFUSED = "field value"
+
 
 def verdict(
     run: SyncRun,
@@ -48,10 +51,14 @@ def verdict(
         (counts.invalid, "invalid"),
         (counts.in_doubt, "in doubt"),
         (run.parents.rejected, f"rejected on {parent}" if parent else ""),
-        (audit.refused_fields, "field values refused"),
-        (audit.conflicts, "fields changed since and left as they are"),
-        (audit.put_back, "edits made by people at the same time put back"),
+        (audit.refused_fields, f"{FIELDS_REFUSED}{_s(audit.refused_fields)} refused"),
+        (audit.conflicts, f"field{_s(audit.conflicts)} changed since and left as before"),
+        (audit.put_back, f"edit{_s(audit.put_back)} made by people at the same time put back"),
         (audit.unstamped, "not stamped"),
     ]
     said = [f"{count} {word}" for count, word in troubles if count] + list(remarks)
     return (RunStatus.COMPLETED_WITH_ERRORS, ", ".join(said)) if said else (RunStatus.COMPLETED, "")
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

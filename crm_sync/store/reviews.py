@@ -65,8 +65,8 @@ class Reviews:
     ) -> Callable[[Connection], None] | None:
         """What puts them on the list, in the transaction that closes their records (Runs.settle); None for none.
 
-        What was refused before stays refused, and what was accepted stays so; another proposal for the same place
-        takes its place.
+        What was refused before stays refused; another proposal for the same place takes its place. A field that was
+        accepted and is proposed again was changed since: it waits again.
         """
         if not proposals:
             return None
@@ -170,7 +170,7 @@ def _put(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         ).one_or_none()
         if known is None:
             connection.execute(reviews.insert(), row)
-        elif bytes(known.proposal) != row["proposal"]:
+        elif bytes(known.proposal) != row["proposal"] or (known.state == ACCEPTED and row["field"]):
             connection.execute(update(reviews).where(reviews.c.id == known.id).values({**row, "resolved_at": None}))
         elif known.state == OPEN:  # the newest run has the newest values
             connection.execute(update(reviews).where(reviews.c.id == known.id).values(run_id=row["run_id"]))

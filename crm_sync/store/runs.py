@@ -206,13 +206,22 @@ class Runs:
             )
 
     def records(
-        self, run_id: str, *, outcome: str | None = None, limit: int | None = None, object_type: str | None = None
+        self,
+        run_id: str,
+        *,
+        outcome: str | None = None,
+        limit: int | None = None,
+        object_type: str | None = None,
+        with_reason: bool = False,
     ) -> Iterator[RunRecord]:
+        """The records of a run in id order; `with_reason`: only those about which something is to be said."""
         query = select(run_records).where(run_records.c.run_id == run_id).order_by(run_records.c.record_id)
         if outcome is not None:
             query = query.where(run_records.c.outcome == outcome)
         if object_type is not None:
             query = query.where(run_records.c.object_type == object_type)
+        if with_reason:
+            query = query.where(run_records.c.reason != "")
         if limit is not None:
             query = query.limit(limit)
         with self._store.read() as connection:

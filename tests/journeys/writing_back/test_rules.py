@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from crm_sync.domain.runs import RunStatus
+from crm_sync.errors import BusyError
 from tests.journeys.writing_back.conftest import CITY, EMPTY, TITLE, Configured, decisions, text
 
 
@@ -168,6 +172,53 @@ def test_an_answer_that_is_not_trusted_waits_for_a_person(configured: Configured
     assert accepted.credits == 0
 
 
+def test_an_answer_that_was_accepted_and_is_not_stored_any_more_is_asked_for_again_and_written(
+    configured: Configured, crm: str
+) -> None:
+    from sqlalchemy import delete
+
+    from crm_sync.pipeline.reviewing import believe
+    from crm_sync.store.tables import answers
+
+    title, last = TITLE[crm], {"salesforce": "LastName", "hubspot": "lastname"}[crm]
+    match = "trust_when: {all: [last_name_agrees]}\notherwise: review"
+    office = configured({title: "person.title"}, match=match)
+    office.apply(text(crm, {title: "person.title"}, match=match).replace("missing_any: []", f"missing_any: [{title}]"))
+    office.edit(5, {last: "Zimmermann-Vollkommen"})
+    office.walk()
+    services = office.app.services()
+    [review] = services.reviews.listed()
+    with office.app.store.write() as connection:
+        connection.execute(delete(answers))
+
+    believe([review], services, by="ada")
+    run = office.walk()
+
+    assert run.counts.updated == run.counts.selected == 1
+    assert office.value(5, title) == office.sandbox.world.person(5).title
+
+
+def test_nothing_is_accepted_while_the_sync_is_running(configured: Configured, crm: str) -> None:
+    from dataclasses import replace
+
+    from crm_sync.pipeline.recover import owner
+    from crm_sync.pipeline.reviewing import believe
+
+    title, last = TITLE[crm], {"salesforce": "LastName", "hubspot": "lastname"}[crm]
+    match = "trust_when: {all: [last_name_agrees]}\notherwise: review"
+    office = configured({title: "person.title"}, match=match)
+    office.edit(5, {last: "Zimmermann-Vollkommen"})
+    run = office.walk()
+    services = office.app.services()
+    [review] = services.reviews.listed()
+    services.runs.open(replace(run, id="another", status=RunStatus.RUNNING, finished_at=None), owner=owner())
+
+    with pytest.raises(BusyError):
+        believe([review], services, by="ada")
+
+    assert services.reviews.count() == 1
+
+
 def test_an_answer_that_is_not_trusted_is_left_aside(configured: Configured, crm: str) -> None:
     title, last = TITLE[crm], {"salesforce": "LastName", "hubspot": "lastname"}[crm]
     office = configured({title: "person.title"}, match="trust_when: {all: [last_name_agrees]}\notherwise: skip")
@@ -206,3 +257,25 @@ def test_a_company_that_came_with_a_person_waits_and_is_accepted_too(configured:
     assert len(written(run, found, services)) == len(found)
     assert run.parents.updated == len({review.record_id for review in found})
     assert run.counts.balanced
+
+
+def test_a_field_that_was_accepted_and_changed_since_waits_again(configured: Configured, crm: str) -> None:
+    from crm_sync.pipeline.amend import amend
+    from crm_sync.pipeline.reviewing import accepting, written
+
+    title = TITLE[crm]
+    office = configured({title: "{from: person.title, write: review}"}, contacts=3)
+    office.walk()
+    services = office.app.services()
+    [chosen] = services.reviews.listed(record_id=office.id_of(1))
+    accepted = amend(accepting([chosen], services, by="ada"), services)
+    done = written(accepted, [chosen], services)
+    services.reviews.resolve(done, "accepted", by="ada", now=services.clock.now())
+    office.edit(1, {title: "Typed after it was accepted"})
+    office.app.runs.forget_attempts(office.people, office.id_of(1))
+
+    office.walk()
+
+    assert office.value(1, title) == "Typed after it was accepted"
+    [again] = services.reviews.listed(record_id=office.id_of(1))
+    assert (again.state, again.resolved_by) == ("open", "")

@@ -46,7 +46,7 @@ def test_an_edit_between_read_and_write_stands_and_the_other_fields_are_written(
     assert again.counts.updated == 0
     if crm == "hubspot":
         assert run.status is RunStatus.COMPLETED_WITH_ERRORS
-        assert "1 edits made by people at the same time put back" in run.reason
+        assert "1 edit made by people at the same time put back" in run.reason
 
 
 def test_somebody_who_edits_each_time_is_left_alone_at_last(configured: Configured, crm: str) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
+from crm_sync.domain.changes import Amendment, WriteRule
+from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RunKind, RunStatus
 from crm_sync.errors import ConfigError
-from crm_sync.pipeline.amend import amend
+from crm_sync.pipeline.amend import Amending, amend
 from crm_sync.pipeline.undo import undoing
+from crm_sync.pipeline.write import Candidate
 from tests.journeys.conftest import Office
-from tests.journeys.writing_back.conftest import CITY, TITLE, Configured, decisions, text
+from tests.journeys.writing_back.conftest import CITY, EMPTY, TITLE, Configured, decisions, text
 
 FIELDS = {crm: {TITLE[crm]: "person.title", CITY[crm]: "person.city"} for crm in TITLE}
 
@@ -88,7 +93,7 @@ def test_what_somebody_changed_since_is_a_conflict_and_stays(configured: Configu
     assert not office.value(1, TITLE[crm])
     assert decisions(office, back.id, 4)[TITLE[crm]] == ("Conflict", "changed since: left as it is")  # type: ignore[attr-defined]
     assert back.status is RunStatus.COMPLETED_WITH_ERRORS  # type: ignore[attr-defined]
-    assert "1 fields changed since" in back.reason  # type: ignore[attr-defined]
+    assert "1 field changed since" in back.reason  # type: ignore[attr-defined]
     assert back.counts.balanced  # type: ignore[attr-defined]
     assert back.counts.skipped == 1  # type: ignore[attr-defined]
 
@@ -137,6 +142,106 @@ def test_a_thousand_with_fifty_changed_since(configured: Configured, crm: str) -
     assert not any(office.value(at, TITLE[crm]) for at in range(1, 1000, 20))
     calls = {name: count for name, count in back.calls.items() if name.startswith(crm)}  # type: ignore[attr-defined]
     assert sum(calls.values()) <= {"salesforce": 20, "hubspot": 70}[crm], calls
+
+
+#: CRM field -> what somebody typed, and what a run writes over it.
+KINDS: dict[str, dict[str, tuple[object, Value]]] = {
+    "salesforce": {
+        "MailingLatitude": (12.5, Decimal("48.123456")),
+        "Description": ("one\r\ntwo", "three\nfour\n"),
+        "Email": ("Ada@Example.com", "Bob.X@Example.com "),
+        "Birthdate": ("1980-01-02", "1990-12-31"),
+        "HasOptedOutOfEmail": (True, False),
+        "EmailBouncedDate": ("2026-01-02T03:04:05.000+0000", "2026-05-05T01:02:03+00:00"),
+        "LinkedIn__c": ("http://example.com/a", "https://example.com/b"),
+        "Title": (" CTO ", "VP  Sales "),
+    },
+    "hubspot": {
+        "lead_score": ("12.5", Decimal("48.123456")),
+        "message": ("one\r\ntwo", "three\nfour\n"),
+        "work_email": ("Ada@Example.com", "Bob.X@Example.com"),
+        "renewal_date": ("1980-01-02", "1990-12-31"),
+        "hs_contact_enrichment_opt_out": ("true", False),
+        "apollo_enriched_at": ("2026-01-02T03:04:05Z", "2026-05-05T01:02:03Z"),
+        "product_interest": ("analytics;payments", ("payments", "analytics", "automation ")),
+        "website": ("http://example.com/a", "https://example.com/b"),
+        "jobtitle": (" CTO ", "VP  Sales "),
+    },
+}
+
+
+@pytest.mark.parametrize("was_blank", [False, True])
+def test_every_kind_of_field_is_restored_however_the_crm_spells_it(
+    configured: Configured, crm: str, was_blank: bool
+) -> None:
+    office = configured({TITLE[crm]: "person.title"}, contacts=3)
+    kinds = {
+        name: both for name, both in KINDS[crm].items() if not was_blank or name != "HasOptedOutOfEmail"
+    }  # a checkbox of Salesforce's is never blank
+    office.edit(1, {name: EMPTY[crm] if was_blank else typed for name, (typed, _) in kinds.items()})
+    before = {name: office.value(1, name) or None for name in kinds}
+    [now] = office.app.crm(crm, crm).read(office.people, [office.id_of(1)], tuple(kinds))
+    assert now is not None
+    changes = tuple(
+        Amendment(field=name, source="", rule=WriteRule.REPLACE, expected=now.values[name], value=new, reason="")
+        for name, (_, new) in kinds.items()
+    )
+    writing = Amending(
+        sync="contacts",
+        crm=crm,
+        object_type=office.people,
+        kind=RunKind.RUN,
+        trigger="test",
+        candidates={office.people: [Candidate(record_id=office.id_of(1), amendments=changes)]},
+        guards={},
+    )
+    run = amend(writing, office.app.services())
+    written = decisions(office, run.id, 1)
+
+    back = undone(office, run.id)
+
+    assert {outcome for outcome, _ in written.values()} == {"Written"}, written
+    assert {outcome for outcome, _ in decisions(office, back.id, 1).values()} == {"Written"}  # type: ignore[attr-defined]
+    assert {name: office.value(1, name) or None for name in kinds} == before
+
+
+def test_a_survivor_that_held_the_same_value_by_itself_keeps_it(configured: Configured, crm: str) -> None:
+    title = TITLE[crm]
+    office = configured({title: "person.title"})
+    theirs = office.sandbox.world.person(7).title
+    office.edit(8, {title: theirs})
+    run = office.walk()
+    merge = {"salesforce": "MasterRecordId", "hubspot": "merge_into"}[crm]
+    office.edit(7, {merge: office.id_of(8)})
+
+    back = undone(office, run.id)
+
+    [survivor] = office.app.crm(crm, crm).read(office.people, [office.id_of(8)], [title])
+    assert survivor is not None
+    assert survivor.values[title] == theirs
+    record = office.app.runs.record(back.id, office.people, office.id_of(7))  # type: ignore[attr-defined]
+    assert record is not None
+    assert record.outcome == "Skipped"
+    assert record.reason.startswith(f"merged into {survivor.ref.id} since")
+    assert back.counts.updated == 28  # type: ignore[attr-defined]
+    assert back.counts.balanced  # type: ignore[attr-defined]
+
+
+def test_an_undo_whose_records_cannot_be_looked_at_afterwards_is_in_the_audit(configured: Configured, crm: str) -> None:
+    office = configured({TITLE[crm]: "person.title"})
+    run = office.walk()
+    services = office.app.services()
+    amending = undoing(run, services)
+    call = {"salesforce": "GET */query", "hubspot": "POST */search"}[crm]
+    office.sandbox.faults[crm].add([{"call": call, "what": "500", "times": 50}])
+
+    back = amend(amending, services)
+
+    assert back.counts.updated == 30
+    assert all(record.outcome == "Updated" for record in office.app.runs.records(back.id))
+    assert not any(office.value(at, TITLE[crm]) for at in range(30))
+    if back.status is not RunStatus.COMPLETED:
+        assert "may be changed again by the sync's next run" in back.reason
 
 
 def test_nothing_to_undo_is_said(configured: Configured, crm: str) -> None:

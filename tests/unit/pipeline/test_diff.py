@@ -259,6 +259,18 @@ def test_what_a_person_emptied_stays_empty(old: Value) -> None:
     assert decision.reason == "kept: emptied by a person after our write of 3 May 2026"
 
 
+@pytest.mark.parametrize(("old", "outcome"), [(None, FieldOutcome.WRITTEN), ("Boss", FieldOutcome.KEPT)])
+def test_a_write_that_was_never_confirmed_does_not_keep_a_field_empty(old: Value, outcome: FieldOutcome) -> None:
+    """Its answer was lost: nobody knows that the field was ever filled, so nobody emptied it."""
+    lost = LastWrite(at=MAY, holds=lambda value, kind: value == "CTO", is_bare=lambda value, kind: not value)
+
+    decision = tracked(old, "CEO", lost)
+
+    assert decision.outcome is outcome
+    if old is None:
+        assert decision.reason == "filled: was blank"
+
+
 @pytest.mark.parametrize("old", [None, "Boss"])
 def test_a_released_field_is_ours_from_what_it_holds_now(old: Value) -> None:
     held = LastWrite(at=MAY, holds=lambda value, kind: value == old, released=True)
