@@ -120,6 +120,9 @@ def _end_job(job: OpenJob, services: Services) -> None:
     now = services.clock.now()
     if amended:
         services.runs.settle(job.run_id, sync="", confirmed=(), amended=amended, others=(), states=(), now=now)
+    run = services.runs.get(job.run_id)
+    if run is not None and run.finished_at is not None:  # its books were closed without knowing
+        services.runs.save(_with_books(run, services), now=now)
     services.write_jobs.end(job.crm, job.job_id)
 
 
@@ -210,25 +213,29 @@ def settle_calls(run: SyncRun, services: Services) -> None:
 def _close(run: SyncRun, services: Services) -> SyncRun:
     """Its books from the audit; a write that was intended and not confirmed is looked at by the next run."""
     now = services.clock.now()
-    own: Counter[str] = Counter()
-    parents: Counter[str] = Counter()
-    for object_type, outcome, _, count in services.runs.reasons(run.id):
-        tally = own if object_type == run.object_type else parents
-        tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
+    with_books = _with_books(run, services)
     services.runs.close_intended(run.id, "not confirmed: the process ended; the next run reads it again", now=now)
     crash.point("recover.closing")
     closed = replace(
-        run,
+        with_books,
         status=RunStatus.FAILED,
         reason="its process ended before the run did; what was paid for is kept and the next run goes on",
         finished_at=now,
-        counts=_counts(own),
-        parents=_counts(parents),
         credits=services.journal.spent(run.id),
     )
     services.runs.save(closed, now=now)
     crash.point("recover.closed")
     return closed
+
+
+def _with_books(run: SyncRun, services: Services) -> SyncRun:
+    """The run with its books as the audit has them."""
+    own: Counter[str] = Counter()
+    parents: Counter[str] = Counter()
+    for object_type, outcome, _, count in services.runs.reasons(run.id):
+        tally = own if object_type == run.object_type else parents
+        tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
+    return replace(run, counts=_counts(own), parents=_counts(parents))
 
 
 def _counts(tally: Counter[str]) -> Counts:
