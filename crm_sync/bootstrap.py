@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from crm_sync.services import Services
     from crm_sync.store.answers import Answers
     from crm_sync.store.config_versions import ConfigVersions
+    from crm_sync.store.deliveries import Deliveries
     from crm_sync.store.engine import Store
     from crm_sync.store.erasures import Erasures
+    from crm_sync.store.hook_tokens import HookTokens
     from crm_sync.store.instance import Instance
     from crm_sync.store.journal import Journal
     from crm_sync.store.ledger import Ledger
@@ -207,6 +209,22 @@ class App:
         from crm_sync.store.reviews import Reviews
 
         return Reviews(self.store, self.vault)
+
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        from crm_sync.store.deliveries import Deliveries
+
+        return Deliveries(self.store, self.vault)
+
+    @cached_property
+    def hook_tokens(self) -> HookTokens:
+        from crm_sync.store.hook_tokens import HookTokens
+
+        def name() -> str:
+            standing = self.instance.standing()
+            return standing.id if standing is not None else ""
+
+        return HookTokens(self.key_ring, name)
 
     @cached_property
     def write_jobs(self) -> WriteJobs:
@@ -401,6 +419,12 @@ def _key_file(name: str, path: str) -> str:
 def web_app() -> Flask:
     """The WSGI application of this installation, from the environment and .env; opens nothing until it is asked."""
     from crm_sync.web import create_app
+    from webhooks.receiver import receiver
 
     app = App(env_file=Path(".env") if Path(".env").exists() else None)
-    return create_app(check_ready=app.check_ready)
+    deliver = receiver(
+        read_token=lambda token: app.hook_tokens.read(token, now=app.clock.now()),
+        inbox=lambda: app.deliveries,
+        now=app.clock.now,
+    )
+    return create_app(check_ready=app.check_ready, receiver=deliver)

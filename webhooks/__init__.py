@@ -1,1 +1,1 @@
-"""Where Apollo's callbacks come in. The receiver for phone numbers is not built yet; its room is here."""
+"""Where Apollo's callbacks come in: the receiver keeps the bytes and answers; nothing else happens in the request."""

@@ -77,7 +77,7 @@ def undo_and_run_again(app: App, sandbox: Sandbox, run: SyncRun, out: Console) -
         + f" and reported; the rest of {render.counted(saved, 'record')} was saved.\n"
     )
     return {
-        "undo": {"restored": told["records_written"], "conflicts": told["conflicts"], "run": render.run_json(undone)},
+        "undo": {"restored": told["fields_written"], "conflicts": told["conflicts"], "run": render.run_json(undone)},
         "human_edit": {"kept": kept, "run": render.run_json(again)},
         "salvage": {"fields_reported": len(refused), "records_saved": saved},
     }

@@ -175,6 +175,38 @@ write_jobs = Table(
     Column("opened_at", Moment, nullable=False),
 )
 
+#: Calls that ordered something which Apollo delivers later: whoever has the token of one may ring for it. `state`:
+#: planned (nothing has left, so nobody can know the token), then sent.
+reveal_orders = Table(
+    "reveal_orders",
+    metadata,
+    Column("id", String(32), primary_key=True),  # 128 random bits, in the token
+    Column("state", String(12), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("deliveries", Integer, nullable=False),  # distinct bodies
+    Column("received_bytes", BigInteger, nullable=False),
+    Column("poll_needed", Integer, nullable=False),  # a delivery was too large to be taken
+    sqlite_with_rowid=False,
+)
+
+#: What was delivered, one row for each distinct body, as it came: committed before it is acknowledged, read later.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("order_id", String(32), ForeignKey("reveal_orders.id"), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),  # SHA-256 of the bytes
+    Column("body", LargeBinary, nullable=False),  # sealed zstd
+    Column("size", Integer, nullable=False),
+    Column("state", String(12), nullable=False),  # new | waiting | done | quarantined | dead
+    Column("attempts", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("received_at", Moment, nullable=False),
+    Column("times", Integer, nullable=False),  # how often the same bytes came
+    Index("deliveries_once", "order_id", "digest", unique=True),
+    Index("deliveries_by_state", "state", "id"),
+)
+
 #: Paid calls, the intent journal. Planned (nothing has left), sent (committed before the first byte leaves), received
 #: (the raw bytes, committed before anything reads them), done (indexed in `answers`); refused or unsent (nothing was
 #: charged); in doubt, and from there not charged, charged or accepted (store/journal.py).

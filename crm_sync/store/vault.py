@@ -53,10 +53,16 @@ class Master:
 
     fingerprint: str
     _wrapping: bytes
+    _calling: bytes
 
     @classmethod
     def of(cls, secret: str) -> Master:
-        return cls(_derive(secret.encode(), b"fingerprint", 8).hex(), _derive(secret.encode(), b"wrap", 32))
+        key = secret.encode()
+        return cls(_derive(key, b"fingerprint", 8).hex(), _derive(key, b"wrap", 32), _derive(key, b"webhook", 32))
+
+    def mark(self, message: bytes) -> bytes:
+        """Sixteen bytes that only the holder of this key can make for an address that is called back."""
+        return hmac.new(self._calling, message, hashlib.sha256).digest()[:16]
 
     def wrap(self, key: bytes, name: bytes) -> bytes:
         nonce = os.urandom(_NONCE)

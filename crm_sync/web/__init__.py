@@ -1,17 +1,27 @@
-"""The web application. So far it tells whether the installation is alive and ready; pages and receiver join it here."""
+"""The web application: alive and ready, and Apollo's callbacks; pages join it here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from flask import Flask, Response
+from flask import Blueprint, Flask, Response
 
 from crm_sync.errors import CrmSyncError
 
 
-def create_app(*, check_ready: Callable[[], None]) -> Flask:
-    """`check_ready` raises a CrmSyncError while the database cannot be used."""
+def create_app(*, check_ready: Callable[[], None], receiver: Blueprint) -> Flask:
+    """`check_ready` raises a CrmSyncError while the database cannot be used; `receiver` takes what is delivered."""
     app = Flask(__name__, static_folder=None)
+    # A redirect would be an answer of its own to somebody who tries addresses.
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = False
+    app.register_blueprint(receiver)
+
+    @app.errorhandler(404)
+    @app.errorhandler(405)
+    def nothing(_error: Exception) -> Response:
+        """The same for whatever is not there, so that nobody learns what is."""
+        return Response("not found\n", 404, mimetype="text/plain")
 
     @app.get("/healthz")
     def healthz() -> Response:

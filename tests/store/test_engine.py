@@ -88,7 +88,7 @@ def test_a_database_of_the_version_before_is_upgraded_with_what_is_in_it(databas
     assert differences == []
     assert list(runs.records(a_run().id)) == [record]
     assert last["1"]["Title"].holds("CTO", FieldKind.TEXT)
-    assert WriteJobs(store).of(a_run().id) == []
+    assert WriteJobs(store).open() == []
     store.close()
 
 

@@ -110,16 +110,24 @@ def test_another_proposal_for_the_same_field_takes_its_place(desk: Desk) -> None
     assert found.proposal == desk.reviews.proposal("CEO")
 
 
-@pytest.mark.parametrize("state", [ACCEPTED, REFUSED])
-def test_what_a_person_said_is_not_asked_again(desk: Desk, state: str) -> None:
+def test_what_a_person_refused_is_not_asked_again(desk: Desk) -> None:
     desk.run("a", proposal())
-    assert desk.say(state, desk.only().id) == 1
+    assert desk.say(REFUSED, desk.only().id) == 1
 
     desk.run("b", proposal())
 
-    found = desk.only(state)
+    found = desk.only(REFUSED)
     assert desk.reviews.count() == 0
     assert (found.run_id, found.resolved_by, found.resolved_at) == ("a", "lou", NOON + DAY)
+
+
+def test_a_field_that_was_accepted_and_does_not_hold_it_any_more_waits_again(desk: Desk) -> None:
+    desk.run("a", proposal())
+    desk.say(ACCEPTED, desk.only().id)
+
+    desk.run("b", proposal())
+
+    assert desk.only().run_id == "b"
 
 
 @pytest.mark.parametrize("state", [ACCEPTED, REFUSED])

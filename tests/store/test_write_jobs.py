@@ -22,7 +22,9 @@ def requests(*ids: str) -> list[WriteRequest]:
 
 
 def a_job(job_id: str, *ids: str, uploaded: bool = False) -> OpenJob:
-    return OpenJob(job_id=job_id, crm="salesforce", object_type="Contact", record_ids=ids, uploaded=uploaded)
+    return OpenJob(
+        job_id=job_id, run_id="a", crm="salesforce", object_type="Contact", record_ids=ids, uploaded=uploaded
+    )
 
 
 class Desk:
@@ -46,8 +48,7 @@ def desk(store: Store) -> Desk:
 def test_a_job_is_found_with_its_records_from_the_moment_it_was_opened(desk: Desk) -> None:
     desk.book().opened("750A", "Contact", requests("1", "2"))
 
-    assert desk.jobs.of("a") == [a_job("750A", "1", "2")]
-    assert desk.jobs.of("b") == []
+    assert desk.jobs.open() == [a_job("750A", "1", "2")]
 
 
 def test_whether_the_crm_may_have_begun_is_known(desk: Desk) -> None:
@@ -55,7 +56,7 @@ def test_whether_the_crm_may_have_begun_is_known(desk: Desk) -> None:
     desk.book().opened("750B", "Contact", requests("2"))
     desk.book().uploaded("750B")
 
-    assert desk.jobs.of("a") == [a_job("750A", "1"), a_job("750B", "2", uploaded=True)]
+    assert desk.jobs.open() == [a_job("750A", "1"), a_job("750B", "2", uploaded=True)]
 
 
 def test_a_job_that_ended_is_forgotten_and_the_others_are_not(desk: Desk) -> None:
@@ -66,7 +67,7 @@ def test_a_job_that_ended_is_forgotten_and_the_others_are_not(desk: Desk) -> Non
     desk.jobs.end("salesforce", "750C")
     desk.jobs.end("salesforce", "750C")
 
-    assert desk.jobs.of("a") == [a_job("750A", "1")]
+    assert desk.jobs.open() == [a_job("750A", "1")]
 
 
 def test_a_job_of_the_same_number_in_another_crm_is_another_one(desk: Desk) -> None:
@@ -76,7 +77,7 @@ def test_a_job_of_the_same_number_in_another_crm_is_another_one(desk: Desk) -> N
     desk.book(crm="other").uploaded("750A")
     desk.jobs.end("salesforce", "750A")
 
-    [left] = desk.jobs.of("a")
+    [left] = desk.jobs.open()
     assert (left.crm, left.record_ids, left.uploaded) == ("other", ("2",), True)
 
 
@@ -91,5 +92,5 @@ def test_a_job_of_many_records_is_found_with_all_of_them(desk: Desk) -> None:
     ids = [f"003{number:015d}" for number in range(20_000)]
     desk.book().opened("750A", "Contact", requests(*ids))
 
-    [found] = desk.jobs.of("a")
+    [found] = desk.jobs.open()
     assert list(found.record_ids) == ids

@@ -443,12 +443,13 @@ def test_a_field_that_has_the_value_already_needs_nothing_whatever_was_expected(
     assert (decision.outcome, decision.reason, writes) == (FieldOutcome.SAME, "already has this value", {})
 
 
-def test_a_checkbox_is_not_emptied() -> None:
+def test_a_checkbox_is_emptied_where_it_was_blank() -> None:
+    """HubSpot has blank checkboxes; Salesforce has none, and its adapter never erases one."""
     ticked = True
 
     decision, writes = amended(ticked, ticked, None, FieldKind.BOOLEAN)
 
-    assert (decision.reason, writes) == ("a checkbox cannot be emptied", {})
+    assert (decision.outcome, writes) == (FieldOutcome.WRITTEN, {"Title": None})
 
 
 def test_a_field_the_crm_no_longer_has_or_lets_write_is_a_conflict_of_that_field_alone() -> None:
