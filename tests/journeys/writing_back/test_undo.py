@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -110,6 +111,22 @@ def test_one_record_or_one_field_of_a_run(configured: Configured, crm: str) -> N
     assert office.value(3, TITLE[crm])
     with pytest.raises(ConfigError, match="wrote nothing to"):
         undone(office, run.id, fields=["Nonsense"])
+
+
+def test_a_company_with_the_id_of_a_contact_is_not_taken_back_with_it(configured: Configured, crm: str) -> None:
+    office = configured({TITLE[crm]: "person.title"}, contacts=3)
+    run = office.walk()
+    services = office.app.services()
+    [person] = (each for each in office.app.runs.records(run.id) if each.record_id == office.id_of(1))
+    office.app.runs.intend(run.id, [replace(person, object_type="companies")], now=office.app.clock.now())
+
+    with pytest.raises(ConfigError, match=f"say {office.people}/{office.id_of(1)} or companies/|say companies/"):
+        undoing(run, services, records=[office.id_of(1)])
+    amending = undoing(run, services, records=[f"{office.people}/{office.id_of(1)}"])
+
+    assert {name: [each.record_id for each in some] for name, some in amending.candidates.items()} == {
+        office.people: [office.id_of(1)]
+    }
 
 
 def test_a_track_field_goes_on_from_the_value_before_the_undone_run(configured: Configured, crm: str) -> None:
