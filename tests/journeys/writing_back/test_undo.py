@@ -15,7 +15,7 @@ from crm_sync.errors import ConfigError, StoreError
 from crm_sync.pipeline.amend import Amending, amend
 from crm_sync.pipeline.undo import undoing
 from crm_sync.pipeline.write import Candidate
-from tests.journeys.conftest import Office
+from tests.journeys.conftest import Office, Open
 from tests.journeys.writing_back.conftest import CITY, EMPTY, TITLE, Configured, decisions, text
 
 FIELDS = {crm: {TITLE[crm]: "person.title", CITY[crm]: "person.city"} for crm in TITLE}
@@ -221,6 +221,24 @@ def test_every_kind_of_field_is_restored_however_the_crm_spells_it(
     assert {outcome for outcome, _ in written.values()} == {"Written"}, written
     assert {outcome for outcome, _ in decisions(office, back.id, 1).values()} == {"Written"}  # type: ignore[attr-defined]
     assert {name: office.value(1, name) or None for name in kinds} == before
+
+
+@pytest.mark.parametrize("crm", ["hubspot"])
+def test_a_number_of_more_digits_than_a_computer_counts_with_is_restored(open_office: Open) -> None:
+    office = open_office(contacts=3, tidy=True)
+    spec = {"lead_score": "{from: organization.estimated_num_employees, write: replace}"}
+    office.apply(text("hubspot", spec))
+    typed = "12345678901234567890123"
+    office.edit(1, {"lead_score": typed})
+
+    run = office.walk()
+    written = office.value(1, "lead_score")
+    back = undone(office, run.id)
+
+    assert run.counts.updated == 3
+    assert written != typed
+    assert back.status is RunStatus.COMPLETED  # type: ignore[attr-defined]
+    assert office.value(1, "lead_score") == typed
 
 
 def test_a_survivor_that_held_the_same_value_by_itself_keeps_it(configured: Configured, crm: str) -> None:
