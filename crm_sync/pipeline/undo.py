@@ -14,7 +14,7 @@ from crm_sync.pipeline.amend import Amending, Remember
 from crm_sync.pipeline.audit import Attempt
 from crm_sync.pipeline.select import selected_fields
 from crm_sync.pipeline.walk import AS_BUDGETED, Walk, prepare, seen
-from crm_sync.pipeline.write import Candidate, Settled
+from crm_sync.pipeline.write import ELSEWHERE, Candidate, Settled
 from crm_sync.ports import Selection
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord
@@ -60,7 +60,9 @@ def _candidates(
 ) -> dict[str, list[Candidate]]:
     found: dict[str, list[Candidate]] = {}
     for record in kept:
-        if records and not any(_is_meant(wanted, record.object_type, record.record_id) for wanted in records):
+        object_type, record_id = _place_of(record)
+        places = {(record.object_type, record.record_id), (object_type, record_id)}
+        if records and not any(_is_meant(wanted, *place) for wanted in records for place in places):
             continue
         amendments = tuple(
             Amendment(
@@ -75,10 +77,16 @@ def _candidates(
             if decision.outcome in _WRITTEN and (not fields or decision.field in fields)
         )
         if amendments:
-            found.setdefault(record.object_type, []).append(
-                Candidate(record_id=record.record_id, amendments=amendments, batch_id=record.batch_id)
+            found.setdefault(object_type, []).append(
+                Candidate(record_id=record_id, amendments=amendments, batch_id=record.batch_id)
             )
     return found
+
+
+def _place_of(record: RunRecord) -> tuple[str, str]:
+    """The object and id that the run wrote to: of a record that went elsewhere while it ran, those."""
+    elsewhere = ELSEWHERE.search(record.reason)
+    return (elsewhere["object"], elsewhere["id"]) if elsewhere else (record.object_type, record.record_id)
 
 
 def _is_meant(wanted: str, object_type: str, record_id: str) -> bool:
