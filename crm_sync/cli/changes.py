@@ -53,7 +53,7 @@ def undo(
     run = find_run(app, run_id)
     amending = undoing(run, services, records=records, fields=fields)
     if not dry_run and not yes:
-        _ask(f"Restore {_amount(amending)} of run {run.id}?", "undo")
+        _ask(f"Restore {_amount(amending)} of run {run.id}?")
     _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
 
 
@@ -85,7 +85,7 @@ def apply(app: App, file: Path, dry_run: bool, yes: bool, as_json: bool) -> None
             err=True,
         )
     if not dry_run and not yes:
-        _ask(f"Write {_amount(amending)}, as planned on {plan.made_at:%Y-%m-%d %H:%M} UTC?", "apply")
+        _ask(f"Write {_amount(amending)}, as planned on {plan.made_at:%Y-%m-%d %H:%M} UTC?")
     _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
 
 
@@ -192,10 +192,11 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
         name: now.values[name] for name in wanted if not last[name].holds(now.values[name], schema.fields[name].kind)
     }
     if not locked:
-        click.echo("Nothing is locked: each of these fields still holds what crm-sync wrote.")
+        holds = "each of these fields still holds what crm-sync wrote" if last else "what crm-sync wrote was taken back"
+        click.echo(f"Nothing is locked: {holds}.")
         return
     if not yes:
-        _ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?", "release")
+        _ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?")
     # First the attempts: what is released already cannot be released again, and nobody would look at it.
     services.runs.forget_attempts(record.object_type, record.record_id)
     crash.point("release.forgotten")
@@ -235,6 +236,7 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
         return
     out = render.console()
     render.print_run(out, result, timezone=services.config.timezone)
+    render.print_reasons(out, services.runs.reasons(result.id), kind=result.kind)
     conflicts = [record for record in records if any(d.outcome is FieldOutcome.CONFLICT for d in record.decisions)]
     shown = records if dry_run else conflicts
     if shown:
@@ -245,7 +247,7 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
             out.print(
                 f"… and {len(shown) - _MOST_SHOWN:,} more; crm-sync show {result.id} --json lists all", style="dim"
             )
-    word = "would be restored" if dry_run else "restored" if result.kind is RunKind.UNDO else "written"
+    word = "restored" if result.kind is RunKind.UNDO else "written"
     if dry_run:
         word = "would be written"
     out.print(
@@ -253,7 +255,9 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
         f"{render.counted(figures['records_written'], 'record')}, "
         f"{render.counted(figures['conflicts'], 'conflict')}, {figures['already']:,} held it already."
     )
-    if not dry_run and figures["fields_written"]:
+    if dry_run and figures["fields_written"]:
+        out.print("To do it, say the same without --dry-run.")
+    elif figures["fields_written"]:
         out.print(f"To take it back: crm-sync undo {result.id}")
 
 
@@ -275,7 +279,8 @@ def _amount(amending: Amending) -> str:
     return f"{render.counted(fields, 'field')} on {render.counted(records, 'record')} in {escape(amending.crm)}"
 
 
-def _ask(question: str, verb: str) -> None:
+def _ask(question: str) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Say --yes, or crm-sync {verb} --dry-run to see it first.")
+        has_dry_run = "dry_run" in click.get_current_context().params
+        raise click.UsageError(f"{question} Say --yes{', or --dry-run to see it first' if has_dry_run else ''}.")
     click.confirm(question, abort=True)
