@@ -17,6 +17,7 @@ from crm_sync.domain.records import RecordRef
 from crm_sync.domain.runs import RunKind
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.explain import Chapter, Field, story
+from crm_sync.pipeline.undo import UNDO_OF
 from crm_sync.services import Services
 
 _RULES = {
@@ -95,14 +96,15 @@ def _print_chapter(out: Console, services: Services, chapter: Chapter, only: str
         out.print(f"  and answered: {escape(_answer(chapter))}")
     elif chapter.call is not None:
         out.print(f"  by the answer of call {chapter.call}")
+    is_undo = run.trigger.startswith(UNDO_OF)
     for field in chapter.fields:
         if not only or field.decision.field == only:
-            _print_field(out, field)
+            _print_field(out, field, is_undo=is_undo)
     reason = f": {escape(record.reason)}" if record.reason else ""
-    out.print(f"  [bold]{render.outcome_word(record.outcome, run.kind)}[/]{reason}\n")
+    out.print(f"\n  [bold]{render.outcome_word(record.outcome, run.kind)}[/]{reason}\n")
 
 
-def _print_field(out: Console, field: Field) -> None:
+def _print_field(out: Console, field: Field, *, is_undo: bool) -> None:
     d = field.decision
     style = "green" if d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED) else ""
     if d.outcome in (FieldOutcome.INVALID, FieldOutcome.REJECTED, FieldOutcome.CONFLICT):
@@ -116,16 +118,19 @@ def _print_field(out: Console, field: Field) -> None:
     for path, value in field.received:
         out.print(f"    received     {escape(path)} = {escape(_received(value))}")
     made = render.shown(d.new)
-    if made:
+    if made and not is_undo:
         out.print(f"    made of it   {escape(made)}")
     out.print(f"    the CRM had  {escape(render.shown(d.old)) or '(blank)'}")
-    out.print(f"    rule         {d.rule.value}: {_RULES[d.rule]}")
+    if is_undo:
+        out.print(f"    before that  {escape(made) or '(blank)'}")
+    else:
+        out.print(f"    rule         {d.rule.value}: {_RULES[d.rule]}")
     out.print(f"    decision     {escape(d.reason) or result}")
 
 
 def _sent(keys: MatchKeys) -> str:
     given = [
-        f"{each.name} {value}"
+        f"{each.name.replace('_', ' ')} {value}"
         for each in fields(keys)
         if each.name != "purpose" and (value := getattr(keys, each.name))
     ]

@@ -262,8 +262,10 @@ def _cells(d: FieldDecision) -> tuple[str, str, str, str]:
     after = escape(shown(d.new))
     if d.outcome in (FieldOutcome.SAME, FieldOutcome.NO_VALUE):
         after = ""
-    elif d.outcome is FieldOutcome.KEPT:
+    elif d.outcome in (FieldOutcome.KEPT, FieldOutcome.CONFLICT):
         after = f"({after})" if after else ""
+    elif not after and d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED):
+        after = "(blank)"  # an undo empties again
     return (
         escape(d.field),
         escape(shown(d.old)) or "—",
