@@ -193,7 +193,8 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
         name: now.values[name] for name in wanted if not last[name].holds(now.values[name], schema.fields[name].kind)
     }
     if not locked:
-        click.echo("Nothing is locked: each of these fields still holds what crm-sync wrote.")
+        holds = "each of these fields still holds what crm-sync wrote" if last else "what crm-sync wrote was taken back"
+        click.echo(f"Nothing is locked: {holds}.")
         return
     if not yes:
         ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?")
@@ -236,6 +237,7 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
         return
     out = render.console()
     render.print_run(out, result, timezone=services.config.timezone)
+    render.print_reasons(out, services.runs.reasons(result.id), kind=result.kind)
     shown = records if dry_run else [kept for record in records if (kept := _conflicts(record)).decisions]
     if shown:
         title = "What it would do" if dry_run else "Conflicts: changed since, and left as they are"
@@ -252,7 +254,9 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
         for name, word in (("fields_written", "field"), ("records_written", "record"), ("conflicts", "conflict"))
     )
     out.print(f"\n{fields} {'would be ' if dry_run else ''}{done} on {records_}, {conflicts}{held}.")
-    if not dry_run and figures["fields_written"]:
+    if dry_run and figures["fields_written"]:
+        out.print("To do it, say the same without --dry-run.")
+    elif figures["fields_written"]:
         out.print(f"To take it back: crm-sync undo {result.id}")
 
 

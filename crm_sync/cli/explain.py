@@ -14,10 +14,9 @@ from crm_sync.cli import render
 from crm_sync.domain.changes import FieldOutcome, WriteRule
 from crm_sync.domain.enrichment import MatchKeys
 from crm_sync.domain.records import RecordRef
-from crm_sync.domain.runs import RunKind
+from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.explain import Chapter, Field, story
-from crm_sync.pipeline.undo import UNDO_OF
 from crm_sync.services import Services
 
 _RULES = {
@@ -96,15 +95,22 @@ def _print_chapter(out: Console, services: Services, chapter: Chapter, only: str
         out.print(f"  and answered: {escape(_answer(chapter))}")
     elif chapter.call is not None:
         out.print(f"  by the answer of call {chapter.call}")
-    is_undo = run.trigger.startswith(UNDO_OF)
     for field in chapter.fields:
         if not only or field.decision.field == only:
-            _print_field(out, field, is_undo=is_undo)
+            _print_field(out, field, settled=_is_settled(run))
     reason = f": {escape(record.reason)}" if record.reason else ""
     out.print(f"\n  [bold]{render.outcome_word(record.outcome, run.kind)}[/]{reason}\n")
 
 
-def _print_field(out: Console, field: Field, *, is_undo: bool) -> None:
+def _is_settled(run: SyncRun) -> bool:
+    """Whether its changes were settled before, so that no rule of the configuration decided; also one that was only
+    looked at."""
+    if run.kind is RunKind.PLAN:
+        return run.trigger.startswith(("undo of ", "apply of ", "review accepted "))
+    return run.kind in (RunKind.UNDO, RunKind.APPLY, RunKind.REVIEW)
+
+
+def _print_field(out: Console, field: Field, *, settled: bool) -> None:
     d = field.decision
     style = "green" if d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED) else ""
     if d.outcome in (FieldOutcome.INVALID, FieldOutcome.REJECTED, FieldOutcome.CONFLICT):
@@ -117,13 +123,13 @@ def _print_field(out: Console, field: Field, *, is_undo: bool) -> None:
     )
     for path, value in field.received:
         out.print(f"    received     {escape(path)} = {escape(_received(value))}")
-    made = render.shown(d.new)
-    if made and not is_undo:
-        out.print(f"    made of it   {escape(made)}")
+    made = escape(render.shown(d.new))
+    if settled:
+        out.print(f"    was to hold  {made or '(blank)'}")
+    elif made:
+        out.print(f"    made of it   {made}")
     out.print(f"    the CRM had  {escape(render.shown(d.old)) or '(blank)'}")
-    if is_undo:
-        out.print(f"    before that  {escape(made) or '(blank)'}")
-    else:
+    if not settled:
         out.print(f"    rule         {d.rule.value}: {_RULES[d.rule]}")
     out.print(f"    decision     {escape(d.reason) or result}")
 

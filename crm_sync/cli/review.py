@@ -148,6 +148,13 @@ def accept(
     results = []
     for of_sync in _by_sync(each for each in chosen if each.kind == FIELD):
         amending = reviewing.accepting(of_sync, services, by=getpass.getuser())
+        kept = sum(len(one.amendments) for each in amending.candidates.values() for one in each)
+        if kept < len(of_sync) and amending.candidates:
+            click.echo(
+                f"Of {len(of_sync) - kept} it is not kept any more what was proposed: left open; the next run proposes "
+                "it again if it still differs.",
+                err=True,
+            )
         if not amending.candidates:
             raise ConfigError(
                 "What was proposed is not kept any more; the next run proposes it again if it still differs"
@@ -163,7 +170,14 @@ def accept(
             print_amended(services, result, as_json=False, dry_run=dry_run)
         results.append(result)
     for of_sync in _by_sync(each for each in chosen if each.kind != FIELD):
-        results += [] if dry_run else [_write_records(services, of_sync, as_json=as_json)]
+        if not dry_run:
+            results.append(_write_records(services, of_sync, as_json=as_json))
+        elif not as_json:
+            numbered = ", ".join(str(each.id) for each in of_sync)
+            click.echo(
+                f"{numbered}: of a whole record the answer is written by the rules of its fields; "
+                f"crm-sync explain {of_sync[0].record_id} shows whom Apollo found."
+            )
     if as_json:
         render.print_json([render.run_json(result) for result in results])
     click.get_current_context().exit(0 if dry_run else render.exit_code(results))

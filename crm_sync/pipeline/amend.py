@@ -15,7 +15,7 @@ from crm_sync.errors import ConfigError, CrmSyncError
 from crm_sync.mapping.apply import Mapper
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.pipeline.audit import Attempt, Audit
-from crm_sync.pipeline.recover import give_up, owner, recover
+from crm_sync.pipeline.recover import broken_off, give_up, owner, recover
 from crm_sync.pipeline.run import calls_so_far, end, new_id, refuse_overlap
 from crm_sync.pipeline.suppress import Guard, Screen
 from crm_sync.pipeline.verdict import verdict
@@ -117,6 +117,8 @@ def _to_its_end(
                 break
     except CrmSyncError as error:
         stop.raise_(str(error), error)
+        run = broken_off(run, services, str(error))
+        return end(run, services, *verdict(run, audit, stop))
     settled_count = audit.counts(0)
     done = sum(getattr(settled_count, name) for name in settled_count.__slots__ if name != "selected")
     counts = audit.counts(done)  # what was not reached before it was stopped is not counted as selected

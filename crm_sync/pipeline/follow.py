@@ -60,10 +60,10 @@ def followed(
         crash.point("follow.found")
     if not isinstance(context, Walk):
         for record_id, ref in survivors.items():
-            found.closed[record_id] = f"merged into {ref.id} since: left as it is"
+            found.closed[record_id] = f"merged into another record since, and left as it is ({ref.id})"
         for object_type, refs in found.elsewhere.items():
             for record_id, ref in refs.items():
-                found.closed[record_id] = f"became {object_type} {ref.id} since: left as it is"
+                found.closed[record_id] = f"became another record since, and left as it is ({object_type} {ref.id})"
         found.elsewhere.clear()
         return found
     for record_id, ref in list(survivors.items()):

@@ -13,7 +13,7 @@ from crm_sync import crash
 from crm_sync.domain.changes import PUT_BACK, FieldDecision, FieldOutcome, WriteOutcome, Written
 from crm_sync.domain.records import Record, RecordRef
 from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
-from crm_sync.errors import ContractError
+from crm_sync.errors import ConfigError, ContractError
 from crm_sync.mapping.blanks import is_blank
 from crm_sync.pipeline.enrich import expansion_of
 from crm_sync.ports import WriteRequest
@@ -67,7 +67,10 @@ def _look_after(run: SyncRun, services: Services) -> None:
     kept = list(services.runs.records(run.id, outcome=WRITING))
     for object_type in dict.fromkeys(record.object_type for record in kept):
         records = [record for record in kept if record.object_type == object_type]
-        outcomes = services.crm(run.crm).look_after(object_type, [_request(run, record) for record in records])
+        try:
+            outcomes = services.crm(run.crm).look_after(object_type, [_request(run, record) for record in records])
+        except ConfigError:
+            continue  # the CRM has no such object any more
         crash.point("recover.looked")
         restored = [
             _with_what_was_restored(record, outcome)
@@ -117,14 +120,28 @@ def _end_job(job: OpenJob, services: Services) -> None:
     now = services.clock.now()
     if amended:
         services.runs.settle(job.run_id, sync="", confirmed=(), amended=amended, others=(), states=(), now=now)
+        _recount(job, len(amended), services)
     services.write_jobs.end(job.crm, job.job_id)
 
 
+def _recount(job: OpenJob, taken: int, services: Services) -> None:
+    """The books of a run that had its end before its job had; a dead one gets them when it is closed."""
+    run = services.runs.get(job.run_id)
+    if run is None or run.finished_at is None:
+        return
+    own, parents = _tallies(run, services)
+    since = f"the end of bulk job {job.job_id} was seen later, with {taken} of its records"
+    reason = "; ".join(filter(None, (run.reason, since)))
+    recounted = replace(run, counts=_counts(own), parents=_counts(parents), reason=reason)
+    services.runs.save(recounted, now=services.clock.now())
+
+
 def _is_open(record: RunRecord) -> bool:
-    """Whether its write is not known to have happened or not: intended, or closed as not confirmed."""
+    """Whether its write is not known to have happened or not: intended, closed as not confirmed, or as not written
+    because it was read again while the job was still to come to it."""
     if record.outcome == WRITING:
         return True
-    unknown = (FieldOutcome.UNCONFIRMED, FieldOutcome.WRITTEN)
+    unknown = (FieldOutcome.UNCONFIRMED, FieldOutcome.WRITTEN, FieldOutcome.PLANNED)
     return record.outcome == RecordOutcome.SKIPPED.value and any(d.outcome in unknown for d in record.decisions)
 
 
@@ -133,12 +150,14 @@ def _as_taken(record: RunRecord, outcome: WriteOutcome) -> RunRecord:
     is_rejected = outcome.written is Written.REJECTED
 
     def taken(decision: FieldDecision) -> FieldDecision:
-        if decision.outcome not in (FieldOutcome.WRITTEN, FieldOutcome.UNCONFIRMED):
+        if decision.outcome not in (FieldOutcome.WRITTEN, FieldOutcome.UNCONFIRMED, FieldOutcome.PLANNED):
             return decision
         if is_rejected or decision.field in dropped:
             reason = f"refused: {dropped.get(decision.field) or outcome.reason}"
             return decision._replace(outcome=FieldOutcome.REJECTED, reason=reason)
-        return decision._replace(outcome=FieldOutcome.WRITTEN)
+        if decision.outcome is FieldOutcome.WRITTEN:
+            return decision
+        return decision._replace(outcome=FieldOutcome.WRITTEN, reason="written by a bulk job whose end was seen later")
 
     decisions = tuple(map(taken, record.decisions))
     word = RecordOutcome.REJECTED if is_rejected else RecordOutcome.UPDATED
@@ -207,11 +226,7 @@ def settle_calls(run: SyncRun, services: Services) -> None:
 def _close(run: SyncRun, services: Services) -> SyncRun:
     """Its books from the audit; a write that was intended and not confirmed is looked at by the next run."""
     now = services.clock.now()
-    own: Counter[str] = Counter()
-    parents: Counter[str] = Counter()
-    for object_type, outcome, _, count in services.runs.reasons(run.id):
-        tally = own if object_type == run.object_type else parents
-        tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
+    own, parents = _tallies(run, services)
     services.runs.close_intended(run.id, "not confirmed: the process ended; the next run reads it again", now=now)
     crash.point("recover.closing")
     closed = replace(
@@ -226,6 +241,28 @@ def _close(run: SyncRun, services: Services) -> SyncRun:
     services.runs.save(closed, now=now)
     crash.point("recover.closed")
     return closed
+
+
+def broken_off(run: SyncRun, services: Services, why: str) -> SyncRun:
+    """A run of this process that an error ended in the middle, with its books from the audit. Writes that were intended
+    and not confirmed are closed; the next run reads their records again.
+
+    Raises:
+        StoreError: the database failed; the next run closes it.
+    """
+    own, parents = _tallies(run, services)
+    services.runs.close_intended(run.id, f"not confirmed: {why}", now=services.clock.now())
+    return replace(run, counts=_counts(own), parents=_counts(parents))
+
+
+def _tallies(run: SyncRun, services: Services) -> tuple[Counter[str], Counter[str]]:
+    """Outcome -> how many, of the run's own records and of their parents, by the audit."""
+    own: Counter[str] = Counter()
+    parents: Counter[str] = Counter()
+    for object_type, outcome, _, count in services.runs.reasons(run.id):
+        tally = own if object_type == run.object_type else parents
+        tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
+    return own, parents
 
 
 def _counts(tally: Counter[str]) -> Counts:

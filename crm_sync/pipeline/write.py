@@ -21,7 +21,8 @@ from crm_sync.domain.enrichment import Enrichment, MatchKeys
 from crm_sync.domain.records import Record, RecordRef, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.errors import CrmSyncError
-from crm_sync.mapping.same import spelling
+from crm_sync.mapping.blanks import is_blank
+from crm_sync.mapping.same import same, spelling
 from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.diff import NO_HISTORY, History, amend, decide
 from crm_sync.pipeline.follow import Followed, followed, target_elsewhere, wanted_elsewhere
@@ -563,7 +564,7 @@ def _account(
         context.stop.raise_(str(error), error)
         left = {}
     return [
-        (record_id, _judge(record_id, outcome, found, left), change)
+        (record_id, _judge(target, change, outcome, record_id, found, left), change)
         if outcome.written is Written.UNACCOUNTED
         else (record_id, outcome, change)
         for record_id, outcome, change in results
@@ -580,7 +581,12 @@ def _left_to_write(
 
 
 def _judge(
-    record_id: str, outcome: WriteOutcome, found: Mapping[str, Record | None], left: Mapping[str, bool]
+    target: Target,
+    change: ChangeSet,
+    outcome: WriteOutcome,
+    record_id: str,
+    found: Mapping[str, Record | None],
+    left: Mapping[str, bool],
 ) -> WriteOutcome:
     if record_id not in found:
         reason = f"not known whether it was written ({outcome.reason}); the next run reads it again"
@@ -588,9 +594,23 @@ def _judge(
     if record_id not in left:
         return replace(outcome, written=Written.REJECTED, reason=_GONE)
     if not left[record_id]:
-        return replace(outcome, written=Written.WRITTEN, reason="")
+        record = found[record_id]
+        if outcome.restored or (record is not None and _has_arrived(target, change, record)):
+            return replace(outcome, written=Written.WRITTEN, reason="")
+        return replace(outcome, reason=f"not known whether it was written ({outcome.reason}), and changed since")
     reason = f"{outcome.reason}; read again, the record does not hold the value"
     return replace(outcome, written=Written.NOT_WRITTEN, reason=reason)
+
+
+def _has_arrived(target: Target, change: ChangeSet, record: Record) -> bool:
+    """Whether the record holds one of the values: a write of it comes whole or not at all. Where it holds none, a
+    person may have filled what we never wrote."""
+    fields = target.schema.fields
+    return any(
+        (is_blank(new) and is_blank(record.values[name])) or same(record.values[name], new, fields[name].kind)
+        for name, new in change.writes.items()
+        if name in record.values
+    )
 
 
 def _plain(candidate: Candidate, outcome: RecordOutcome, reason: str) -> Settled:

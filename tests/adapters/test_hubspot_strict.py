@@ -503,3 +503,30 @@ def test_whereabouts_of_the_merged_the_deleted_and_the_unknown() -> None:
 def test_a_bulk_job_is_never_taken_up_again() -> None:
     with simulated(contacts=5) as it, pytest.raises(ConfigError, match="no bulk jobs"):
         it.crm.resume("contacts", "750xx", [], uploaded=True)
+
+
+# --- after the one that wrote has died ------------------------------------------------------------------------------
+
+
+def test_an_edit_that_a_dead_process_went_over_is_put_back_once(it: Simulated) -> None:
+    first, second, third = it.ids()[:3]
+    it.meanwhile("update", first, jobtitle="Buyer")
+    requests = [unversioned(it, each, OURS) for each in (first, second, third)]
+    it.crm.write("contacts", requests[:2], mode=WriteMode.FAST)
+    it.edit(second, jobtitle="Typed later")
+
+    outcomes = it.crm.look_after("contacts", requests)
+    again = it.crm.look_after("contacts", requests)
+
+    assert [each.written for each in outcomes] == [Written.UNACCOUNTED] * 3
+    assert [each.restored for each in outcomes] == [(("jobtitle", "Buyer"),), (), ()]
+    assert [each.restored for each in again] == [(), (), ()]
+    assert [it.value(each, "jobtitle") for each in (first, second, third)] == ["Buyer", "Typed later", None]
+    assert [it.value(each, "city") for each in (first, second, third)] == ["Bonn", "Bonn", "n/a"]
+
+
+def unversioned(it: Simulated, record_id: str, changes: dict[str, Value]) -> WriteRequest:
+    """As the audit has it: what was there, and not when it was read."""
+    [record] = it.crm.read("contacts", [record_id], tuple(changes))
+    assert record is not None
+    return WriteRequest(ref=record.ref, values=changes, seen=replace(record, version=""))

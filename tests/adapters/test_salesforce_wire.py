@@ -229,11 +229,13 @@ def test_results_are_paired_by_position() -> None:
     answer = [
         {"id": contact(1), "success": True, "errors": []},
         {"success": False, "errors": [{"statusCode": "STRING_TOO_LONG", "message": "m", "fields": ["Title"]}]},
+        {"id": contact(3), "success": True, "errors": []},
     ]
 
-    assert wire.save_results(answer, [contact(1), contact(2)]) == [
+    assert wire.save_results(answer, [contact(1), contact(2), contact(3)]) == [
         wire.SAVED,
         SaveResult((Fault("STRING_TOO_LONG", "m", ("Title",)),)),
+        wire.SAVED,
     ]
 
 

@@ -163,7 +163,7 @@ def test_an_undo_shows_itself_first_then_restores_and_can_be_undone(desk: Desk) 
 
     assert dry.code == 0
     assert "fields would be restored on" in dry.flat
-    assert "(blank)" in dry.flat
+    assert "To do it, say the same without --dry-run." in dry.flat
     assert done.code == 3
     assert done.json["kind"] == "undo"
     assert (done.json["conflicts"], done.json["credits"]) == (1, 0)

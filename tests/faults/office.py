@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -286,6 +286,12 @@ class Office:
         #: The installation's database, as somebody else sees it.
         self.books = App()
 
+    def configure(self, **options: str) -> None:
+        """The configuration with other words in the place of some: `write` of the CRM."""
+        text = _CONFIG[self.crm].replace("environment: sandbox}", f"environment: sandbox, write: {options['write']}}}")
+        config = load(text.encode()).require()
+        self.books.versions.add(config.text, config.files, author="test", note="", now=self.clock.now())
+
     def twice_a_company(self) -> None:
         twice_a_company(self.stage.sandbox, self.crm)
 
@@ -303,8 +309,12 @@ class Office:
         return 0, said.getvalue()
 
     def run(self, sync: str) -> Ended:
+        return self.ended("run", sync)
+
+    def ended(self, *words: str) -> Ended:
+        """A command that makes one run, or none."""
         known = {run.id for run in self.books.runs.latest()}
-        code, output = self.command("run", sync)
+        code, output = self.command(*words)
         new = [run for run in self.books.runs.latest() if run.id not in known]
         assert len(new) <= 1
         return Ended(
@@ -313,6 +323,12 @@ class Office:
             run=new[0] if new else None,
             records=tuple(self.books.runs.records(new[0].id)) if new else (),
         )
+
+    def looked_at_again(self, ended: Ended) -> Ended:
+        """The same run as the store has it now."""
+        assert ended.run is not None
+        run = self.books.runs.get(ended.run.id)
+        return replace(ended, run=run, records=tuple(self.books.runs.records(ended.run.id)))
 
     # --- the services -----------------------------------------------------------------------------------------------
 

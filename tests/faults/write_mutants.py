@@ -82,12 +82,11 @@ def pair_results_by_id() -> None:
     results = wire.save_results
 
     def by_id(answer: Any, ids: Sequence[str]) -> Any:
-        if isinstance(answer, list):
-            rank = {record_id: at for at, record_id in enumerate(ids)}
-            answer = sorted(answer, key=lambda row: rank.get(row.get("id"), len(ids)))
-            for row in answer:
-                row.pop("id", None)
-        return results(answer, ids)
+        if not isinstance(answer, list):
+            return results(answer, ids)
+        rank = {record_id: at for at, record_id in enumerate(ids)}
+        told = sorted(answer, key=lambda row: rank.get(row.get("id"), len(ids)))
+        return results([{**row, "id": record_id} for row, record_id in zip(told, ids, strict=False)], ids)
 
     wire.save_results = by_id
 
@@ -264,7 +263,7 @@ WRITE_MUTANTS = (
     Mutant(
         name="a blank is a value",
         change=let_a_blank_be_a_value,
-        tests=("tests/unit/pipeline/test_mapped_and_decided.py", "tests/unit/pipeline/test_diff.py"),
+        tests=("tests/unit/pipeline/test_diff.py::test_a_blank_answer_never_writes",),
     ),
     Mutant(
         name="an undo does not look at what is there",
@@ -289,7 +288,7 @@ WRITE_MUTANTS = (
     Mutant(
         name="a write that was not confirmed is not ours",
         change=forget_unconfirmed_writes,
-        tests=("tests/store/test_provenance.py::test_what_nobody_knows_of_locks_nothing",),
+        tests=("tests/store/test_unconfirmed.py::test_what_nobody_knows_of_locks_nothing",),
     ),
     Mutant(
         name="an edit is put back twice",
@@ -317,7 +316,7 @@ WRITE_MUTANTS = (
     Mutant(
         name="two records that were merged are both written to the survivor",
         change=follow_each_to_the_survivor,
-        tests=("tests/unit/pipeline/test_follow.py",),
+        tests=("tests/journeys/writing_back/test_merged.py::test_two_records_that_became_one_are_written_once",),
     ),
     Mutant(
         name="a plan file is not verified",
@@ -332,6 +331,6 @@ WRITE_MUTANTS = (
     Mutant(
         name="a bulk job of a dead run is not asked about",
         change=write_a_job_again,
-        cells=("salesforce/sqlite/bulk/bulk.closed:1", "salesforce/postgresql/bulk/bulk.done:1"),
+        cells=("salesforce/postgresql/bulk/bulk.done:1", "salesforce/sqlite/bulk/bulk.closed:1"),
     ),
 )

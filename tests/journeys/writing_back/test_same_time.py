@@ -137,3 +137,24 @@ def test_somebody_who_opts_out_at_the_same_time_is_not_written(configured: Confi
     assert record.reason.startswith("do not enrich")
     assert not office.value(7, title)
     assert run.counts.balanced
+
+
+def test_what_a_person_typed_is_not_told_as_a_write_that_never_arrived(configured: Configured, crm: str) -> None:
+    title = TITLE[crm]
+    office = configured({title: "person.title"}, contacts=5, write="fast")
+    write = {"salesforce": "PATCH */composite/sobjects", "hubspot": "POST */batch/update"}[crm]
+    office.sandbox.faults[crm].add([{"call": write, "what": "500", "times": 20}])
+    script(office, (2, "after", write, 1, {title: "Typed by a person"}))
+
+    run = office.walk()
+    office.sandbox.faults[crm].clear()
+    office.walk()
+
+    record = office.app.runs.record(run.id, office.people, office.id_of(2))
+    assert record is not None
+    assert record.outcome == "Skipped"
+    assert record.reason.endswith("and changed since")
+    assert decisions(office, run.id, 2)[title][0] == "Unconfirmed"
+    assert run.counts.updated == 0
+    assert office.value(2, title) == "Typed by a person"
+    assert all(office.value(at, title) == office.sandbox.world.person(at).title for at in (0, 1, 3, 4))

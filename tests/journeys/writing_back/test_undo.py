@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from crm_sync.domain.changes import Amendment, WriteRule
 from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RunKind, RunStatus
-from crm_sync.errors import ConfigError
+from crm_sync.errors import ConfigError, StoreError
 from crm_sync.pipeline.amend import Amending, amend
 from crm_sync.pipeline.undo import undoing
 from crm_sync.pipeline.write import Candidate
@@ -222,7 +223,7 @@ def test_a_survivor_that_held_the_same_value_by_itself_keeps_it(configured: Conf
     record = office.app.runs.record(back.id, office.people, office.id_of(7))  # type: ignore[attr-defined]
     assert record is not None
     assert record.outcome == "Skipped"
-    assert record.reason.startswith(f"merged into {survivor.ref.id} since")
+    assert record.reason == f"merged into another record since, and left as it is ({survivor.ref.id})"
     assert back.counts.updated == 28  # type: ignore[attr-defined]
     assert back.counts.balanced  # type: ignore[attr-defined]
 
@@ -242,6 +243,35 @@ def test_an_undo_whose_records_cannot_be_looked_at_afterwards_is_in_the_audit(co
     assert not any(office.value(at, TITLE[crm]) for at in range(30))
     if back.status is not RunStatus.COMPLETED:
         assert "may be changed again by the sync's next run" in back.reason
+
+
+@pytest.mark.parametrize("is_undo", [False, True])
+def test_what_was_written_when_the_database_failed_is_closed_and_read_again(
+    configured: Configured, crm: str, monkeypatch: pytest.MonkeyPatch, is_undo: bool
+) -> None:
+    title = TITLE[crm]
+    office = configured({title: "person.title"}, contacts=20)
+    first = office.walk() if is_undo else None
+    settle, times = office.app.runs.settle, 0
+
+    def fails_once(*args: Any, **options: Any) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise StoreError("the disk is full")
+        settle(*args, **options)
+
+    monkeypatch.setattr(office.app.runs, "settle", fails_once)
+    broken = undone(office, first.id) if first is not None else office.walk()
+    again = undone(office, first.id) if first is not None else office.walk()
+
+    records = list(office.app.runs.records(broken.id))  # type: ignore[attr-defined]
+    assert {(each.outcome, each.reason) for each in records} == {("Skipped", "not confirmed: the disk is full")}
+    assert broken.status is RunStatus.FAILED  # type: ignore[attr-defined]
+    assert broken.counts.skipped == broken.counts.selected == 20  # type: ignore[attr-defined]
+    assert again.counts.unchanged == 20  # type: ignore[attr-defined]
+    assert [bool(office.value(at, title)) for at in range(20)] == [not is_undo] * 20
+    assert office.walk().counts.updated == 0
 
 
 def test_nothing_to_undo_is_said(configured: Configured, crm: str) -> None:
