@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from crm_sync.domain.runs import RecordOutcome, RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import plan_file
 from crm_sync.pipeline.amend import Amending, amend
-from crm_sync.pipeline.undo import is_record, undoing
+from crm_sync.pipeline.undo import UNDO_OF, is_record, undoing
 from crm_sync.pipeline.walk import Spending, Stop
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord
@@ -55,7 +56,7 @@ def undo(
     run = find_run(app, run_id)
     amending = undoing(run, services, records=records, fields=fields)
     if not dry_run and not yes:
-        _ask(f"Restore {_amount(amending)} of run {run.id}?")
+        ask(f"Take back what run {run.id} wrote: {_amount(amending)}?", dry_run=True)
     _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
 
 
@@ -87,7 +88,7 @@ def apply(app: App, file: Path, dry_run: bool, yes: bool, as_json: bool) -> None
             err=True,
         )
     if not dry_run and not yes:
-        _ask(f"Write {_amount(amending)}, as planned on {plan.made_at:%Y-%m-%d %H:%M} UTC?")
+        ask(f"Write {_amount(amending)}, as planned on {plan.made_at:%Y-%m-%d %H:%M} UTC?", dry_run=True)
     _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
 
 
@@ -193,12 +194,12 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
         click.echo(f"Nothing is locked: {holds}.")
         return
     if not yes:
-        _ask(f"Let crm-sync replace {', '.join(locked)} of {object_type} {found_id}?")
+        ask(f"Let crm-sync replace {', '.join(locked)} of {object_type} {found_id}?")
     # First the attempts: what is released already cannot be released again, and nobody would look at it.
     services.runs.forget_attempts(object_type, found_id)
     crash.point("release.forgotten")
     services.provenance.release(crm_name, object_type, found_id, locked, now=services.clock.now())
-    click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may replace them.")
+    click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may write there again.")
 
 
 def _place_of(what: str, services: Services) -> tuple[str, str, str]:
@@ -253,28 +254,31 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
     out = render.console()
     render.print_run(out, result, timezone=services.config.timezone)
     render.print_reasons(out, services.runs.reasons(result.id), kind=result.kind)
-    conflicts = [record for record in records if any(d.outcome is FieldOutcome.CONFLICT for d in record.decisions)]
-    shown = records if dry_run else conflicts
+    shown = records if dry_run else [kept for record in records if (kept := _conflicts(record)).decisions]
     if shown:
-        title = "What it would do" if dry_run else "Conflicts: changed since, left as they are"
+        title = "What it would do" if dry_run else "Conflicts: changed since, and left as they are"
         out.print(f"\n[bold]{title}[/]\n")
         render.print_records(out, shown[:_MOST_SHOWN], result.kind)
         if len(shown) > _MOST_SHOWN:
             out.print(
                 f"… and {len(shown) - _MOST_SHOWN:,} more; crm-sync show {result.id} --json lists all", style="dim"
             )
-    word = "restored" if result.kind is RunKind.UNDO else "written"
-    if dry_run:
-        word = "would be written"
-    out.print(
-        f"\n{render.counted(figures['fields_written'], 'field')} {word} on "
-        f"{render.counted(figures['records_written'], 'record')}, "
-        f"{render.counted(figures['conflicts'], 'conflict')}, {figures['already']:,} held it already."
+    done = "restored" if result.trigger.startswith(UNDO_OF) else "written"
+    held = f", {figures['already']:,} held it already" if figures["already"] else ""
+    fields, records_, conflicts = (
+        render.counted(figures[name], word)
+        for name, word in (("fields_written", "field"), ("records_written", "record"), ("conflicts", "conflict"))
     )
+    out.print(f"\n{fields} {'would be ' if dry_run else ''}{done} on {records_}, {conflicts}{held}.")
     if dry_run and figures["fields_written"]:
         out.print("To do it, say the same without --dry-run.")
     elif figures["fields_written"]:
         out.print(f"To take it back: crm-sync undo {result.id}")
+
+
+def _conflicts(record: RunRecord) -> RunRecord:
+    """The record with those of its fields alone."""
+    return replace(record, decisions=tuple(d for d in record.decisions if d.outcome is FieldOutcome.CONFLICT))
 
 
 def tally(records: list[RunRecord]) -> dict[str, int]:
@@ -295,8 +299,13 @@ def _amount(amending: Amending) -> str:
     return f"{render.counted(fields, 'field')} on {render.counted(records, 'record')} in {escape(amending.crm)}"
 
 
-def _ask(question: str) -> None:
+def ask(question: str, *, dry_run: bool = False) -> None:
+    """Go on only with a yes. `dry_run`: the command can also show it first.
+
+    Raises:
+        UsageError: nobody is there to say it.
+    """
     if not sys.stdin.isatty():
-        has_dry_run = "dry_run" in click.get_current_context().params
-        raise click.UsageError(f"{question} Say --yes{', or --dry-run to see it first' if has_dry_run else ''}.")
+        first = "; --dry-run shows it first" if dry_run else ""
+        raise click.UsageError(f"{question} Nobody can be asked here: say --yes{first}.")
     click.confirm(question, abort=True)

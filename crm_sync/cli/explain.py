@@ -99,7 +99,7 @@ def _print_chapter(out: Console, services: Services, chapter: Chapter, only: str
         if not only or field.decision.field == only:
             _print_field(out, field, settled=_is_settled(run))
     reason = f": {escape(record.reason)}" if record.reason else ""
-    out.print(f"  [bold]{render.outcome_word(record.outcome, run.kind)}[/]{reason}\n")
+    out.print(f"\n  [bold]{render.outcome_word(record.outcome, run.kind)}[/]{reason}\n")
 
 
 def _is_settled(run: SyncRun) -> bool:
@@ -136,7 +136,7 @@ def _print_field(out: Console, field: Field, *, settled: bool) -> None:
 
 def _sent(keys: MatchKeys) -> str:
     given = [
-        f"{each.name} {value}"
+        f"{each.name.replace('_', ' ')} {value}"
         for each in fields(keys)
         if each.name != "purpose" and (value := getattr(keys, each.name))
     ]

@@ -262,7 +262,7 @@ def _cells(d: FieldDecision) -> tuple[str, str, str, str]:
     after = escape(shown(d.new))
     if d.outcome in (FieldOutcome.SAME, FieldOutcome.NO_VALUE):
         after = ""
-    elif d.outcome is FieldOutcome.KEPT:
+    elif d.outcome in (FieldOutcome.KEPT, FieldOutcome.CONFLICT):
         after = f"({after})" if after else ""
     elif d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED):
         after = after or "—"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.markup import escape
 from crm_sync import crash
 from crm_sync.bootstrap import App
 from crm_sync.cli import Subcommands, render
-from crm_sync.cli.changes import print_amended
+from crm_sync.cli.changes import ask, print_amended
 from crm_sync.cli.run import cancel_on_signal, walk_sync
 from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
@@ -145,7 +144,7 @@ def accept(
     services = app.services()
     chosen = _chosen(services, numbers, every=every, sync=sync, kind=kind, field=field)
     if not yes and not dry_run:
-        _ask(f"Accept {render.counted(len(chosen), 'proposal')}?")
+        ask(f"Accept {render.counted(len(chosen), 'proposal')}?", dry_run=True)
     results: list[SyncRun] = []
     for of_sync in _by_sync(each for each in chosen if each.kind == FIELD):
         amending = reviewing.accepting(of_sync, services, by=getpass.getuser())
@@ -224,7 +223,7 @@ def refuse(app: App, numbers: tuple[int, ...], every: bool, sync: str, kind: str
     services = app.services()
     chosen = _chosen(services, numbers, every=every, sync=sync, kind=kind, field=field)
     if not yes:
-        _ask(f"Refuse {render.counted(len(chosen), 'proposal')}?")
+        ask(f"Refuse {render.counted(len(chosen), 'proposal')}?")
     count = services.reviews.resolve(
         [each.id for each in chosen], REFUSED, by=getpass.getuser(), now=services.clock.now()
     )
@@ -259,9 +258,3 @@ def _by_sync(reviews: Iterable[Review]) -> list[list[Review]]:
     for each in reviews:
         found.setdefault(each.sync, []).append(each)
     return list(found.values())
-
-
-def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Say --yes.")
-    click.confirm(question, abort=True)

@@ -160,7 +160,9 @@ def run(
         if not as_json:
             render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
             render.print_reasons(out, services.runs.reasons(result.id))
-            for sentence in _next_steps(result, sync, limit, _unmapped(services, sync)):
+            for sentence in _next_steps(
+                result, sync, limit, unmapped=_unmapped(services, sync), proposals=services.reviews.count(sync.name)
+            ):
                 out.print(escape(sentence), soft_wrap=True)
             out.print()
         if result.status is RunStatus.CANCELLED:
@@ -221,7 +223,7 @@ def _unmapped(services: Services, sync: Sync) -> int:
     return len(waiting(places([sync], services.config, describe), seen))
 
 
-def _next_steps(run: SyncRun, sync: Sync, limit: int | None, unmapped: int) -> Iterator[str]:
+def _next_steps(run: SyncRun, sync: Sync, limit: int | None, *, unmapped: int, proposals: int) -> Iterator[str]:
     seen = run.left_out.get(LEFT_OUT_SEEN_MORE)
     more = run.left_out.get(LEFT_OUT_MORE) or seen
     if more and run.status in (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS):
@@ -238,8 +240,9 @@ def _next_steps(run: SyncRun, sync: Sync, limit: int | None, unmapped: int) -> I
         yield f"Once what the CRM refused is mended: crm-sync retry {run.id}"
     if unmapped:
         yield f"{render.counted(unmapped, 'value')} of Apollo's without a CRM value yet: crm-sync picklists {sync.name}"
-    if run.counts.needs_review:
-        yield "What waits for a person: crm-sync review"
+    if proposals:
+        verb = "waits" if proposals == 1 else "wait"
+        yield f"{render.counted(proposals, 'proposal')} {verb} for a person: crm-sync review"
 
 
 def _cost_words(cost: walk.Estimate, sync: Sync, *, free: bool) -> str:

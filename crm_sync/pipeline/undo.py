@@ -21,6 +21,8 @@ from crm_sync.store.runs import RunRecord
 
 _WRITTEN = (FieldOutcome.WRITTEN, FieldOutcome.UNCONFIRMED)
 _SELECT_AT_ONCE = 500
+#: How the trigger of an undo begins, and of its dry run.
+UNDO_OF = "undo of "
 
 
 def undoing(
@@ -47,7 +49,7 @@ def undoing(
         crm=run.crm,
         object_type=run.object_type,
         kind=RunKind.UNDO,
-        trigger=f"undo of {run.id}",
+        trigger=f"{UNDO_OF}{run.id}",
         candidates=ordered,
         guards={},
         also_read=walk.sync.choose.missing_any if walk is not None else (),
@@ -118,10 +120,9 @@ def is_record(wanted: str, record_id: str) -> bool:
 
 def _why_nothing(run: SyncRun, services: Services, records: Collection[str], fields: Collection[str]) -> str:
     if records or fields:
-        what = " and ".join(
-            part for part in (", ".join(sorted(records)), f"in {', '.join(sorted(fields))}" if fields else "") if part
-        )
-        return f"Run {run.id} wrote nothing to {what}, or it is not kept any more; crm-sync show {run.id} tells"
+        to = f" to {', '.join(sorted(records))}" if records else ""
+        into = f" in {', '.join(sorted(fields))}" if fields else ""
+        return f"Run {run.id} wrote nothing{to}{into}, or it is not kept any more; crm-sync show {run.id} tells"
     if run.counts.updated or run.parents.updated:
         kept = services.config.keep.undo.days
         return f"What run {run.id} wrote is not kept any more (keep.undo is {kept}d), so it cannot be undone"

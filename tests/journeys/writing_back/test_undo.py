@@ -109,7 +109,7 @@ def test_one_record_or_one_field_of_a_run(configured: Configured, crm: str) -> N
     assert not office.value(2, TITLE[crm])
     assert office.value(2, CITY[crm])
     assert office.value(3, TITLE[crm])
-    with pytest.raises(ConfigError, match="wrote nothing to"):
+    with pytest.raises(ConfigError, match="wrote nothing in Nonsense"):
         undone(office, run.id, fields=["Nonsense"])
 
 
