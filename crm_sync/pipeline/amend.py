@@ -79,7 +79,7 @@ def amend(amending: Amending, services: Services, *, dry_run: bool = False, stop
     services.runs.open(run, owner=owner())
     crash.point("amend.opened")
     try:
-        ended = _to_its_end(run, amending, services, crm, schemas, stop or Stop())
+        ended = _to_its_end(run, amending, services, crm, schemas, Stop() if stop is None else stop)
         calls = Counter(calls_so_far(services, amending.crm))
         calls.subtract(before)
         ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
