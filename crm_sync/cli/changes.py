@@ -16,7 +16,7 @@ from crm_sync.cli.history import find_run
 from crm_sync.cli.run import cancel_on_signal, walk_sync
 from crm_sync.domain.changes import FieldOutcome
 from crm_sync.domain.records import Value
-from crm_sync.domain.runs import RecordOutcome, RunKind, SyncRun
+from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import plan_file
 from crm_sync.pipeline.amend import Amending, amend
@@ -270,6 +270,8 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
         for name, word in (("fields_written", "field"), ("records_written", "record"), ("conflicts", "conflict"))
     )
     out.print(f"\n{fields} {'would be ' if dry_run else ''}{done} on {records_}, {conflicts}{held}.")
+    if result.status is RunStatus.CANCELLED:
+        out.print("To go on, say the same again: what is done already is left as it is.")
     if dry_run and figures["fields_written"]:
         out.print("To do it, say the same without --dry-run.")
     elif figures["fields_written"]:
