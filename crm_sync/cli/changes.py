@@ -30,7 +30,9 @@ _MOST_SHOWN = 20
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("--record", "records", multiple=True, metavar="ID", help="Only this record; may be said again.")
+@click.option(
+    "--record", "records", multiple=True, metavar="ID", help="Only this record (ID or OBJECT/ID); may be said again."
+)
 @click.option("--field", "fields", multiple=True, metavar="FIELD", help="Only this field; may be said again.")
 @click.option("--dry-run", is_flag=True, help="Show what would be restored and what conflicts; write nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -168,27 +170,22 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
     """Let crm-sync go on in fields that a person changed after it.
 
     The rule `track` leaves such a field alone for good. Released, what it holds now counts as ours: the next run may
-    replace it. RECORD is the CRM's id.
+    replace it. RECORD is the CRM's id, or OBJECT/ID where several objects have it.
     """
     services = app.services()
-    known = [
-        each for each in services.runs.of_record(_spellings(services, record_id)) if each[0].kind is not RunKind.PLAN
-    ]
-    if not known:
-        raise ConfigError(f"Nothing was ever written to {record_id}, so nothing is locked; give the CRM's id")
-    run, record, _ = known[-1]
-    crm = services.crm(run.crm)
-    schema = crm.describe(record.object_type)
-    last = services.provenance.last_writes(run.crm, record.object_type, [record.record_id]).get(record.record_id, {})
+    crm_name, object_type, found_id = _place_of(record_id, services)
+    crm = services.crm(crm_name)
+    schema = crm.describe(object_type)
+    last = services.provenance.last_writes(crm_name, object_type, [found_id]).get(found_id, {})
     unknown = [name for name in fields if name not in last]
     if unknown:
         raise ConfigError(
             f"crm-sync never wrote {unknown[0]} of {record_id}; it wrote {', '.join(sorted(last)) or 'nothing'}"
         )
     wanted = [name for name in (fields or sorted(last)) if name in schema.fields]
-    [now] = crm.read(record.object_type, [record.record_id], wanted)
-    if now is None:
-        raise ConfigError(f"{record.object_type} {record_id} is gone from {run.crm}")
+    [now] = crm.read(object_type, [found_id], wanted)
+    if now is None or now.ref.id != found_id:
+        raise ConfigError(f"{object_type} {found_id} is gone from {crm_name}, or was merged into another")
     locked: dict[str, Value] = {
         name: now.values[name] for name in wanted if not last[name].holds(now.values[name], schema.fields[name].kind)
     }
@@ -197,18 +194,37 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
         click.echo(f"Nothing is locked: {holds}.")
         return
     if not yes:
-        ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?")
+        ask(f"Let crm-sync replace {', '.join(locked)} of {object_type} {found_id}?")
     # First the attempts: what is released already cannot be released again, and nobody would look at it.
-    services.runs.forget_attempts(record.object_type, record.record_id)
+    services.runs.forget_attempts(object_type, found_id)
     crash.point("release.forgotten")
-    services.provenance.release(run.crm, record.object_type, record.record_id, locked, now=services.clock.now())
+    services.provenance.release(crm_name, object_type, found_id, locked, now=services.clock.now())
     click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may write there again.")
 
 
-def _spellings(services: Services, record_id: str) -> list[str]:
-    if len(record_id) != 15:
-        return [record_id]
-    return [record_id, *(each for each in services.runs.ids_beginning(record_id) if is_record(record_id, each))]
+def _place_of(what: str, services: Services) -> tuple[str, str, str]:
+    """(CRM, object, id) of the one record that is meant. HubSpot counts each object by itself, so that a contact and a
+    company may have the same id.
+
+    Raises:
+        ConfigError: nothing was written to it, or several are meant.
+    """
+    where, _, record_id = what.rpartition("/")
+    ids = {record_id, *(services.runs.ids_beginning(record_id) if len(record_id) == 15 else ())}
+    told = services.runs.of_record(sorted(ids))
+    places = {(run.crm, each.object_type, each.record_id) for run, each, _ in told if run.kind is not RunKind.PLAN}
+    places |= set(services.provenance.places(record_id))
+    found = sorted(
+        (crm, object_type, each)
+        for crm, object_type, each in places
+        if is_record(record_id, each) and where in ("", object_type, f"{crm}/{object_type}")
+    )
+    if not found:
+        raise ConfigError(f"Nothing was ever written to {what}, so nothing is locked; give the CRM's id")
+    if len(found) > 1:
+        named = ", ".join(f"{each[1]}/{each[2]} in {each[0]}" for each in found)
+        raise ConfigError(f"Several records have this id: {named}. Say which, as OBJECT/ID or CRM/OBJECT/ID")
+    return found[0]
 
 
 # --- one run of settled changes ---------------------------------------------------------------------------------------

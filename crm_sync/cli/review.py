@@ -15,7 +15,7 @@ from crm_sync.cli import Subcommands, render
 from crm_sync.cli.changes import ask, print_amended
 from crm_sync.cli.run import cancel_on_signal, walk_sync
 from crm_sync.domain.records import Value
-from crm_sync.domain.runs import RunKind
+from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import reviewing
 from crm_sync.pipeline.amend import amend
@@ -145,7 +145,7 @@ def accept(
     chosen = _chosen(services, numbers, every=every, sync=sync, kind=kind, field=field)
     if not yes and not dry_run:
         ask(f"Accept {render.counted(len(chosen), 'proposal')}?", dry_run=True)
-    results = []
+    results: list[SyncRun] = []
     for of_sync in _by_sync(each for each in chosen if each.kind == FIELD):
         amending = reviewing.accepting(of_sync, services, by=getpass.getuser())
         kept = sum(len(one.amendments) for each in amending.candidates.values() for one in each)
@@ -169,7 +169,11 @@ def accept(
         if not as_json:
             print_amended(services, result, as_json=False, dry_run=dry_run)
         results.append(result)
+        if result.status is RunStatus.CANCELLED:
+            break
     for of_sync in _by_sync(each for each in chosen if each.kind != FIELD):
+        if any(result.status is RunStatus.CANCELLED for result in results):
+            break
         if not dry_run:
             results.append(_write_records(services, of_sync, as_json=as_json))
         elif not as_json:
@@ -183,7 +187,7 @@ def accept(
     click.get_current_context().exit(0 if dry_run else render.exit_code(results))
 
 
-def _write_records(services: Services, of_sync: Sequence[Review], *, as_json: bool) -> Any:
+def _write_records(services: Services, of_sync: Sequence[Review], *, as_json: bool) -> SyncRun:
     sync = services.config.syncs.get(of_sync[0].sync)
     if sync is None:
         raise ConfigError(

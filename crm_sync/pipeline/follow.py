@@ -144,6 +144,9 @@ def wanted_elsewhere(wanted: WantedValue, here: ObjectSchema, there: ObjectSchem
     """A value that was made for a field `here`, for the field of that name `there`; none where it would not fit."""
     if wanted.value is None:
         return wanted
+    if wanted.rule is WriteRule.REVIEW:
+        note = f"rule review: of what is a {there.object_type} by now nobody is asked"
+        return wanted._replace(value=None, note=note)
     one, other = here.fields[wanted.field], there.fields[wanted.field]
     if not other.writable and wanted.rule is not WriteRule.NEVER:
         return wanted._replace(value=None, problem=other.why_not or f"{there.object_type} does not let it be written")

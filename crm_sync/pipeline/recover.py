@@ -120,20 +120,19 @@ def _end_job(job: OpenJob, services: Services) -> None:
     now = services.clock.now()
     if amended:
         services.runs.settle(job.run_id, sync="", confirmed=(), amended=amended, others=(), states=(), now=now)
-        _recount(job, len(amended), services)
+    _recount(job, services)
     services.write_jobs.end(job.crm, job.job_id)
 
 
-def _recount(job: OpenJob, taken: int, services: Services) -> None:
-    """The books of a run that had its end before its job had; a dead one gets them when it is closed."""
+def _recount(job: OpenJob, services: Services) -> None:
+    """The books of a run that had its end before its job had, however often this is cut short; a dead one gets them
+    when it is closed."""
     run = services.runs.get(job.run_id)
     if run is None or run.finished_at is None:
         return
-    own, parents = _tallies(run, services)
-    since = f"the end of bulk job {job.job_id} was seen later, with {taken} of its records"
-    reason = "; ".join(filter(None, (run.reason, since)))
-    recounted = replace(run, counts=_counts(own), parents=_counts(parents), reason=reason)
-    services.runs.save(recounted, now=services.clock.now())
+    since = f"the end of bulk job {job.job_id} was seen later"
+    reason = run.reason if since in run.reason else "; ".join(filter(None, (run.reason, since)))
+    services.runs.save(replace(_with_books(run, services), reason=reason), now=services.clock.now())
 
 
 def _is_open(record: RunRecord) -> bool:
@@ -226,16 +225,14 @@ def settle_calls(run: SyncRun, services: Services) -> None:
 def _close(run: SyncRun, services: Services) -> SyncRun:
     """Its books from the audit; a write that was intended and not confirmed is looked at by the next run."""
     now = services.clock.now()
-    own, parents = _tallies(run, services)
+    with_books = _with_books(run, services)
     services.runs.close_intended(run.id, "not confirmed: the process ended; the next run reads it again", now=now)
     crash.point("recover.closing")
     closed = replace(
-        run,
+        with_books,
         status=RunStatus.FAILED,
         reason="its process ended before the run did; what was paid for is kept and the next run goes on",
         finished_at=now,
-        counts=_counts(own),
-        parents=_counts(parents),
         credits=services.journal.spent(run.id),
     )
     services.runs.save(closed, now=now)
@@ -250,19 +247,19 @@ def broken_off(run: SyncRun, services: Services, why: str) -> SyncRun:
     Raises:
         StoreError: the database failed; the next run closes it.
     """
-    own, parents = _tallies(run, services)
+    with_books = _with_books(run, services)
     services.runs.close_intended(run.id, f"not confirmed: {why}", now=services.clock.now())
-    return replace(run, counts=_counts(own), parents=_counts(parents))
+    return with_books
 
 
-def _tallies(run: SyncRun, services: Services) -> tuple[Counter[str], Counter[str]]:
-    """Outcome -> how many, of the run's own records and of their parents, by the audit."""
+def _with_books(run: SyncRun, services: Services) -> SyncRun:
+    """The run with its books as the audit has them."""
     own: Counter[str] = Counter()
     parents: Counter[str] = Counter()
     for object_type, outcome, _, count in services.runs.reasons(run.id):
         tally = own if object_type == run.object_type else parents
         tally[RecordOutcome.SKIPPED.value if outcome == WRITING else outcome] += count
-    return own, parents
+    return replace(run, counts=_counts(own), parents=_counts(parents))
 
 
 def _counts(tally: Counter[str]) -> Counts:

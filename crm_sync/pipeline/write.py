@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -197,7 +198,8 @@ def _carry_out(
         if record_id not in away:
             state.settled[record_id] = _written(by_id[record_id], change, state.current[record_id], outcome)
     _stamp_refused(context, target, by_id, state, sent)
-    return {each: _told(state.settled[each], sent) for each in by_id if each not in away}, gone
+    told = {each: _told(state.settled[each], sent) for each in by_id if each not in away}
+    return {each: _with_place(one, state.current.get(each)) for each, one in told.items()}, gone
 
 
 def _write_elsewhere(
@@ -227,10 +229,7 @@ def _write_elsewhere(
     state = _Round(current=current, left_alone=left_alone, changes={}, settled={})
     settled, gone = _carry_out(context, into, adapted, state, audit)
     settled |= {c.record_id: replace(unreached(c, why), intended=True) for c, why in gone}
-    return {
-        record_id: replace(one, reason="; ".join(filter(None, (one.reason, f"now {object_type} {refs[record_id].id}"))))
-        for record_id, one in settled.items()
-    }
+    return settled
 
 
 def _adapted(candidate: Candidate, target: Target, into: Target) -> Candidate:
@@ -450,6 +449,17 @@ def _stamp_refused(
             records.append(Stamped(record_id=record_id, values=shown, answered_at=answered_at, word=word, data=True))
     late = send(context, target, _known(state), {}, stamps_of(context, target, records))
     sent.unstamped.update(late.unstamped)
+
+
+#: How the reason of a record ends that was written elsewhere: to the survivor of a merge, to what a lead became.
+ELSEWHERE = re.compile(r"(?:\A|; )now (?P<object>\S+) (?P<id>\S+)\Z")
+
+
+def _with_place(settled: Settled, record: Record | None) -> Settled:
+    if record is None or record.ref.id == settled.record_id or not settled.decisions:
+        return settled
+    place = f"now {record.ref.object_type} {record.ref.id}"
+    return replace(settled, reason="; ".join(filter(None, (settled.reason, place))))
 
 
 def _known(state: _Round) -> dict[str, Record]:

@@ -72,12 +72,13 @@ def _bulk(office: Office) -> Sequence[str]:
 
 
 def _moved(office: Office) -> Sequence[str]:
-    """One record is deleted and one edited by a person, just before the first call that writes people."""
+    """One record is deleted and one edited by a person, just before the call that writes people; the first one writes
+    companies."""
     crm = office.crm
     deleted, edited = _bought(office)[:2]
     office.stage.sandbox.edits[crm].add(
         [
-            {"call": WRITE[crm], "times": 2, "object": OBJECT[crm], "id": record_id, "fields": fields}
+            {"call": WRITE[crm], "nth": 2, "object": OBJECT[crm], "id": record_id, "fields": fields}
             for record_id, fields in ((deleted, _GONE[crm]), (edited, {TITLE[crm]: "Typed by a person"}))
         ]
     )
@@ -152,6 +153,10 @@ _WAYS = (("before", 999), ("after", 1))
 _ELSEWHERE = ("401_expired",)
 
 
+#: How a run ends that does all there is to do. An edit is put back where the fault kept the run before from coming to it.
+_FINE = ("", "1 edits made by people at the same time put back")
+
+
 def _is_meant(story: Story, call: str) -> bool:
     return any(call.endswith(each) or (each.endswith("/") and each in call) for each in story.calls)
 
@@ -196,7 +201,7 @@ def test_what_was_begun_ends_in_order_and_is_finished_by_the_same_command(stage:
             check_books(ended)
         check_books(office.looked_at_again(spoiled))
         assert mended.run is not None
-        assert mended.run.status is RunStatus.COMPLETED
+        assert mended.run.reason in _FINE
         assert world.touched == clean.world.touched
         assert world.charged == clean.world.charged
         assert office.books.write_jobs.open() == []

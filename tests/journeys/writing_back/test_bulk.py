@@ -131,4 +131,4 @@ def test_a_job_that_works_on_after_its_run_is_told_as_the_runs_write(
     assert told is not None
     assert told.counts.balanced
     assert told.counts.updated == told.counts.selected == 300
-    assert "was seen later, with 300 of its records" in told.reason
+    assert "was seen later" in told.reason

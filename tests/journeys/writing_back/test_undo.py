@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +15,7 @@ from crm_sync.errors import ConfigError, StoreError
 from crm_sync.pipeline.amend import Amending, amend
 from crm_sync.pipeline.undo import undoing
 from crm_sync.pipeline.write import Candidate
-from tests.journeys.conftest import Office
+from tests.journeys.conftest import Office, Open
 from tests.journeys.writing_back.conftest import CITY, EMPTY, TITLE, Configured, decisions, text
 
 FIELDS = {crm: {TITLE[crm]: "person.title", CITY[crm]: "person.city"} for crm in TITLE}
@@ -112,6 +113,22 @@ def test_one_record_or_one_field_of_a_run(configured: Configured, crm: str) -> N
         undone(office, run.id, fields=["Nonsense"])
 
 
+def test_a_company_with_the_id_of_a_contact_is_not_taken_back_with_it(configured: Configured, crm: str) -> None:
+    office = configured({TITLE[crm]: "person.title"}, contacts=3)
+    run = office.walk()
+    services = office.app.services()
+    [person] = (each for each in office.app.runs.records(run.id) if each.record_id == office.id_of(1))
+    office.app.runs.intend(run.id, [replace(person, object_type="companies")], now=office.app.clock.now())
+
+    with pytest.raises(ConfigError, match=f"say {office.people}/{office.id_of(1)} or companies/|say companies/"):
+        undoing(run, services, records=[office.id_of(1)])
+    amending = undoing(run, services, records=[f"{office.people}/{office.id_of(1)}"])
+
+    assert {name: [each.record_id for each in some] for name, some in amending.candidates.items()} == {
+        office.people: [office.id_of(1)]
+    }
+
+
 def test_a_track_field_goes_on_from_the_value_before_the_undone_run(configured: Configured, crm: str) -> None:
     title = TITLE[crm]
     office = configured({title: "{from: person.title, write: track}"})
@@ -204,6 +221,24 @@ def test_every_kind_of_field_is_restored_however_the_crm_spells_it(
     assert {outcome for outcome, _ in written.values()} == {"Written"}, written
     assert {outcome for outcome, _ in decisions(office, back.id, 1).values()} == {"Written"}  # type: ignore[attr-defined]
     assert {name: office.value(1, name) or None for name in kinds} == before
+
+
+@pytest.mark.parametrize("crm", ["hubspot"])
+def test_a_number_of_more_digits_than_a_computer_counts_with_is_restored(open_office: Open) -> None:
+    office = open_office(contacts=3, tidy=True)
+    spec = {"lead_score": "{from: organization.estimated_num_employees, write: replace}"}
+    office.apply(text("hubspot", spec))
+    typed = "12345678901234567890123"
+    office.edit(1, {"lead_score": typed})
+
+    run = office.walk()
+    written = office.value(1, "lead_score")
+    back = undone(office, run.id)
+
+    assert run.counts.updated == 3
+    assert written != typed
+    assert back.status is RunStatus.COMPLETED  # type: ignore[attr-defined]
+    assert office.value(1, "lead_score") == typed
 
 
 def test_a_survivor_that_held_the_same_value_by_itself_keeps_it(configured: Configured, crm: str) -> None:
