@@ -126,7 +126,8 @@ def write_candidates(
     crash.point("write.reread")
     settled, gone = _place(context, target, candidates, current, where, left_alone, kinds, audit)
     if gone:
-        settled |= _place_again(context, target, gone, kinds, audit)
+        all_ids = frozenset(c.record_id for c in candidates)
+        settled |= _place_again(context, target, gone, all_ids, kinds, audit)
     return [settled[c.record_id] for c in candidates]
 
 
@@ -159,6 +160,7 @@ def _place_again(
     context: WriteContext,
     target: Target,
     gone: Sequence[tuple[Candidate, str]],
+    all_ids: frozenset[str],
     kinds: frozenset[str],
     audit: Audit,
 ) -> dict[str, Settled]:
@@ -168,7 +170,7 @@ def _place_again(
     candidates = [candidate for candidate, _ in gone]
     current: dict[str, Record | None] = {candidate.record_id: None for candidate in candidates}
     try:
-        where = followed(context, target, {c.record_id: c.keys for c in candidates}, current)
+        where = followed(context, target, {c.record_id: c.keys for c in candidates}, current, beside=all_ids)
         current.update(where.records)
         found = [c for c in candidates if current[c.record_id] is not None]
         left_alone = _left_alone(context, target, found, current, kinds)
