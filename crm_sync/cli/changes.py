@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from crm_sync.domain.runs import RecordOutcome, RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import plan_file
 from crm_sync.pipeline.amend import Amending, amend
-from crm_sync.pipeline.undo import is_record, undoing
+from crm_sync.pipeline.undo import UNDO_OF, is_record, undoing
 from crm_sync.pipeline.walk import Spending, Stop
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord
@@ -29,7 +30,9 @@ _MOST_SHOWN = 20
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("--record", "records", multiple=True, metavar="ID", help="Only this record; may be said again.")
+@click.option(
+    "--record", "records", multiple=True, metavar="ID", help="Only this record (ID or OBJECT/ID); may be said again."
+)
 @click.option("--field", "fields", multiple=True, metavar="FIELD", help="Only this field; may be said again.")
 @click.option("--dry-run", is_flag=True, help="Show what would be restored and what conflicts; write nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -53,7 +56,7 @@ def undo(
     run = find_run(app, run_id)
     amending = undoing(run, services, records=records, fields=fields)
     if not dry_run and not yes:
-        _ask(f"Restore {_amount(amending)} of run {run.id}?", "undo")
+        ask(f"Take back what run {run.id} wrote: {_amount(amending)}?", dry_run=True)
     _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
 
 
@@ -85,7 +88,7 @@ def apply(app: App, file: Path, dry_run: bool, yes: bool, as_json: bool) -> None
             err=True,
         )
     if not dry_run and not yes:
-        _ask(f"Write {_amount(amending)}, as planned on {plan.made_at:%Y-%m-%d %H:%M} UTC?", "apply")
+        ask(f"Write {_amount(amending)}, as planned on {plan.made_at:%Y-%m-%d %H:%M} UTC?", dry_run=True)
     _carry_out(services, amending, dry_run=dry_run, as_json=as_json)
 
 
@@ -167,46 +170,61 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
     """Let crm-sync go on in fields that a person changed after it.
 
     The rule `track` leaves such a field alone for good. Released, what it holds now counts as ours: the next run may
-    replace it. RECORD is the CRM's id.
+    replace it. RECORD is the CRM's id, or OBJECT/ID where several objects have it.
     """
     services = app.services()
-    known = [
-        each for each in services.runs.of_record(_spellings(services, record_id)) if each[0].kind is not RunKind.PLAN
-    ]
-    if not known:
-        raise ConfigError(f"Nothing was ever written to {record_id}, so nothing is locked; give the CRM's id")
-    run, record, _ = known[-1]
-    crm = services.crm(run.crm)
-    schema = crm.describe(record.object_type)
-    last = services.provenance.last_writes(run.crm, record.object_type, [record.record_id]).get(record.record_id, {})
+    crm_name, object_type, found_id = _place_of(record_id, services)
+    crm = services.crm(crm_name)
+    schema = crm.describe(object_type)
+    last = services.provenance.last_writes(crm_name, object_type, [found_id]).get(found_id, {})
     unknown = [name for name in fields if name not in last]
     if unknown:
         raise ConfigError(
             f"crm-sync never wrote {unknown[0]} of {record_id}; it wrote {', '.join(sorted(last)) or 'nothing'}"
         )
     wanted = [name for name in (fields or sorted(last)) if name in schema.fields]
-    [now] = crm.read(record.object_type, [record.record_id], wanted)
-    if now is None:
-        raise ConfigError(f"{record.object_type} {record_id} is gone from {run.crm}")
+    [now] = crm.read(object_type, [found_id], wanted)
+    if now is None or now.ref.id != found_id:
+        raise ConfigError(f"{object_type} {found_id} is gone from {crm_name}, or was merged into another")
     locked: dict[str, Value] = {
         name: now.values[name] for name in wanted if not last[name].holds(now.values[name], schema.fields[name].kind)
     }
     if not locked:
-        click.echo("Nothing is locked: each of these fields still holds what crm-sync wrote.")
+        holds = "each of these fields still holds what crm-sync wrote" if last else "what crm-sync wrote was taken back"
+        click.echo(f"Nothing is locked: {holds}.")
         return
     if not yes:
-        _ask(f"Let crm-sync replace {', '.join(locked)} of {record.object_type} {record.record_id}?", "release")
+        ask(f"Let crm-sync replace {', '.join(locked)} of {object_type} {found_id}?")
     # First the attempts: what is released already cannot be released again, and nobody would look at it.
-    services.runs.forget_attempts(record.object_type, record.record_id)
+    services.runs.forget_attempts(object_type, found_id)
     crash.point("release.forgotten")
-    services.provenance.release(run.crm, record.object_type, record.record_id, locked, now=services.clock.now())
-    click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may replace them.")
+    services.provenance.release(crm_name, object_type, found_id, locked, now=services.clock.now())
+    click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may write there again.")
 
 
-def _spellings(services: Services, record_id: str) -> list[str]:
-    if len(record_id) != 15:
-        return [record_id]
-    return [record_id, *(each for each in services.runs.ids_beginning(record_id) if is_record(record_id, each))]
+def _place_of(what: str, services: Services) -> tuple[str, str, str]:
+    """(CRM, object, id) of the one record that is meant. HubSpot counts each object by itself, so that a contact and a
+    company may have the same id.
+
+    Raises:
+        ConfigError: nothing was written to it, or several are meant.
+    """
+    where, _, record_id = what.rpartition("/")
+    ids = {record_id, *(services.runs.ids_beginning(record_id) if len(record_id) == 15 else ())}
+    told = services.runs.of_record(sorted(ids))
+    places = {(run.crm, each.object_type, each.record_id) for run, each, _ in told if run.kind is not RunKind.PLAN}
+    places |= set(services.provenance.places(record_id))
+    found = sorted(
+        (crm, object_type, each)
+        for crm, object_type, each in places
+        if is_record(record_id, each) and where in ("", object_type, f"{crm}/{object_type}")
+    )
+    if not found:
+        raise ConfigError(f"Nothing was ever written to {what}, so nothing is locked; give the CRM's id")
+    if len(found) > 1:
+        named = ", ".join(f"{each[1]}/{each[2]} in {each[0]}" for each in found)
+        raise ConfigError(f"Several records have this id: {named}. Say which, as OBJECT/ID or CRM/OBJECT/ID")
+    return found[0]
 
 
 # --- one run of settled changes ---------------------------------------------------------------------------------------
@@ -235,26 +253,32 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
         return
     out = render.console()
     render.print_run(out, result, timezone=services.config.timezone)
-    conflicts = [record for record in records if any(d.outcome is FieldOutcome.CONFLICT for d in record.decisions)]
-    shown = records if dry_run else conflicts
+    render.print_reasons(out, services.runs.reasons(result.id), kind=result.kind)
+    shown = records if dry_run else [kept for record in records if (kept := _conflicts(record)).decisions]
     if shown:
-        title = "What it would do" if dry_run else "Conflicts: changed since, left as they are"
+        title = "What it would do" if dry_run else "Conflicts: changed since, and left as they are"
         out.print(f"\n[bold]{title}[/]\n")
         render.print_records(out, shown[:_MOST_SHOWN], result.kind)
         if len(shown) > _MOST_SHOWN:
             out.print(
                 f"… and {len(shown) - _MOST_SHOWN:,} more; crm-sync show {result.id} --json lists all", style="dim"
             )
-    word = "would be restored" if dry_run else "restored" if result.kind is RunKind.UNDO else "written"
-    if dry_run:
-        word = "would be written"
-    out.print(
-        f"\n{render.counted(figures['fields_written'], 'field')} {word} on "
-        f"{render.counted(figures['records_written'], 'record')}, "
-        f"{render.counted(figures['conflicts'], 'conflict')}, {figures['already']:,} held it already."
+    done = "restored" if result.trigger.startswith(UNDO_OF) else "written"
+    held = f", {figures['already']:,} held it already" if figures["already"] else ""
+    fields, records_, conflicts = (
+        render.counted(figures[name], word)
+        for name, word in (("fields_written", "field"), ("records_written", "record"), ("conflicts", "conflict"))
     )
-    if not dry_run and figures["fields_written"]:
+    out.print(f"\n{fields} {'would be ' if dry_run else ''}{done} on {records_}, {conflicts}{held}.")
+    if dry_run and figures["fields_written"]:
+        out.print("To do it, say the same without --dry-run.")
+    elif figures["fields_written"]:
         out.print(f"To take it back: crm-sync undo {result.id}")
+
+
+def _conflicts(record: RunRecord) -> RunRecord:
+    """The record with those of its fields alone."""
+    return replace(record, decisions=tuple(d for d in record.decisions if d.outcome is FieldOutcome.CONFLICT))
 
 
 def tally(records: list[RunRecord]) -> dict[str, int]:
@@ -275,7 +299,13 @@ def _amount(amending: Amending) -> str:
     return f"{render.counted(fields, 'field')} on {render.counted(records, 'record')} in {escape(amending.crm)}"
 
 
-def _ask(question: str, verb: str) -> None:
+def ask(question: str, *, dry_run: bool = False) -> None:
+    """Go on only with a yes. `dry_run`: the command can also show it first.
+
+    Raises:
+        UsageError: nobody is there to say it.
+    """
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Say --yes, or crm-sync {verb} --dry-run to see it first.")
+        first = "; --dry-run shows it first" if dry_run else ""
+        raise click.UsageError(f"{question} Nobody can be asked here: say --yes{first}.")
     click.confirm(question, abort=True)

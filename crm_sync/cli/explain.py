@@ -14,7 +14,7 @@ from crm_sync.cli import render
 from crm_sync.domain.changes import FieldOutcome, WriteRule
 from crm_sync.domain.enrichment import MatchKeys
 from crm_sync.domain.records import RecordRef
-from crm_sync.domain.runs import RunKind
+from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.explain import Chapter, Field, story
 from crm_sync.services import Services
@@ -97,12 +97,20 @@ def _print_chapter(out: Console, services: Services, chapter: Chapter, only: str
         out.print(f"  by the answer of call {chapter.call}")
     for field in chapter.fields:
         if not only or field.decision.field == only:
-            _print_field(out, field)
+            _print_field(out, field, settled=_is_settled(run))
     reason = f": {escape(record.reason)}" if record.reason else ""
-    out.print(f"  [bold]{render.outcome_word(record.outcome, run.kind)}[/]{reason}\n")
+    out.print(f"\n  [bold]{render.outcome_word(record.outcome, run.kind)}[/]{reason}\n")
 
 
-def _print_field(out: Console, field: Field) -> None:
+def _is_settled(run: SyncRun) -> bool:
+    """Whether its changes were settled before, so that no rule of the configuration decided; also one that was only
+    looked at."""
+    if run.kind is RunKind.PLAN:
+        return run.trigger.startswith(("undo of ", "apply of ", "review accepted "))
+    return run.kind in (RunKind.UNDO, RunKind.APPLY, RunKind.REVIEW)
+
+
+def _print_field(out: Console, field: Field, *, settled: bool) -> None:
     d = field.decision
     style = "green" if d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED) else ""
     if d.outcome in (FieldOutcome.INVALID, FieldOutcome.REJECTED, FieldOutcome.CONFLICT):
@@ -115,17 +123,20 @@ def _print_field(out: Console, field: Field) -> None:
     )
     for path, value in field.received:
         out.print(f"    received     {escape(path)} = {escape(_received(value))}")
-    made = render.shown(d.new)
-    if made:
-        out.print(f"    made of it   {escape(made)}")
+    made = escape(render.shown(d.new))
+    if settled:
+        out.print(f"    was to hold  {made or '(blank)'}")
+    elif made:
+        out.print(f"    made of it   {made}")
     out.print(f"    the CRM had  {escape(render.shown(d.old)) or '(blank)'}")
-    out.print(f"    rule         {d.rule.value}: {_RULES[d.rule]}")
+    if not settled:
+        out.print(f"    rule         {d.rule.value}: {_RULES[d.rule]}")
     out.print(f"    decision     {escape(d.reason) or result}")
 
 
 def _sent(keys: MatchKeys) -> str:
     given = [
-        f"{each.name} {value}"
+        f"{each.name.replace('_', ' ')} {value}"
         for each in fields(keys)
         if each.name != "purpose" and (value := getattr(keys, each.name))
     ]

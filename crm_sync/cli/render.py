@@ -262,8 +262,10 @@ def _cells(d: FieldDecision) -> tuple[str, str, str, str]:
     after = escape(shown(d.new))
     if d.outcome in (FieldOutcome.SAME, FieldOutcome.NO_VALUE):
         after = ""
-    elif d.outcome is FieldOutcome.KEPT:
+    elif d.outcome in (FieldOutcome.KEPT, FieldOutcome.CONFLICT):
         after = f"({after})" if after else ""
+    elif d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED):
+        after = after or "—"
     return (
         escape(d.field),
         escape(shown(d.old)) or "—",
@@ -287,7 +289,7 @@ def shown(value: Value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return "; ".join(value)
+        return "; ".join(map(shown, value))
     if isinstance(value, int) or (isinstance(value, float | Decimal) and value == int(value)):
         return f"{int(value)}"
     return "".join(c if c.isprintable() else " " for c in str(value))

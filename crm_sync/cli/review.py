@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -13,10 +12,10 @@ from rich.markup import escape
 from crm_sync import crash
 from crm_sync.bootstrap import App
 from crm_sync.cli import Subcommands, render
-from crm_sync.cli.changes import print_amended
+from crm_sync.cli.changes import ask, print_amended
 from crm_sync.cli.run import cancel_on_signal, walk_sync
 from crm_sync.domain.records import Value
-from crm_sync.domain.runs import RunKind
+from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import reviewing
 from crm_sync.pipeline.amend import amend
@@ -145,10 +144,17 @@ def accept(
     services = app.services()
     chosen = _chosen(services, numbers, every=every, sync=sync, kind=kind, field=field)
     if not yes and not dry_run:
-        _ask(f"Accept {render.counted(len(chosen), 'proposal')}?")
-    results = []
+        ask(f"Accept {render.counted(len(chosen), 'proposal')}?", dry_run=True)
+    results: list[SyncRun] = []
     for of_sync in _by_sync(each for each in chosen if each.kind == FIELD):
         amending = reviewing.accepting(of_sync, services, by=getpass.getuser())
+        kept = sum(len(one.amendments) for each in amending.candidates.values() for one in each)
+        if kept < len(of_sync) and amending.candidates:
+            click.echo(
+                f"Of {len(of_sync) - kept} it is not kept any more what was proposed: left open; the next run proposes "
+                "it again if it still differs.",
+                err=True,
+            )
         if not amending.candidates:
             raise ConfigError(
                 "What was proposed is not kept any more; the next run proposes it again if it still differs"
@@ -163,14 +169,25 @@ def accept(
         if not as_json:
             print_amended(services, result, as_json=False, dry_run=dry_run)
         results.append(result)
+        if result.status is RunStatus.CANCELLED:
+            break
     for of_sync in _by_sync(each for each in chosen if each.kind != FIELD):
-        results += [] if dry_run else [_write_records(services, of_sync, as_json=as_json)]
+        if any(result.status is RunStatus.CANCELLED for result in results):
+            break
+        if not dry_run:
+            results.append(_write_records(services, of_sync, as_json=as_json))
+        elif not as_json:
+            numbered = ", ".join(str(each.id) for each in of_sync)
+            click.echo(
+                f"{numbered}: of a whole record the answer is written by the rules of its fields; "
+                f"crm-sync explain {of_sync[0].record_id} shows whom Apollo found."
+            )
     if as_json:
         render.print_json([render.run_json(result) for result in results])
     click.get_current_context().exit(0 if dry_run else render.exit_code(results))
 
 
-def _write_records(services: Services, of_sync: Sequence[Review], *, as_json: bool) -> Any:
+def _write_records(services: Services, of_sync: Sequence[Review], *, as_json: bool) -> SyncRun:
     sync = services.config.syncs.get(of_sync[0].sync)
     if sync is None:
         raise ConfigError(
@@ -206,7 +223,7 @@ def refuse(app: App, numbers: tuple[int, ...], every: bool, sync: str, kind: str
     services = app.services()
     chosen = _chosen(services, numbers, every=every, sync=sync, kind=kind, field=field)
     if not yes:
-        _ask(f"Refuse {render.counted(len(chosen), 'proposal')}?")
+        ask(f"Refuse {render.counted(len(chosen), 'proposal')}?")
     count = services.reviews.resolve(
         [each.id for each in chosen], REFUSED, by=getpass.getuser(), now=services.clock.now()
     )
@@ -241,9 +258,3 @@ def _by_sync(reviews: Iterable[Review]) -> list[list[Review]]:
     for each in reviews:
         found.setdefault(each.sync, []).append(each)
     return list(found.values())
-
-
-def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Say --yes.")
-    click.confirm(question, abort=True)

@@ -78,8 +78,8 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, file: Path | No
     """
     services = app.services()
     chosen = _chosen(services, (sync,), every=False)[0]
-    if file is not None and file.exists():
-        raise ConfigError(f"{file} is there already; name another file, or remove it")
+    if file is not None:
+        _check_free(file)
     out = render.console()
     cost = walk.estimate(chosen, services, limit=limit)
     if not as_json:
@@ -99,8 +99,11 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, file: Path | No
         met=lambda due: labels.update({due.record.ref.id: render.label(due.keys)}),
     )
     records = list(services.runs.records(result.id))
-    if file is not None:
+    plans_something = bool(result.counts.updated or result.parents.updated)
+    if file is not None and plans_something:
         _keep(file, plan_file.written(result, records, services))
+    elif file is not None:
+        click.echo(f"The plan changes nothing, so {file} was not written.", err=True)
     if as_json:
         told = {"calls": 0 if free else cost.calls, "least": 0, "most": 0 if free else cost.most, "stored": cost.served}
         render.print_json(
@@ -113,7 +116,7 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, file: Path | No
     else:
         render.print_records(out, records, RunKind.PLAN, labels)
         render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
-        if file is not None:
+        if file is not None and plans_something:
             out.print(
                 f"\nNext: crm-sync apply {escape(str(file))} writes exactly this, within "
                 f"{render.counted(plan_file.EXPIRES_AFTER.days, 'day')}."
@@ -157,7 +160,9 @@ def run(
         if not as_json:
             render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
             render.print_reasons(out, services.runs.reasons(result.id))
-            for sentence in _next_steps(result, sync, limit, _unmapped(services, sync)):
+            for sentence in _next_steps(
+                result, sync, limit, unmapped=_unmapped(services, sync), proposals=services.reviews.count(sync.name)
+            ):
                 out.print(escape(sentence), soft_wrap=True)
             out.print()
         if result.status is RunStatus.CANCELLED:
@@ -167,6 +172,19 @@ def run(
         render.print_json(found[0] if len(chosen) == 1 and not every else found)
     purge_after_run(app, services.config)
     click.get_current_context().exit(render.exit_code(results))
+
+
+def _check_free(file: Path) -> None:
+    """Before anything is paid for.
+
+    Raises:
+        ConfigError: the file cannot be made.
+    """
+    if file.exists():
+        raise ConfigError(f"{file} is there already; name another file, or remove it")
+    folder = file.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{file} cannot be written: {folder} is no folder that this user may write to")
 
 
 def _keep(file: Path, content: bytes) -> None:
@@ -205,7 +223,7 @@ def _unmapped(services: Services, sync: Sync) -> int:
     return len(waiting(places([sync], services.config, describe), seen))
 
 
-def _next_steps(run: SyncRun, sync: Sync, limit: int | None, unmapped: int) -> Iterator[str]:
+def _next_steps(run: SyncRun, sync: Sync, limit: int | None, *, unmapped: int, proposals: int) -> Iterator[str]:
     seen = run.left_out.get(LEFT_OUT_SEEN_MORE)
     more = run.left_out.get(LEFT_OUT_MORE) or seen
     if more and run.status in (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS):
@@ -222,8 +240,9 @@ def _next_steps(run: SyncRun, sync: Sync, limit: int | None, unmapped: int) -> I
         yield f"Once what the CRM refused is mended: crm-sync retry {run.id}"
     if unmapped:
         yield f"{render.counted(unmapped, 'value')} of Apollo's without a CRM value yet: crm-sync picklists {sync.name}"
-    if run.counts.needs_review:
-        yield "What waits for a person: crm-sync review"
+    if proposals:
+        verb = "waits" if proposals == 1 else "wait"
+        yield f"{render.counted(proposals, 'proposal')} {verb} for a person: crm-sync review"
 
 
 def _cost_words(cost: walk.Estimate, sync: Sync, *, free: bool) -> str:

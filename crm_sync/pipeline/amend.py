@@ -15,7 +15,7 @@ from crm_sync.errors import ConfigError, CrmSyncError
 from crm_sync.mapping.apply import Mapper
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.pipeline.audit import Attempt, Audit
-from crm_sync.pipeline.recover import give_up, owner, recover
+from crm_sync.pipeline.recover import broken_off, give_up, owner, recover
 from crm_sync.pipeline.run import calls_so_far, end, new_id, refuse_overlap
 from crm_sync.pipeline.suppress import Guard, Screen
 from crm_sync.pipeline.verdict import verdict
@@ -25,6 +25,8 @@ from crm_sync.ports import Crm
 from crm_sync.services import Services
 
 _SAVE_EVERY = timedelta(seconds=2)
+#: `write: auto`: an undo of so many records is guarded as a run is.
+_STRICT_UP_TO = 300
 
 #: What is to be remembered of an attempt at the run's own records, once they are settled.
 Remember = Callable[[Sequence[Settled]], Mapping[str, Attempt]]
@@ -117,6 +119,8 @@ def _to_its_end(
                 break
     except CrmSyncError as error:
         stop.raise_(str(error), error)
+        run = broken_off(run, services, str(error))
+        return end(run, services, *verdict(run, audit, stop))
     settled_count = audit.counts(0)
     done = sum(getattr(settled_count, name) for name in settled_count.__slots__ if name != "selected")
     counts = audit.counts(done)  # what was not reached before it was stopped is not counted as selected
@@ -150,8 +154,7 @@ def _context(run: SyncRun, amending: Amending, services: Services, crm: Crm, sto
         sync_name=amending.sync,
         object_type=amending.object_type,
         crm=crm,
-        # Each field is compared with what it must hold just before it is written: `auto` need not be strict as well.
-        write=WriteMode.FAST.value if configured == "auto" and crm.bulk_size else configured,
+        write=WriteMode.FAST.value if configured == "auto" and _is_large_undo(run, amending, crm) else configured,
         runs=services.runs,
         provenance=services.provenance,
         reviews=services.reviews,
@@ -162,6 +165,14 @@ def _context(run: SyncRun, amending: Amending, services: Services, crm: Crm, sto
         folded_placeholders=frozenset(placeholder_form(word) for word in config.placeholders),
         stop=stop,
     )
+
+
+def _is_large_undo(run: SyncRun, amending: Amending, crm: Crm) -> bool:
+    """Too many records for guarded writes, where those take a call for every few (Salesforce: 25): each field is
+    compared with what it must hold just before it is written anyway, and what somebody types within that second is
+    gone over."""
+    is_undo = run.kind is RunKind.UNDO
+    return is_undo and crm.bulk_size > 0 and sum(map(len, amending.candidates.values())) > _STRICT_UP_TO
 
 
 def _target(amending: Amending, schema: ObjectSchema, candidates: Sequence[Candidate]) -> Target:

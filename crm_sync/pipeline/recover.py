@@ -120,17 +120,27 @@ def _end_job(job: OpenJob, services: Services) -> None:
     now = services.clock.now()
     if amended:
         services.runs.settle(job.run_id, sync="", confirmed=(), amended=amended, others=(), states=(), now=now)
-    run = services.runs.get(job.run_id)
-    if run is not None and run.finished_at is not None:  # its books were closed without knowing
-        services.runs.save(_with_books(run, services), now=now)
+    _recount(job, services)
     services.write_jobs.end(job.crm, job.job_id)
 
 
+def _recount(job: OpenJob, services: Services) -> None:
+    """The books of a run that had its end before its job had, however often this is cut short; a dead one gets them
+    when it is closed."""
+    run = services.runs.get(job.run_id)
+    if run is None or run.finished_at is None:
+        return
+    since = f"the end of bulk job {job.job_id} was seen later"
+    reason = run.reason if since in run.reason else "; ".join(filter(None, (run.reason, since)))
+    services.runs.save(replace(_with_books(run, services), reason=reason), now=services.clock.now())
+
+
 def _is_open(record: RunRecord) -> bool:
-    """Whether its write is not known to have happened or not: intended, or closed as not confirmed."""
+    """Whether its write is not known to have happened or not: intended, closed as not confirmed, or as not written
+    because it was read again while the job was still to come to it."""
     if record.outcome == WRITING:
         return True
-    unknown = (FieldOutcome.UNCONFIRMED, FieldOutcome.WRITTEN)
+    unknown = (FieldOutcome.UNCONFIRMED, FieldOutcome.WRITTEN, FieldOutcome.PLANNED)
     return record.outcome == RecordOutcome.SKIPPED.value and any(d.outcome in unknown for d in record.decisions)
 
 
@@ -139,12 +149,14 @@ def _as_taken(record: RunRecord, outcome: WriteOutcome) -> RunRecord:
     is_rejected = outcome.written is Written.REJECTED
 
     def taken(decision: FieldDecision) -> FieldDecision:
-        if decision.outcome not in (FieldOutcome.WRITTEN, FieldOutcome.UNCONFIRMED):
+        if decision.outcome not in (FieldOutcome.WRITTEN, FieldOutcome.UNCONFIRMED, FieldOutcome.PLANNED):
             return decision
         if is_rejected or decision.field in dropped:
             reason = f"refused: {dropped.get(decision.field) or outcome.reason}"
             return decision._replace(outcome=FieldOutcome.REJECTED, reason=reason)
-        return decision._replace(outcome=FieldOutcome.WRITTEN)
+        if decision.outcome is FieldOutcome.WRITTEN:
+            return decision
+        return decision._replace(outcome=FieldOutcome.WRITTEN, reason="written by a bulk job whose end was seen later")
 
     decisions = tuple(map(taken, record.decisions))
     word = RecordOutcome.REJECTED if is_rejected else RecordOutcome.UPDATED
@@ -226,6 +238,18 @@ def _close(run: SyncRun, services: Services) -> SyncRun:
     services.runs.save(closed, now=now)
     crash.point("recover.closed")
     return closed
+
+
+def broken_off(run: SyncRun, services: Services, why: str) -> SyncRun:
+    """A run of this process that an error ended in the middle, with its books from the audit. Writes that were intended
+    and not confirmed are closed; the next run reads their records again.
+
+    Raises:
+        StoreError: the database failed; the next run closes it.
+    """
+    with_books = _with_books(run, services)
+    services.runs.close_intended(run.id, f"not confirmed: {why}", now=services.clock.now())
+    return with_books
 
 
 def _with_books(run: SyncRun, services: Services) -> SyncRun:

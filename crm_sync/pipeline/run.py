@@ -17,7 +17,7 @@ from crm_sync.mapping.match_keys import weakness
 from crm_sync.pipeline import doubt, restore
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
-from crm_sync.pipeline.recover import give_up, owner, recover, settle_calls
+from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settle_calls
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.verdict import verdict
@@ -131,7 +131,7 @@ def _to_its_end(
         services.runs.save(end(run, services, RunStatus.FAILED, str(error)), now=services.clock.now())
         raise
     except CrmSyncError as error:
-        ended = end(run, services, RunStatus.FAILED, str(error))
+        ended = end(broken_off(run, services, str(error)), services, RunStatus.FAILED, str(error))
     crash.point("run.closing")
     settle_calls(run, services)
     return replace(ended, credits=services.journal.spent(run.id))

@@ -14,19 +14,21 @@ from crm_sync.pipeline.amend import Amending, Remember
 from crm_sync.pipeline.audit import Attempt
 from crm_sync.pipeline.select import selected_fields
 from crm_sync.pipeline.walk import AS_BUDGETED, Walk, prepare, seen
-from crm_sync.pipeline.write import Candidate, Settled
+from crm_sync.pipeline.write import ELSEWHERE, Candidate, Settled
 from crm_sync.ports import Selection
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord
 
 _WRITTEN = (FieldOutcome.WRITTEN, FieldOutcome.UNCONFIRMED)
 _SELECT_AT_ONCE = 500
+#: How the trigger of an undo begins, and of its dry run.
+UNDO_OF = "undo of "
 
 
 def undoing(
     run: SyncRun, services: Services, *, records: Collection[str] = (), fields: Collection[str] = ()
 ) -> Amending:
-    """The run that takes `run` back, or only these `records` (ids) and `fields` of it.
+    """The run that takes `run` back, or only these `records` (ids, or OBJECT/ID) and `fields` of it.
 
     Raises:
         ConfigError: there is nothing to take back; the sentence says why.
@@ -38,6 +40,7 @@ def undoing(
     found = _candidates(run, services.runs.records(run.id), set(records), set(fields))
     if not found:
         raise ConfigError(_why_nothing(run, services, records, fields))
+    _refuse_unclear(found, records)
     # Companies last, as they were written first.
     ordered = {name: found[name] for name in sorted(found, key=lambda name: name != run.object_type)}
     walk = _walk_of(run, services)
@@ -46,7 +49,7 @@ def undoing(
         crm=run.crm,
         object_type=run.object_type,
         kind=RunKind.UNDO,
-        trigger=f"undo of {run.id}",
+        trigger=f"{UNDO_OF}{run.id}",
         candidates=ordered,
         guards={},
         also_read=walk.sync.choose.missing_any if walk is not None else (),
@@ -59,7 +62,9 @@ def _candidates(
 ) -> dict[str, list[Candidate]]:
     found: dict[str, list[Candidate]] = {}
     for record in kept:
-        if records and not any(is_record(wanted, record.record_id) for wanted in records):
+        object_type, record_id = _place_of(record)
+        places = {(record.object_type, record.record_id), (object_type, record_id)}
+        if records and not any(_is_meant(wanted, *place) for wanted in records for place in places):
             continue
         amendments = tuple(
             Amendment(
@@ -74,10 +79,38 @@ def _candidates(
             if decision.outcome in _WRITTEN and (not fields or decision.field in fields)
         )
         if amendments:
-            found.setdefault(record.object_type, []).append(
-                Candidate(record_id=record.record_id, amendments=amendments, batch_id=record.batch_id)
+            found.setdefault(object_type, []).append(
+                Candidate(record_id=record_id, amendments=amendments, batch_id=record.batch_id)
             )
     return found
+
+
+def _place_of(record: RunRecord) -> tuple[str, str]:
+    """The object and id that the run wrote to: of a record that went elsewhere while it ran, those."""
+    elsewhere = ELSEWHERE.search(record.reason)
+    return (elsewhere["object"], elsewhere["id"]) if elsewhere else (record.object_type, record.record_id)
+
+
+def _is_meant(wanted: str, object_type: str, record_id: str) -> bool:
+    where, _, wanted_id = wanted.rpartition("/")
+    return where in ("", object_type) and is_record(wanted_id, record_id)
+
+
+def _refuse_unclear(found: Mapping[str, Sequence[Candidate]], records: Collection[str]) -> None:
+    """HubSpot counts each object by itself, so that a contact and its company may have the same id.
+
+    Raises:
+        ConfigError: an id is that of several records of the run.
+    """
+    for wanted in records:
+        named = [
+            f"{object_type}/{candidate.record_id}"
+            for object_type, candidates in found.items()
+            for candidate in candidates
+            if _is_meant(wanted, object_type, candidate.record_id)
+        ]
+        if len(named) > 1:
+            raise ConfigError(f"Several records of the run have the id {wanted}: say {' or '.join(sorted(named))}")
 
 
 def is_record(wanted: str, record_id: str) -> bool:
@@ -87,10 +120,9 @@ def is_record(wanted: str, record_id: str) -> bool:
 
 def _why_nothing(run: SyncRun, services: Services, records: Collection[str], fields: Collection[str]) -> str:
     if records or fields:
-        what = " and ".join(
-            part for part in (", ".join(sorted(records)), f"in {', '.join(sorted(fields))}" if fields else "") if part
-        )
-        return f"Run {run.id} wrote nothing to {what}, or it is not kept any more; crm-sync show {run.id} tells"
+        to = f" to {', '.join(sorted(records))}" if records else ""
+        into = f" in {', '.join(sorted(fields))}" if fields else ""
+        return f"Run {run.id} wrote nothing{to}{into}, or it is not kept any more; crm-sync show {run.id} tells"
     if run.counts.updated or run.parents.updated:
         kept = services.config.keep.undo.days
         return f"What run {run.id} wrote is not kept any more (keep.undo is {kept}d), so it cannot be undone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,7 +22,8 @@ from crm_sync.domain.enrichment import Enrichment, MatchKeys
 from crm_sync.domain.records import Record, RecordRef, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.errors import CrmSyncError
-from crm_sync.mapping.same import spelling
+from crm_sync.mapping.blanks import is_blank
+from crm_sync.mapping.same import same, spelling
 from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.diff import NO_HISTORY, History, amend, decide
 from crm_sync.pipeline.follow import Followed, followed, target_elsewhere, wanted_elsewhere
@@ -124,7 +126,8 @@ def write_candidates(
     crash.point("write.reread")
     settled, gone = _place(context, target, candidates, current, where, left_alone, kinds, audit)
     if gone:
-        settled |= _place_again(context, target, gone, kinds, audit)
+        all_ids = frozenset(c.record_id for c in candidates)
+        settled |= _place_again(context, target, gone, all_ids, kinds, audit)
     return [settled[c.record_id] for c in candidates]
 
 
@@ -157,6 +160,7 @@ def _place_again(
     context: WriteContext,
     target: Target,
     gone: Sequence[tuple[Candidate, str]],
+    all_ids: frozenset[str],
     kinds: frozenset[str],
     audit: Audit,
 ) -> dict[str, Settled]:
@@ -166,7 +170,7 @@ def _place_again(
     candidates = [candidate for candidate, _ in gone]
     current: dict[str, Record | None] = {candidate.record_id: None for candidate in candidates}
     try:
-        where = followed(context, target, {c.record_id: c.keys for c in candidates}, current)
+        where = followed(context, target, {c.record_id: c.keys for c in candidates}, current, beside=all_ids)
         current.update(where.records)
         found = [c for c in candidates if current[c.record_id] is not None]
         left_alone = _left_alone(context, target, found, current, kinds)
@@ -194,7 +198,8 @@ def _carry_out(
         if record_id not in away:
             state.settled[record_id] = _written(by_id[record_id], change, state.current[record_id], outcome)
     _stamp_refused(context, target, by_id, state, sent)
-    return {each: _told(state.settled[each], sent) for each in by_id if each not in away}, gone
+    told = {each: _told(state.settled[each], sent) for each in by_id if each not in away}
+    return {each: _with_place(one, state.current.get(each)) for each, one in told.items()}, gone
 
 
 def _write_elsewhere(
@@ -224,10 +229,7 @@ def _write_elsewhere(
     state = _Round(current=current, left_alone=left_alone, changes={}, settled={})
     settled, gone = _carry_out(context, into, adapted, state, audit)
     settled |= {c.record_id: replace(unreached(c, why), intended=True) for c, why in gone}
-    return {
-        record_id: replace(one, reason="; ".join(filter(None, (one.reason, f"now {object_type} {refs[record_id].id}"))))
-        for record_id, one in settled.items()
-    }
+    return settled
 
 
 def _adapted(candidate: Candidate, target: Target, into: Target) -> Candidate:
@@ -449,6 +451,17 @@ def _stamp_refused(
     sent.unstamped.update(late.unstamped)
 
 
+#: How the reason of a record ends that was written elsewhere: to the survivor of a merge, to what a lead became.
+ELSEWHERE = re.compile(r"(?:\A|; )now (?P<object>\S+) (?P<id>\S+)\Z")
+
+
+def _with_place(settled: Settled, record: Record | None) -> Settled:
+    if record is None or record.ref.id == settled.record_id or not settled.decisions:
+        return settled
+    place = f"now {record.ref.object_type} {record.ref.id}"
+    return replace(settled, reason="; ".join(filter(None, (settled.reason, place))))
+
+
 def _known(state: _Round) -> dict[str, Record]:
     return {record_id: record for record_id, record in state.current.items() if record is not None}
 
@@ -563,7 +576,7 @@ def _account(
         context.stop.raise_(str(error), error)
         left = {}
     return [
-        (record_id, _judge(record_id, outcome, found, left), change)
+        (record_id, _judge(target, change, outcome, record_id, found, left), change)
         if outcome.written is Written.UNACCOUNTED
         else (record_id, outcome, change)
         for record_id, outcome, change in results
@@ -580,7 +593,12 @@ def _left_to_write(
 
 
 def _judge(
-    record_id: str, outcome: WriteOutcome, found: Mapping[str, Record | None], left: Mapping[str, bool]
+    target: Target,
+    change: ChangeSet,
+    outcome: WriteOutcome,
+    record_id: str,
+    found: Mapping[str, Record | None],
+    left: Mapping[str, bool],
 ) -> WriteOutcome:
     if record_id not in found:
         reason = f"not known whether it was written ({outcome.reason}); the next run reads it again"
@@ -588,9 +606,23 @@ def _judge(
     if record_id not in left:
         return replace(outcome, written=Written.REJECTED, reason=_GONE)
     if not left[record_id]:
-        return replace(outcome, written=Written.WRITTEN, reason="")
+        record = found[record_id]
+        if outcome.restored or (record is not None and _has_arrived(target, change, record)):
+            return replace(outcome, written=Written.WRITTEN, reason="")
+        return replace(outcome, reason=f"not known whether it was written ({outcome.reason}), and changed since")
     reason = f"{outcome.reason}; read again, the record does not hold the value"
     return replace(outcome, written=Written.NOT_WRITTEN, reason=reason)
+
+
+def _has_arrived(target: Target, change: ChangeSet, record: Record) -> bool:
+    """Whether the record holds one of the values: a write of it comes whole or not at all. Where it holds none, a
+    person may have filled what we never wrote."""
+    fields = target.schema.fields
+    return any(
+        (is_blank(new) and is_blank(record.values[name])) or same(record.values[name], new, fields[name].kind)
+        for name, new in change.writes.items()
+        if name in record.values
+    )
 
 
 def _plain(candidate: Candidate, outcome: RecordOutcome, reason: str) -> Settled:

@@ -72,6 +72,15 @@ class Provenance:
                             of_record[name] = _of_values(last, of_record.get(name))
         return {record_id: fields for record_id, fields in found.items() if fields}
 
+    def places(self, beginning: str) -> list[tuple[str, str, str]]:
+        """(CRM, object, record id) of the records whose id begins so and of which something is kept although no run's
+        audit may tell of it any more."""
+        query = select(provenance.c.crm, provenance.c.object_type, provenance.c.record_id).where(
+            provenance.c.record_id.startswith(beginning, autoescape=True)
+        )
+        with self._store.read() as connection:
+            return [(row.crm, row.object_type, row.record_id) for row in connection.execute(query.limit(100))]
+
     def release(self, crm: str, object_type: str, record_id: str, held: Mapping[str, Value], *, now: datetime) -> None:
         """Let `track` go on from what these fields hold now."""
         entries = {name: (self._digest(record_id, name, value), millis(now), 1) for name, value in held.items()}

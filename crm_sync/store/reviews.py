@@ -144,9 +144,11 @@ class Reviews:
                 found.update({row.id: _review(row) for row in rows})
         return found
 
-    def count(self) -> int:
-        """How many are open."""
+    def count(self, sync: str = "") -> int:
+        """How many are open; of all syncs where none is named."""
         query = select(func.count()).select_from(reviews).where(reviews.c.state == OPEN)
+        if sync:
+            query = query.where(reviews.c.sync == sync)
         with self._store.read() as connection:
             return int(connection.execute(query).scalar() or 0)
 

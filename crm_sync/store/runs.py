@@ -368,6 +368,8 @@ class Runs:
             return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
 
 
+#: JSON's writer takes whole numbers of 64 bits.
+_MOST = 2**63
 _OLDER_ATTEMPT = record_states.c.attempted_at < bindparam("b_attempted_at", type_=record_states.c.attempted_at.type)
 # Built once: composing a statement costs more than running it.
 _CONFIRM = (
@@ -454,15 +456,31 @@ def _encode(decisions: tuple[FieldDecision, ...]) -> bytes | None:
     """One JSON array a record instead of a row a field: a run of a million records stays writable."""
     if not decisions:
         return None
-    return orjson.dumps(
-        [(d.field, d.source, d.rule, d.outcome, d.old, d.new, d.reason) for d in decisions], default=_plain
-    )
+    rows = [(d.field, d.source, d.rule, d.outcome, d.old, d.new, d.reason) for d in decisions]
+    try:
+        return orjson.dumps(rows, default=_plain)
+    except orjson.JSONEncodeError:  # somebody's value of more than 64 bits, or with half a character
+        return orjson.dumps([[_sayable(each) for each in row] for row in rows], default=_plain)
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    raise TypeError(type(value).__name__)
+    """A number that JSON would not hold exactly is kept as its text, which is the same value to every field of numbers
+    (mapping/same.py)."""
+    if not isinstance(value, Decimal):
+        raise TypeError(type(value).__name__)
+    if value == value.to_integral_value():
+        return int(value) if abs(value) < _MOST else str(value)
+    return float(value) if Decimal(repr(float(value))) == value else str(value)
+
+
+def _sayable(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_sayable(each) for each in value]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _MOST:
+        return str(value)
+    if type(value) is str:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
 
 
 def record_of(row: Row[Any]) -> RunRecord:

@@ -180,11 +180,11 @@ def refuse_records_that_hold(office: Office, field: str) -> None:
     client = office.app.crm(office.crm, office.crm)
     write = client.write
 
-    def picky(object_type: str, requests: Any) -> Any:
+    def picky(object_type: str, requests: Any, **options: Any) -> Any:
         from crm_sync.domain.changes import WriteOutcome, Written
 
         bad = [r for r in requests if field in r.values]
-        good = iter(write(object_type, [r for r in requests if field not in r.values]))
+        good = iter(write(object_type, [r for r in requests if field not in r.values], **options))
         return [
             WriteOutcome(ref=r.ref, written=Written.REJECTED, reason="Ask the RevOps desk first")
             if r in bad

@@ -189,6 +189,7 @@ def test_the_list_is_in_order_and_filtered(desk: Desk) -> None:
         ("others", "1", "Title"),
     ]
     assert listed(sync="others") == [everything[4]]
+    assert (desk.reviews.count(), desk.reviews.count("others"), desk.reviews.count("nothing")) == (5, 1, 0)
     assert listed(kind=MATCH) == [everything[2]]
     assert listed(kind=JOB_CHANGE) == [everything[3]]
     assert listed(field="Phone") == [everything[1]]

@@ -5,9 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 
+import pytest
+
 from crm_sync.domain.changes import FieldOutcome
 from crm_sync.domain.enrichment import Purpose, RawAnswer, Verdict
+from crm_sync.domain.records import FieldKind, Value
 from crm_sync.domain.runs import Counts, RunStatus
+from crm_sync.mapping.same import same
 from crm_sync.store.config_versions import ConfigVersions
 from crm_sync.store.engine import Store
 from crm_sync.store.journal import IN_DOUBT
@@ -38,6 +42,39 @@ def test_a_run_reads_back_as_it_was_saved(store: Store) -> None:
 
     assert runs.get(ended.id) == ended
     assert runs.latest() == [ended]
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (12345678901234567890123, "12345678901234567890123"),
+        (-(2**63), -(2**63)),
+        (2**63 - 1, 2**63 - 1),
+        (Decimal("1E+30"), "1E+30"),
+        (Decimal("1234567.8901234567890123456"), "1234567.8901234567890123456"),
+        (Decimal("12.50"), 12.5),
+        ("half a face \ud83d", "half a face \ufffd"),
+        ("two halves \ud83d\ude00", "two halves \U0001f600"),
+        (("a", "b\ud83d"), ("a", "b\ufffd")),
+        (True, True),
+    ],
+)
+def test_no_value_of_a_crm_is_too_large_or_too_broken_for_the_audit(store: Store, value: Value, kept: Value) -> None:
+    runs = Runs(store)
+    runs.open(a_run(), owner="here:1")
+    decision = a_decision(old=value, new=7)
+
+    runs.intend(
+        a_run().id,
+        [RunRecord(object_type="C", record_id="1", outcome=WRITING, reason="", decisions=(decision,))],
+        now=NOON,
+    )
+
+    record = runs.record(a_run().id, "C", "1")
+    assert record is not None
+    assert (record.decisions[0].old, record.decisions[0].new) == (kept, 7)
+    if not isinstance(value, str | tuple):
+        assert same(value, record.decisions[0].old, FieldKind.BOOLEAN if value is True else FieldKind.DECIMAL)
 
 
 def test_a_run_is_found_by_a_beginning_that_only_one_has(store: Store) -> None:

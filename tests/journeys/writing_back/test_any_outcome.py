@@ -48,7 +48,7 @@ SCHEMA = ObjectSchema(
 #: What becomes of one write of one record.
 FATES = (
     "written", "written", "written", "refused", "dropped", "lost before", "lost after", "edited first", "deleted",
-    "merged", "not written", "put back",
+    "merged", "merged into another of them", "not written", "put back",
 )  # fmt: skip
 
 
@@ -94,8 +94,8 @@ class FakeCrm:
 
     def whereabouts(self, object_type: str, ids: Sequence[str]) -> list[Whereabouts]:
         return [
-            Whereabouts(ref=a_ref(self.moved_to[each]), how="merged", reason=f"merged into {self.moved_to[each]}")
-            if each in self.moved_to
+            Whereabouts(ref=a_ref(self.place(each)), how="merged", reason=f"merged into {self.place(each)}")
+            if self.place(each) in self.records
             else Whereabouts(ref=None, how="deleted", reason="deleted in the CRM")
             for each in ids
         ]
@@ -136,9 +136,12 @@ class FakeCrm:
         if fate == "edited first":
             self.type(record_id, first)
             return WriteOutcome(ref=ref, written=Written.MOVED)
-        if fate in ("deleted", "merged"):
+        if fate.startswith(("deleted", "merged")):
             values = self.records.pop(record_id)
-            if fate == "merged":
+            others = sorted(each for each in self.records if each in self.fates)
+            if fate == "merged into another of them" and others:
+                self.moved_to[record_id] = others[0]
+            elif fate != "deleted":
                 self.moved_to[record_id] = f"{record_id}-survivor"
                 self.records[f"{record_id}-survivor"] = {**values, "City": "of the survivor"}
             return WriteOutcome(ref=ref, written=Written.GONE, reason="entity is deleted")
@@ -165,7 +168,13 @@ class FakeCrm:
         return text
 
     def now(self, record_id: str) -> dict[str, Value] | None:
-        return self.records.get(self.moved_to.get(record_id, record_id))
+        return self.records.get(self.place(record_id))
+
+    def place(self, record_id: str) -> str:
+        """Where the record is by now, at the end of all merges."""
+        while record_id in self.moved_to:
+            record_id = self.moved_to[record_id]
+        return record_id
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------
@@ -220,7 +229,7 @@ def cases(draw: st.DrawFn) -> Case:
             )
         else:
             case.amendments.append(())
-            wishes = st.sampled_from(["new", "new", "new", None, "n/a", "ours"])
+            wishes = st.sampled_from(["new", "new", "newer", None, "n/a", "ours"])
             case.wanted.append(
                 tuple(
                     WantedValue(field=name, source="person.x", rule=draw(RULES), value=draw(wishes)) for name in names
@@ -341,7 +350,7 @@ def test_the_audit_says_what_the_record_holds(bench: Bench, case: Case) -> None:
             assert one.outcome in (RecordOutcome.SKIPPED, RecordOutcome.REJECTED, RecordOutcome.UNCHANGED)
             continue
         assert held is not None
-        place = crm.moved_to.get(candidate.record_id, candidate.record_id)
+        place = crm.place(candidate.record_id)
         for decision in one.decisions:
             name = decision.field
             if decision.outcome is FieldOutcome.WRITTEN:
@@ -371,7 +380,7 @@ def test_no_blank_replaces_a_value_and_a_persons_edit_stands(bench: Bench, case:
     erased = {
         (place, each.field)
         for candidate in candidates
-        for place in (candidate.record_id, f"{candidate.record_id}-survivor")
+        for place in (candidate.record_id, f"{candidate.record_id}-survivor", crm.place(candidate.record_id))
         for each in candidate.amendments
         if is_blank(each.value)
     }
@@ -380,10 +389,10 @@ def test_no_blank_replaces_a_value_and_a_persons_edit_stands(bench: Bench, case:
         (candidate.record_id, want.field): want.rule for candidate in candidates for want in candidate.wanted
     }
     for (record_id, name), text in crm.typed.items():
-        place = crm.moved_to.get(record_id, record_id)
+        place = crm.place(record_id)
         values = crm.records.get(place)
-        if values is None:
-            continue  # deleted with its record
+        if values is None or place not in (record_id, f"{record_id}-survivor"):
+            continue  # gone with its record: a merge keeps the survivor's values
         if (record_id, name) in crm.restored or rules.get((record_id, name)) is not WriteRule.REPLACE:
             survived = text if place == record_id or name != "City" else "of the survivor"
             latest = crm.typed.get((place, name), survived)

@@ -101,3 +101,34 @@ def test_a_job_whose_end_a_run_could_not_see_is_seen_by_the_next_one(configured:
     assert record is not None
     assert record.outcome == "Updated"
     assert second.credits == 0
+
+
+def test_a_job_that_works_on_after_its_run_is_told_as_the_runs_write(
+    configured: Configured, crm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import adapters.salesforce.bulk as bulk
+
+    title = TITLE[crm]
+    office = configured({title: "{from: person.title, write: track}"}, contacts=300, write="bulk")
+    with monkeypatch.context() as impatient:
+        impatient.setattr(bulk, "_PATIENCE_S", -1.0)
+        first = office.walk()
+    before = office.value(7, title)
+
+    second = office.walk()
+
+    assert not before
+    assert first.counts.updated == 0
+    assert second.counts.updated == 0
+    assert office.value(7, title) == office.sandbox.world.person(7).title
+    assert office.app.write_jobs.open() == []
+    record = office.app.runs.record(first.id, "Contact", office.id_of(7))
+    assert record is not None
+    assert (record.outcome, [d.outcome.value for d in record.decisions]) == ("Updated", ["Written"])
+    last = office.app.provenance.last_writes(crm, office.people, [office.id_of(7)])
+    assert title in last[office.id_of(7)]
+    told = office.app.runs.get(first.id)
+    assert told is not None
+    assert told.counts.balanced
+    assert told.counts.updated == told.counts.selected == 300
+    assert "was seen later" in told.reason

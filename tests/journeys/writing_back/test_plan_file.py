@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +141,26 @@ def test_a_field_that_is_gone_by_now_costs_only_itself(configured: Configured, c
     assert office.value(1, title) == office.sandbox.world.person(1).title
     assert "has no such field any more" in decisions(office, run.id, 1)[city][1]
     assert run.counts.updated == 10
+
+
+def test_a_file_that_cannot_be_made_is_refused_before_anybody_is_asked_for(
+    configured: Configured, crm: str, tmp_path: Path
+) -> None:
+    from click.testing import CliRunner
+
+    from crm_sync.cli.run import plan
+
+    office = configured({TITLE[crm]: "person.title"}, contacts=5)
+    nowhere, here = tmp_path / "no such folder" / "plan.json", tmp_path / "plan.json"
+
+    refused = CliRunner().invoke(plan, ["contacts", "--out", str(nowhere)], obj=office.app)
+    asked = dict(office.charged)
+    office.walk()
+    nothing = CliRunner().invoke(plan, ["contacts", "--out", str(here), "--json"], obj=office.app)
+
+    assert isinstance(refused.exception, ConfigError)
+    assert "no folder that this user may write to" in str(refused.exception)
+    assert asked == {}
+    assert nothing.exit_code == 0
+    assert "changes nothing" in nothing.stderr
+    assert not here.exists()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from crm_sync.domain.runs import RunStatus
-from crm_sync.errors import BusyError
+from crm_sync.errors import BusyError, ConfigError
+from crm_sync.store.runs import RunRecord
 from tests.journeys.writing_back.conftest import CITY, EMPTY, TITLE, Configured, decisions, text
 
 
@@ -279,3 +280,33 @@ def test_a_field_that_was_accepted_and_changed_since_waits_again(configured: Con
     assert office.value(1, title) == "Typed after it was accepted"
     [again] = services.reviews.listed(record_id=office.id_of(1))
     assert (again.state, again.resolved_by) == ("open", "")
+
+
+def test_a_field_is_released_after_a_purge_and_only_of_the_record_that_is_meant(
+    configured: Configured, crm: str
+) -> None:
+    from click.testing import CliRunner
+
+    from crm_sync.cli.changes import release
+
+    title = TITLE[crm]
+    office = configured({title: "{from: person.title, write: track}"}, contacts=3)
+    run = office.walk()
+    office.edit(1, {title: "Changed after us"})
+    later = office.app.clock.now().replace(year=2031)
+    office.app.retention.purge(_everything_before(later), now=later)
+    record_id = office.id_of(1)
+
+    released = CliRunner().invoke(release, [record_id, "--yes"], obj=office.app)
+    twice = CliRunner().invoke(release, [f"{office.people}/{record_id}", "--yes"], obj=office.app)
+    # A company that has the same number.
+    namesake = RunRecord(object_type="companies", record_id=record_id, outcome="Updated", reason="")
+    office.app.runs.intend(run.id, [namesake], now=later)
+    unclear = CliRunner().invoke(release, [record_id, "--yes"], obj=office.app)
+
+    assert released.output.startswith(f"Released: {title}."), released.exception
+    assert twice.output.startswith("Nothing is locked: each of these fields still holds"), twice.exception
+    assert isinstance(unclear.exception, ConfigError)
+    assert f"{office.people}/{record_id} in {crm}" in str(unclear.exception)
+    office.walk()
+    assert office.value(1, title) == office.sandbox.world.person(1).title

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from crm_sync.cli.changes import _to_retry
 from crm_sync.domain.runs import RunKind, RunStatus
+from crm_sync.pipeline.amend import amend
 from crm_sync.pipeline.run import run_sync
+from crm_sync.pipeline.undo import undoing
 from crm_sync.pipeline.walk import Spending
 from tests.journeys.conftest import Office
 from tests.journeys.writing_back.conftest import CITY, TITLE, Configured, decisions
@@ -93,6 +95,14 @@ def test_a_record_that_was_merged_is_followed_to_its_survivor(configured: Config
     assert record.outcome == "Updated", record.reason
     assert office.value(29, title) == person.title
 
+    [survivor] = office.app.crm(crm, crm).read(office.people, [office.id_of(29)], [title])
+    assert survivor is not None
+    assert record.reason.endswith(f"now {office.people} {survivor.ref.id}")
+    services = office.app.services()
+    back = amend(undoing(run, services, records=[office.id_of(7)]), services)
+    assert back.counts.updated == 1
+    assert not office.value(29, title)
+
 
 def test_a_record_merged_into_somebody_else_is_closed_with_the_reason(configured: Configured, crm: str) -> None:
     office = configured({TITLE[crm]: "person.title"})
@@ -144,6 +154,12 @@ def test_a_lead_that_was_converted_meanwhile_is_written_as_the_contact_it_became
     assert f"now Contact {office.id_of(5)}" in record.reason
     assert office.value(5, "Title")
     assert [d.field for d in record.decisions] == ["Title"]
+
+    services = office.app.services()
+    back = amend(undoing(run, services, records=[lead]), services)
+
+    assert back.counts.updated + back.parents.updated == 1
+    assert not office.value(5, "Title")
 
 
 LEAD_FIELDS = "Title: person.title\n      NumberOfEmployees: organization.estimated_num_employees"

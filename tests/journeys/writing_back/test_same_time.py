@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from crm_sync.domain.changes import WriteOutcome, Written
 from crm_sync.domain.runs import RunStatus
@@ -136,4 +139,54 @@ def test_somebody_who_opts_out_at_the_same_time_is_not_written(configured: Confi
     assert record.outcome == "Skipped"
     assert record.reason.startswith("do not enrich")
     assert not office.value(7, title)
+    assert run.counts.balanced
+
+
+def test_what_a_person_typed_is_not_told_as_a_write_that_never_arrived(configured: Configured, crm: str) -> None:
+    title = TITLE[crm]
+    office = configured({title: "person.title"}, contacts=5, write="fast")
+    write = {"salesforce": "PATCH */composite/sobjects", "hubspot": "POST */batch/update"}[crm]
+    office.sandbox.faults[crm].add([{"call": write, "what": "500", "times": 20}])
+    script(office, (2, "after", write, 1, {title: "Typed by a person"}))
+
+    run = office.walk()
+    office.sandbox.faults[crm].clear()
+    office.walk()
+
+    record = office.app.runs.record(run.id, office.people, office.id_of(2))
+    assert record is not None
+    assert record.outcome == "Skipped"
+    assert record.reason.endswith("and changed since")
+    assert decisions(office, run.id, 2)[title][0] == "Unconfirmed"
+    assert run.counts.updated == 0
+    assert office.value(2, title) == "Typed by a person"
+    assert all(office.value(at, title) == office.sandbox.world.person(at).title for at in (0, 1, 3, 4))
+
+
+@pytest.mark.parametrize("kind", ["undo", "apply"])
+def test_an_edit_between_read_and_write_of_an_undo_or_a_plan_stands(
+    configured: Configured, crm: str, kind: str
+) -> None:
+    from crm_sync.pipeline import plan_file
+    from crm_sync.pipeline.amend import amend
+    from crm_sync.pipeline.undo import undoing
+
+    title, city = TITLE[crm], CITY[crm]
+    office = configured({title: "person.title", city: "person.city"})
+    services = office.app.services()
+    if kind == "undo":
+        amending = undoing(office.walk(), services)
+        time.sleep(1.1)  # Salesforce's guard sees whole seconds, and the office's clock does not wait for one
+    else:
+        plan = office.plan(limit=30)
+        content = plan_file.written(plan, list(office.app.runs.records(plan.id)), services)
+        amending = plan_file.applying(plan_file.read(content, services, name="plan.json"), services)
+    script(office, (7, "before", WRITE[crm], 1, {title: "Typed by a person"}))
+
+    run = amend(amending, services)
+
+    assert office.value(7, title) == "Typed by a person"
+    assert decisions(office, run.id, 7)[title][0] in ("Conflict", "Kept")
+    assert bool(office.value(7, city)) == (kind == "apply")
+    assert run.counts.updated == 30
     assert run.counts.balanced

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from crm_sync.domain.changes import Amendment, WriteRule
 from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RunKind, RunStatus
-from crm_sync.errors import ConfigError
+from crm_sync.errors import ConfigError, StoreError
 from crm_sync.pipeline.amend import Amending, amend
 from crm_sync.pipeline.undo import undoing
 from crm_sync.pipeline.write import Candidate
-from tests.journeys.conftest import Office
+from tests.journeys.conftest import Office, Open
 from tests.journeys.writing_back.conftest import CITY, EMPTY, TITLE, Configured, decisions, text
 
 FIELDS = {crm: {TITLE[crm]: "person.title", CITY[crm]: "person.city"} for crm in TITLE}
@@ -107,8 +109,24 @@ def test_one_record_or_one_field_of_a_run(configured: Configured, crm: str) -> N
     assert not office.value(2, TITLE[crm])
     assert office.value(2, CITY[crm])
     assert office.value(3, TITLE[crm])
-    with pytest.raises(ConfigError, match="wrote nothing to"):
+    with pytest.raises(ConfigError, match="wrote nothing in Nonsense"):
         undone(office, run.id, fields=["Nonsense"])
+
+
+def test_a_company_with_the_id_of_a_contact_is_not_taken_back_with_it(configured: Configured, crm: str) -> None:
+    office = configured({TITLE[crm]: "person.title"}, contacts=3)
+    run = office.walk()
+    services = office.app.services()
+    [person] = (each for each in office.app.runs.records(run.id) if each.record_id == office.id_of(1))
+    office.app.runs.intend(run.id, [replace(person, object_type="companies")], now=office.app.clock.now())
+
+    with pytest.raises(ConfigError, match=f"say {office.people}/{office.id_of(1)} or companies/|say companies/"):
+        undoing(run, services, records=[office.id_of(1)])
+    amending = undoing(run, services, records=[f"{office.people}/{office.id_of(1)}"])
+
+    assert {name: [each.record_id for each in some] for name, some in amending.candidates.items()} == {
+        office.people: [office.id_of(1)]
+    }
 
 
 def test_a_track_field_goes_on_from_the_value_before_the_undone_run(configured: Configured, crm: str) -> None:
@@ -205,6 +223,24 @@ def test_every_kind_of_field_is_restored_however_the_crm_spells_it(
     assert {name: office.value(1, name) or None for name in kinds} == before
 
 
+@pytest.mark.parametrize("crm", ["hubspot"])
+def test_a_number_of_more_digits_than_a_computer_counts_with_is_restored(open_office: Open) -> None:
+    office = open_office(contacts=3, tidy=True)
+    spec = {"lead_score": "{from: organization.estimated_num_employees, write: replace}"}
+    office.apply(text("hubspot", spec))
+    typed = "12345678901234567890123"
+    office.edit(1, {"lead_score": typed})
+
+    run = office.walk()
+    written = office.value(1, "lead_score")
+    back = undone(office, run.id)
+
+    assert run.counts.updated == 3
+    assert written != typed
+    assert back.status is RunStatus.COMPLETED  # type: ignore[attr-defined]
+    assert office.value(1, "lead_score") == typed
+
+
 def test_a_survivor_that_held_the_same_value_by_itself_keeps_it(configured: Configured, crm: str) -> None:
     title = TITLE[crm]
     office = configured({title: "person.title"})
@@ -222,7 +258,7 @@ def test_a_survivor_that_held_the_same_value_by_itself_keeps_it(configured: Conf
     record = office.app.runs.record(back.id, office.people, office.id_of(7))  # type: ignore[attr-defined]
     assert record is not None
     assert record.outcome == "Skipped"
-    assert record.reason.startswith(f"merged into {survivor.ref.id} since")
+    assert record.reason == f"merged into another record since, and left as it is ({survivor.ref.id})"
     assert back.counts.updated == 28  # type: ignore[attr-defined]
     assert back.counts.balanced  # type: ignore[attr-defined]
 
@@ -242,6 +278,35 @@ def test_an_undo_whose_records_cannot_be_looked_at_afterwards_is_in_the_audit(co
     assert not any(office.value(at, TITLE[crm]) for at in range(30))
     if back.status is not RunStatus.COMPLETED:
         assert "may be changed again by the sync's next run" in back.reason
+
+
+@pytest.mark.parametrize("is_undo", [False, True])
+def test_what_was_written_when_the_database_failed_is_closed_and_read_again(
+    configured: Configured, crm: str, monkeypatch: pytest.MonkeyPatch, is_undo: bool
+) -> None:
+    title = TITLE[crm]
+    office = configured({title: "person.title"}, contacts=20)
+    first = office.walk() if is_undo else None
+    settle, times = office.app.runs.settle, 0
+
+    def fails_once(*args: Any, **options: Any) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise StoreError("the disk is full")
+        settle(*args, **options)
+
+    monkeypatch.setattr(office.app.runs, "settle", fails_once)
+    broken = undone(office, first.id) if first is not None else office.walk()
+    again = undone(office, first.id) if first is not None else office.walk()
+
+    records = list(office.app.runs.records(broken.id))  # type: ignore[attr-defined]
+    assert {(each.outcome, each.reason) for each in records} == {("Skipped", "not confirmed: the disk is full")}
+    assert broken.status is RunStatus.FAILED  # type: ignore[attr-defined]
+    assert broken.counts.skipped == broken.counts.selected == 20  # type: ignore[attr-defined]
+    assert again.counts.unchanged == 20  # type: ignore[attr-defined]
+    assert [bool(office.value(at, title)) for at in range(20)] == [not is_undo] * 20
+    assert office.walk().counts.updated == 0
 
 
 def test_nothing_to_undo_is_said(configured: Configured, crm: str) -> None:
