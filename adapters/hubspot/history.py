@@ -93,6 +93,8 @@ def judge(
     if newest.is_by_hand or not _is_sent(newest, sent, kind):
         # Somebody wrote after us, or the same as we did: that stands.
         return Judgement(newest=newest, is_known=newest.is_by_hand or any(_is_sent(v, sent, kind) for v in older))
+    if since is None and alike(newest.text, seen, kind):
+        return Judgement(newest=newest)  # still what was seen, which `sent` may only read like: it never arrived
     margin = _CERTAINLY_OLDER
     if alike(sent, seen, kind):
         # Nothing was to change, and HubSpot may keep no version of such a write: only what is certainly younger counts.

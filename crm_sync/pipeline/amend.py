@@ -17,10 +17,11 @@ from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.recover import broken_off, give_up, owner, recover
 from crm_sync.pipeline.run import calls_so_far, end, new_id, refuse_overlap
+from crm_sync.pipeline.settled import Candidate, Settled
 from crm_sync.pipeline.suppress import Guard, Screen
 from crm_sync.pipeline.verdict import verdict
 from crm_sync.pipeline.walk import Stop, Target, WriteContext
-from crm_sync.pipeline.write import Candidate, Settled, write_candidates
+from crm_sync.pipeline.write import write_candidates
 from crm_sync.ports import Crm
 from crm_sync.services import Services
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from crm_sync import crash
@@ -28,11 +28,14 @@ def followed(
     target: Target,
     keys: Mapping[str, MatchKeys | None],
     current: Mapping[str, Record | None],
+    *,
+    beside: Collection[str] = (),
 ) -> Followed:
     """Look after the records of `current` that are missing, or that came back under another id.
 
     A survivor is written in the place of what was merged into it, if it is about the same person or company. One that
-    is in this selection itself is left to itself. `keys`: what Apollo was asked by, None where nobody was asked.
+    is in this selection itself, here or `beside` it, is left to itself. `keys`: what Apollo was asked by, None where
+    nobody was asked.
 
     A change that was settled before (an undo, a plan, what a person accepted) follows nobody: it was settled for that
     record, and whether a survivor holds our value or the same one of its own cannot be told.
@@ -67,7 +70,7 @@ def followed(
         found.elsewhere.clear()
         return found
     for record_id, ref in list(survivors.items()):
-        if ref.id in current and ref.id != record_id:
+        if ref.id != record_id and (ref.id in current or ref.id in beside):
             found.closed[record_id] = f"merged into {ref.id}, which is looked at itself"
             del survivors[record_id]
     if survivors:

@@ -14,8 +14,8 @@ from crm_sync.domain.records import RecordRef, Value
 from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.amend import Amending
+from crm_sync.pipeline.settled import Candidate
 from crm_sync.pipeline.walk import AS_BUDGETED, prepare
-from crm_sync.pipeline.write import Candidate
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord
 

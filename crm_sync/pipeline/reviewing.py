@@ -12,8 +12,8 @@ from crm_sync.pipeline.amend import Amending
 from crm_sync.pipeline.explain import chapters
 from crm_sync.pipeline.recover import recover
 from crm_sync.pipeline.run import refuse_overlap
+from crm_sync.pipeline.settled import Candidate
 from crm_sync.pipeline.walk import AS_BUDGETED, prepare
-from crm_sync.pipeline.write import Candidate
 from crm_sync.services import Services
 from crm_sync.store.reviews import ACCEPTED, Review
 

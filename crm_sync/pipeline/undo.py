@@ -13,8 +13,9 @@ from crm_sync.mapping.blanks import lacking
 from crm_sync.pipeline.amend import Amending, Remember
 from crm_sync.pipeline.audit import Attempt
 from crm_sync.pipeline.select import selected_fields
+from crm_sync.pipeline.settled import Candidate, Settled
 from crm_sync.pipeline.walk import AS_BUDGETED, Walk, prepare, seen
-from crm_sync.pipeline.write import ELSEWHERE, Candidate, Settled
+from crm_sync.pipeline.write import ELSEWHERE
 from crm_sync.ports import Selection
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord

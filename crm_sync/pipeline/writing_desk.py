@@ -16,8 +16,9 @@ from crm_sync.mapping.employers import foreign_email
 from crm_sync.mapping.job_change import changed_employer
 from crm_sync.mapping.match_keys import registrable_domain
 from crm_sync.pipeline.audit import Attempt, Audit
+from crm_sync.pipeline.settled import Candidate, Settled, unreached
 from crm_sync.pipeline.walk import Answered, Walk, seen
-from crm_sync.pipeline.write import Candidate, Settled, unreached, write_candidates
+from crm_sync.pipeline.write import write_candidates
 from crm_sync.store.reviews import ACCEPTED, JOB_CHANGE, MATCH, REFUSED, Proposal, Review
 
 #: So many records go into one bulk write; more would take more memory than a job more saves calls.

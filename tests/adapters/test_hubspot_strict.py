@@ -525,6 +525,18 @@ def test_an_edit_that_a_dead_process_went_over_is_put_back_once(it: Simulated) -
     assert [it.value(each, "city") for each in (first, second, third)] == ["Bonn", "Bonn", "n/a"]
 
 
+def test_a_write_that_never_arrived_went_over_nothing_however_alike_its_value_is(it: Simulated) -> None:
+    first = it.ids()[0]
+    it.edit(first, jobtitle="[[unknown]]")
+    write(it, {first: {"jobtitle": "Managing Partner"}})
+    request = unversioned(it, first, {"jobtitle": "MANAGING PARTNER"})
+
+    [outcome] = it.crm.look_after("contacts", [request])
+
+    assert outcome.restored == ()
+    assert it.value(first, "jobtitle") == "Managing Partner"
+
+
 def unversioned(it: Simulated, record_id: str, changes: dict[str, Value]) -> WriteRequest:
     """As the audit has it: what was there, and not when it was read."""
     [record] = it.crm.read("contacts", [record_id], tuple(changes))

@@ -131,7 +131,7 @@ class Play:
         return ended
 
     def _ends_well(self, ended: Ended, *also: int) -> None:
-        self.told += [f"a command printed {word!r}" for word in leaks(ended.output, [SECRET]) if "@" not in word]
+        self.told += [f"a command printed {word!r}" for word in leaks(ended.output, [SECRET])]
         if ended.code not in (0, EXIT_WITH_ERRORS, *also):
             self.told.append(f"a command ended with {ended.code}: {' '.join(ended.output.split())[-300:]}")
 
@@ -356,11 +356,11 @@ STORIES = (
     Story(name="undo", begin=_undo, after=_nothing_more, also=(*_WRITING, "amend.", "run.closed")),
     Story(name="redo", begin=_redo, after=_nothing_more, also=("write.answered", "runs.settle.after"), at_most=1),
     Story(name="apply", begin=_apply, also=(*_WRITING, "amend.")),
-    Story(name="review", begin=_review, after=_accept_the_rest, also=(*_WRITING, "amend.", "review.")),
+    Story(name="review", begin=_review, after=_accept_the_rest, also=(*_WRITING, "amend.", "review."), at_most=1),
     Story(name="doubts", begin=_doubts, after=_run_to_rest, over=2, also=("review.", "write.answered"), at_most=1),
     Story(name="bulk", begin=_bulk, crms=("salesforce",), also=(*_WRITING, "bulk.", "wire.asked@bulk"), at_most=3),
     Story(name="bulk_again", begin=_killed_before(_bulk, "bulk.closed:2"), crms=("salesforce",), also=("recover.",)),
-    Story(name="same_time", begin=_same_time, human=True, also=_WRITING, at_most=4),
+    Story(name="same_time", begin=_same_time, human=True, also=_WRITING, at_most=3),
     Story(name="undo_again", begin=_killed_before(_undo, "write.answered:2"), after=_nothing_more, also=("recover.",)),
     Story(
         name="edited_again",

@@ -13,9 +13,9 @@ from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RunKind, RunStatus
 from crm_sync.errors import ConfigError, StoreError
 from crm_sync.pipeline.amend import Amending, amend
+from crm_sync.pipeline.settled import Candidate
 from crm_sync.pipeline.undo import undoing
 from crm_sync.pipeline.walk import Stop
-from crm_sync.pipeline.write import Candidate
 from tests.journeys.conftest import Office, Open
 from tests.journeys.writing_back.conftest import CITY, EMPTY, TITLE, Configured, decisions, text
 
