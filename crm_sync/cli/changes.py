@@ -82,6 +82,9 @@ def apply(app: App, file: Path, dry_run: bool, yes: bool, as_json: bool) -> None
     if not plan.records:
         raise ConfigError(f"{file.name} plans no change, so there is nothing to apply")
     amending = plan_file.applying(plan, services)
+    if not amending.candidates:
+        click.echo(f"All of plan {plan.plan_id} was written before, and was not taken back: nothing is left to write.")
+        return
     if not as_json and plan.config_version != services.config_version:
         click.echo(
             f"The plan was made with configuration version {plan.config_version}; version {services.config_version} "

@@ -10,14 +10,14 @@ from datetime import timedelta
 from crm_sync import crash
 from crm_sync.domain.changes import WriteMode
 from crm_sync.domain.records import ObjectSchema
-from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
+from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError, CrmSyncError
 from crm_sync.mapping.apply import Mapper
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.recover import broken_off, give_up, owner, recover
 from crm_sync.pipeline.run import calls_so_far, end, new_id, refuse_overlap
-from crm_sync.pipeline.settled import Candidate, Settled
+from crm_sync.pipeline.settled import Candidate, Settled, plain
 from crm_sync.pipeline.suppress import Guard, Screen
 from crm_sync.pipeline.verdict import verdict
 from crm_sync.pipeline.walk import Stop, Target, WriteContext
@@ -55,7 +55,8 @@ def amend(amending: Amending, services: Services, *, dry_run: bool = False, stop
     A neighbour's failure ends the run with a status and a reason, never with an exception.
 
     Raises:
-        ConfigError: the configuration has no such CRM, or the CRM no such object; nothing has run.
+        ConfigError: the configuration has no such CRM, or the CRM none of the objects; nothing has run. Where it hides
+            one of several, that one's records are closed with the reason.
         StoreError: the database failed.
         BusyError: the sync is running.
     """
@@ -65,7 +66,7 @@ def amend(amending: Amending, services: Services, *, dry_run: bool = False, stop
     before = calls_so_far(services, amending.crm)
     recover(services)
     refuse_overlap(amending.sync, services)
-    schemas = {object_type: crm.describe(object_type) for object_type in amending.candidates}
+    schemas = _schemas(amending, crm)
     run = SyncRun(
         id=new_id(services.clock.now()),
         sync=amending.sync,
@@ -97,7 +98,7 @@ def _to_its_end(
     amending: Amending,
     services: Services,
     crm: Crm,
-    schemas: Mapping[str, ObjectSchema],
+    schemas: Mapping[str, ObjectSchema | ConfigError],
     stop: Stop,
 ) -> SyncRun:
     context = _context(run, amending, services, crm, stop)
@@ -106,7 +107,13 @@ def _to_its_end(
     saved_at = services.clock.now()
     try:
         for object_type, chunk in _chunks(amending, crm):
-            target = _target(amending, schemas[object_type], chunk)
+            schema = schemas[object_type]
+            if isinstance(schema, ConfigError):
+                hidden = ObjectSchema(crm=amending.crm, object_type=object_type, label=object_type, fields={})
+                skipped = [plain(each, RecordOutcome.SKIPPED, str(schema)) for each in chunk]
+                audit.close(_target(amending, hidden, ()), skipped, {})
+                continue
+            target = _target(amending, schema, chunk)
             settled = write_candidates(context, target, chunk, audit)
             is_own = object_type == amending.object_type
             audit.close(target, settled, _attempts(amending, settled, stop) if is_own else {})
@@ -127,6 +134,23 @@ def _to_its_end(
     counts = audit.counts(done)  # what was not reached before it was stopped is not counted as selected
     run = replace(run, counts=counts, parents=audit.parent_counts())
     return end(run, services, *verdict(run, audit, stop))
+
+
+def _schemas(amending: Amending, crm: Crm) -> dict[str, ObjectSchema | ConfigError]:
+    """
+    Raises:
+        ConfigError: the CRM shows none of the objects.
+    """
+    found: dict[str, ObjectSchema | ConfigError] = {}
+    for object_type in amending.candidates:
+        try:
+            found[object_type] = crm.describe(object_type)
+        except ConfigError as error:
+            found[object_type] = error
+    hidden = [each for each in found.values() if isinstance(each, ConfigError)]
+    if hidden and len(hidden) == len(found):
+        raise hidden[0]
+    return found
 
 
 def _attempts(amending: Amending, settled: Sequence[Settled], stop: Stop) -> Mapping[str, Attempt]:

@@ -15,6 +15,7 @@ from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.amend import Amending
 from crm_sync.pipeline.settled import Candidate
+from crm_sync.pipeline.undo import UNDO_OF
 from crm_sync.pipeline.walk import compiled
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord
@@ -114,7 +115,8 @@ def read(content: bytes, services: Services, *, name: str) -> PlanFile:
 
 
 def applying(plan: PlanFile, services: Services) -> Amending:
-    """The run that writes exactly this plan.
+    """The run that writes exactly this plan, but for what an earlier one of it wrote: a person who set that back since
+    has decided otherwise. Without candidates when all of it was written.
 
     Raises:
         ConfigError: the configuration has no such sync any more, or it does not fit the CRM.
@@ -125,6 +127,15 @@ def applying(plan: PlanFile, services: Services) -> Amending:
             f"The configuration has no sync {plan.sync} for {plan.object_type} in {plan.crm} any more, so nobody says "
             "whom to leave alone; make the plan anew"
         )
+    done = _written_before(plan, services)
+    left = {
+        object_type: [
+            Candidate(record_id=record_id, amendments=rest)
+            for record_id, amendments in records.items()
+            if (rest := tuple(each for each in amendments if (object_type, record_id, each.field) not in done))
+        ]
+        for object_type, records in plan.records.items()
+    }
     walk = compiled(sync, services)
     targets = [walk.target] if walk.parent is None else [walk.parent, walk.target]
     return Amending(
@@ -132,15 +143,33 @@ def applying(plan: PlanFile, services: Services) -> Amending:
         crm=plan.crm,
         object_type=plan.object_type,
         kind=RunKind.APPLY,
-        trigger=f"apply of plan {plan.plan_id}",
-        candidates={
-            object_type: [
-                Candidate(record_id=record_id, amendments=amendments) for record_id, amendments in records.items()
-            ]
-            for object_type, records in plan.records.items()
-        },
+        trigger=_trigger(plan),
+        candidates={object_type: candidates for object_type, candidates in left.items() if candidates},
         guards={target.object_type: target.guard for target in targets},
     )
+
+
+def _written_before(plan: PlanFile, services: Services) -> set[tuple[str, str, str]]:
+    """(object, record, field) of what earlier runs of this plan wrote and nobody took back."""
+    done: set[tuple[str, str, str]] = set()
+    for run in services.runs.triggered(_trigger(plan)):
+        done |= _fields_written(run, services)
+        for undo in services.runs.triggered(f"{UNDO_OF}{run.id}"):
+            done -= _fields_written(undo, services)
+    return done
+
+
+def _fields_written(run: SyncRun, services: Services) -> set[tuple[str, str, str]]:
+    return {
+        (record.object_type, record.record_id, decision.field)
+        for record in services.runs.records(run.id)
+        for decision in record.decisions
+        if decision.outcome is FieldOutcome.WRITTEN
+    }
+
+
+def _trigger(plan: PlanFile) -> str:
+    return f"apply of plan {plan.plan_id}"
 
 
 def _check_crm(plan: PlanFile, services: Services, name: str) -> None:

@@ -113,6 +113,12 @@ class Runs:
         with self._store.read() as connection:
             return [_run(row) for row in connection.execute(query)]
 
+    def triggered(self, trigger: str) -> list[SyncRun]:
+        """The runs that were begun by this, oldest first."""
+        query = select(runs).where(runs.c.trigger == trigger).order_by(runs.c.started_at)
+        with self._store.read() as connection:
+            return [_run(row) for row in connection.execute(query)]
+
     # --- records in a run ---------------------------------------------------------------------------------------
 
     def intend(self, run_id: str, records: Sequence[RunRecord], *, now: datetime) -> None:

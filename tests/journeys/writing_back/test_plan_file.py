@@ -164,3 +164,24 @@ def test_a_file_that_cannot_be_made_is_refused_before_anybody_is_asked_for(
     assert nothing.exit_code == 0
     assert "changes nothing" in nothing.stderr
     assert not here.exists()
+
+
+def test_a_plan_that_was_written_is_not_written_over_a_person_who_set_it_back(configured: Configured, crm: str) -> None:
+    from crm_sync.pipeline.undo import undoing
+
+    title = TITLE[crm]
+    office = configured({title: "person.title"})
+    content = kept(office)
+    first = applied(office, content)
+    office.edit(1, {title: "" if crm == "hubspot" else None})
+
+    services = office.app.services()
+    left = plan_file.applying(plan_file.read(content, services, name="plan.json"), services)
+    assert left.candidates == {}
+    assert not office.value(1, title)
+
+    amend(undoing(first, services), services)  # type: ignore[arg-type]
+    again = applied(office, content)
+
+    assert again.counts.updated == 9  # type: ignore[attr-defined]
+    assert office.value(2, title) == office.sandbox.world.person(2).title

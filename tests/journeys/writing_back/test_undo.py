@@ -357,3 +357,35 @@ def _forget(office: Office, run_id: str) -> None:
 
     with office.app.store.write() as connection:
         connection.execute(delete(run_records).where(run_records.c.run_id == run_id))
+
+
+def test_an_object_that_is_hidden_by_now_costs_only_its_own_records(configured: Configured, crm: str) -> None:
+    via = {"salesforce": "AccountId", "hubspot": "associatedcompanyid"}[crm]
+    field = {"salesforce": "Phone", "hubspot": "city"}[crm]
+    company = {"salesforce": "Account", "hubspot": "companies"}[crm]
+    website = {"salesforce": "Account.Website | domain", "hubspot": "email | domain"}[crm]
+    source = {"salesforce": "organization.primary_phone.sanitized_number", "hubspot": "organization.city"}[crm]
+    office = configured(FIELDS[crm], sync=f"account:\n  via: {via}\n  fields:\n    {field}: {source}")
+    text_ = office.app.versions.latest().text.decode()  # type: ignore[union-attr]
+    office.apply(text_.replace("send: {", f'send: {{domain: "{website}", '))
+    run = office.walk()
+    client = office.app.crm(crm, crm)
+    describe = client.describe
+
+    def hidden(object_type: str) -> object:
+        if object_type == company:
+            raise ConfigError(f"{crm} does not show {company}")
+        return describe(object_type)
+
+    services = office.app.services()
+    amending = undoing(run, services)
+    client.describe = hidden  # type: ignore[method-assign, assignment]
+
+    back = amend(amending, services)
+
+    assert run.parents.updated > 0
+    assert back.counts.updated == 30
+    assert back.parents.skipped == run.parents.updated
+    assert back.counts.balanced
+    assert back.parents.balanced
+    assert not office.value(3, TITLE[crm])
