@@ -14,9 +14,10 @@ from crm_sync.bootstrap import App
 from crm_sync.cli import render
 from crm_sync.cli.history import find_run
 from crm_sync.cli.run import cancel_on_signal, walk_sync
-from crm_sync.domain.changes import FieldOutcome
+from crm_sync.config.model import FieldMapping
+from crm_sync.domain.changes import FieldOutcome, WriteRule
 from crm_sync.domain.records import Value
-from crm_sync.domain.runs import RecordOutcome, RunKind, SyncRun
+from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import plan_file
 from crm_sync.pipeline.amend import Amending, amend
@@ -182,7 +183,11 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
         raise ConfigError(
             f"crm-sync never wrote {unknown[0]} of {record_id}; it wrote {', '.join(sorted(last)) or 'nothing'}"
         )
-    wanted = [name for name in (fields or sorted(last)) if name in schema.fields]
+    tracked = _tracked(services, crm_name, object_type)
+    wanted = [name for name in (fields or sorted(set(last) & tracked)) if name in schema.fields]
+    if last and not wanted:
+        click.echo("Nothing is locked: no field that crm-sync wrote there has the rule `track`.")
+        return
     [now] = crm.read(object_type, [found_id], wanted)
     if now is None or now.ref.id != found_id:
         raise ConfigError(f"{object_type} {found_id} is gone from {crm_name}, or was merged into another")
@@ -200,6 +205,17 @@ def release(app: App, record_id: str, fields: tuple[str, ...], yes: bool) -> Non
     crash.point("release.forgotten")
     services.provenance.release(crm_name, object_type, found_id, locked, now=services.clock.now())
     click.echo(f"Released: {', '.join(locked)}. The next run that looks at the record may write there again.")
+
+
+def _tracked(services: Services, crm: str, object_type: str) -> set[str]:
+    """The fields of an object that some sync fills by the rule `track`; no other rule locks one."""
+    mappings: list[FieldMapping] = []
+    for sync in services.config.syncs.values():
+        if sync.crm == crm and sync.object_type == object_type:
+            mappings += sync.fields
+        if sync.crm == crm and sync.parent is not None and sync.parent.object_type == object_type:
+            mappings += sync.parent.fields
+    return {mapping.field for mapping in mappings if mapping.rule is WriteRule.TRACK}
 
 
 def _place_of(what: str, services: Services) -> tuple[str, str, str]:
@@ -270,6 +286,8 @@ def print_amended(services: Services, result: SyncRun, *, as_json: bool, dry_run
         for name, word in (("fields_written", "field"), ("records_written", "record"), ("conflicts", "conflict"))
     )
     out.print(f"\n{fields} {'would be ' if dry_run else ''}{done} on {records_}, {conflicts}{held}.")
+    if result.status is RunStatus.CANCELLED:
+        out.print("To go on, say the same again: what is done already is left as it is.")
     if dry_run and figures["fields_written"]:
         out.print("To do it, say the same without --dry-run.")
     elif figures["fields_written"]:

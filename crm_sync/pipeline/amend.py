@@ -17,10 +17,11 @@ from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.recover import broken_off, give_up, owner, recover
 from crm_sync.pipeline.run import calls_so_far, end, new_id, refuse_overlap
+from crm_sync.pipeline.settled import Candidate, Settled
 from crm_sync.pipeline.suppress import Guard, Screen
 from crm_sync.pipeline.verdict import verdict
 from crm_sync.pipeline.walk import Stop, Target, WriteContext
-from crm_sync.pipeline.write import Candidate, Settled, write_candidates
+from crm_sync.pipeline.write import write_candidates
 from crm_sync.ports import Crm
 from crm_sync.services import Services
 
@@ -79,7 +80,7 @@ def amend(amending: Amending, services: Services, *, dry_run: bool = False, stop
     services.runs.open(run, owner=owner())
     crash.point("amend.opened")
     try:
-        ended = _to_its_end(run, amending, services, crm, schemas, stop or Stop())
+        ended = _to_its_end(run, amending, services, crm, schemas, Stop() if stop is None else stop)
         calls = Counter(calls_so_far(services, amending.crm))
         calls.subtract(before)
         ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})

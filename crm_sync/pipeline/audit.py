@@ -13,7 +13,7 @@ from crm_sync.pipeline.walk import Target, WriteContext
 from crm_sync.store.runs import WRITING, RecordState, RunRecord
 
 if TYPE_CHECKING:
-    from crm_sync.pipeline.write import Candidate, Settled
+    from crm_sync.pipeline.settled import Candidate, Settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from crm_sync.domain.records import RecordRef, Value
 from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.amend import Amending
-from crm_sync.pipeline.walk import AS_BUDGETED, prepare
-from crm_sync.pipeline.write import Candidate
+from crm_sync.pipeline.settled import Candidate
+from crm_sync.pipeline.walk import compiled
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord
 
@@ -125,10 +125,7 @@ def applying(plan: PlanFile, services: Services) -> Amending:
             f"The configuration has no sync {plan.sync} for {plan.object_type} in {plan.crm} any more, so nobody says "
             "whom to leave alone; make the plan anew"
         )
-    crm, enricher = services.crm(sync.crm), services.enricher()
-    walk = prepare(
-        sync, services, run_id="", kind=RunKind.PLAN, limit=None, spending=AS_BUDGETED, crm=crm, enricher=enricher
-    )
+    walk = compiled(sync, services)
     targets = [walk.target] if walk.parent is None else [walk.parent, walk.target]
     return Amending(
         sync=plan.sync,

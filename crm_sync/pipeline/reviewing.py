@@ -12,8 +12,8 @@ from crm_sync.pipeline.amend import Amending
 from crm_sync.pipeline.explain import chapters
 from crm_sync.pipeline.recover import recover
 from crm_sync.pipeline.run import refuse_overlap
-from crm_sync.pipeline.walk import AS_BUDGETED, prepare
-from crm_sync.pipeline.write import Candidate
+from crm_sync.pipeline.settled import Candidate
+from crm_sync.pipeline.walk import compiled
 from crm_sync.services import Services
 from crm_sync.store.reviews import ACCEPTED, Review
 
@@ -67,16 +67,7 @@ def accepting(reviews: Sequence[Review], services: Services, *, by: str) -> Amen
     sync = services.config.syncs.get(first.sync)
     if sync is None:
         raise ConfigError(f"The configuration has no sync {first.sync} any more: refuse its reviews, or bring it back")
-    walk = prepare(
-        sync,
-        services,
-        run_id="",
-        kind=RunKind.PLAN,
-        limit=None,
-        spending=AS_BUDGETED,
-        crm=services.crm(sync.crm),
-        enricher=services.enricher(),
-    )
+    walk = compiled(sync, services)
     values = proposed(reviews, services)
     amendments: dict[str, dict[str, list[Amendment]]] = {}
     for review in reviews:

@@ -13,8 +13,9 @@ from crm_sync.mapping.blanks import lacking
 from crm_sync.pipeline.amend import Amending, Remember
 from crm_sync.pipeline.audit import Attempt
 from crm_sync.pipeline.select import selected_fields
-from crm_sync.pipeline.walk import AS_BUDGETED, Walk, prepare, seen
-from crm_sync.pipeline.write import ELSEWHERE, Candidate, Settled
+from crm_sync.pipeline.settled import Candidate, Settled
+from crm_sync.pipeline.walk import Walk, compiled, seen
+from crm_sync.pipeline.write import ELSEWHERE
 from crm_sync.ports import Selection
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord
@@ -138,16 +139,7 @@ def _walk_of(run: SyncRun, services: Services) -> Walk | None:
     if sync is None or sync.crm != run.crm or sync.object_type != run.object_type:
         return None
     try:
-        return prepare(
-            sync,
-            services,
-            run_id="",
-            kind=RunKind.PLAN,
-            limit=None,
-            spending=AS_BUDGETED,
-            crm=services.crm(sync.crm),
-            enricher=services.enricher(),
-        )
+        return compiled(sync, services)
     except ConfigError:
         return None
 

@@ -271,6 +271,18 @@ def prepare(
     )
 
 
+def compiled(sync: Sync, services: Services) -> Walk:
+    """A sync against the live schema, for what looks at it without running it.
+
+    Raises:
+        ConfigError: as prepare.
+    """
+    crm, enricher = services.crm(sync.crm), services.enricher()
+    return prepare(
+        sync, services, run_id="", kind=RunKind.PLAN, limit=None, spending=AS_BUDGETED, crm=crm, enricher=enricher
+    )
+
+
 def seen(walk: Walk, keys: MatchKeys, lacking: tuple[str, ...]) -> bytes:
     """Digest of all that an attempt at a record was based on: nothing of it changed, nothing new can come out."""
     digest = hashlib.blake2b(walk.mapping_digest, digest_size=16)

@@ -1,98 +1,32 @@
-"""From answers to written records: map, re-read, decide, write, and know for each what became of it."""
+"""From changes to written records: re-read, follow, decide, write, and know for each what became of it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from crm_sync import crash
-from crm_sync.domain.changes import (
-    PUT_BACK,
-    Amendment,
-    ChangeSet,
-    FieldDecision,
-    FieldOutcome,
-    WantedValue,
-    WriteOutcome,
-    Written,
-)
-from crm_sync.domain.enrichment import Enrichment, MatchKeys
+from crm_sync.domain.changes import ChangeSet, WriteOutcome, Written
 from crm_sync.domain.records import Record, RecordRef, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
 from crm_sync.errors import CrmSyncError
 from crm_sync.mapping.blanks import is_blank
-from crm_sync.mapping.same import same, spelling
+from crm_sync.mapping.same import same
 from crm_sync.pipeline.audit import Audit
-from crm_sync.pipeline.diff import NO_HISTORY, History, amend, decide
+from crm_sync.pipeline.deciding import decisions_for
 from crm_sync.pipeline.follow import Followed, followed, target_elsewhere, wanted_elsewhere
+from crm_sync.pipeline.settled import Candidate, Settled, as_written, kept, plain, unreached
 from crm_sync.pipeline.stamped import Sent, Stamped, send, stamps_of
 from crm_sync.pipeline.suppress import Subject
 from crm_sync.pipeline.walk import Target, WriteContext
 from crm_sync.ports import Selection
-from crm_sync.store.reviews import FIELD, REFUSED, Proposal, Review
 
 _GONE = "gone from the CRM since it was read"
 _NOTHING = "Apollo has no value for any mapped field"
 _BUSY = "somebody else changed it each time it was about to be written; the next run takes it again"
 #: How often a record is read and decided again because it changed between the read and the write.
 _TRIES = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A record with what is to become of it, and whom it is about: by the keys Apollo was asked by, and by its answer,
-    which came at `answered_at`.
-
-    `wanted` is what the mapping wants it to hold; `amendments` are changes that were settled before, and stand in its
-    place. `outcome` is set where nothing is written for it: it is here to be stamped; `proposals` wait for a person.
-    """
-
-    record_id: str
-    wanted: tuple[WantedValue, ...] = ()
-    amendments: tuple[Amendment, ...] = ()
-    batch_id: int | None = None
-    keys: MatchKeys | None = None
-    enrichment: Enrichment | None = None
-    answered_at: datetime | None = None
-    outcome: RecordOutcome | None = None
-    reason: str = ""
-    proposals: tuple[Proposal, ...] = ()
-
-    @property
-    def key(self) -> str:
-        return self.keys.key if self.keys is not None else ""
-
-    @property
-    def has_wishes(self) -> bool:
-        return bool(self.amendments) or any(w.value is not None or w.problem for w in self.wanted)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """One candidate's end.
-
-    `key` is the MatchKeys.key that was asked by. `values` is what the record holds now, as far as it was read and
-    written; None where it was not read. `intended`:
-    the audit holds a row for it from before the write, and `as_intended` that its decisions came out as that row has
-    them. `reached` is False when the run ended before its turn. `unstamped`: its stamp was not written. `proposals`
-    wait for a person; `put_back`: fields in which an edit was restored that our write had gone over.
-    """
-
-    record_id: str
-    outcome: RecordOutcome
-    reason: str = ""
-    decisions: tuple[FieldDecision, ...] = ()
-    batch_id: int | None = None
-    key: str = ""
-    values: Mapping[str, Value] | None = None
-    intended: bool = False
-    as_intended: bool = False
-    reached: bool = True
-    unstamped: bool = False
-    proposals: tuple[Proposal, ...] = ()
-    put_back: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,7 +82,7 @@ def _place(
     for candidate in here:
         if candidate.record_id in where.closed:
             reason = where.closed[candidate.record_id]
-            state.settled[candidate.record_id] = _plain(candidate, RecordOutcome.SKIPPED, reason)
+            state.settled[candidate.record_id] = plain(candidate, RecordOutcome.SKIPPED, reason)
     settled, gone = _carry_out(context, target, here, state, audit)
     for object_type, refs in where.elsewhere.items():
         moved = [c for c in candidates if c.record_id in refs]
@@ -196,7 +130,7 @@ def _carry_out(
     away = {candidate.record_id for candidate, _ in gone}
     for record_id, outcome, change in written:
         if record_id not in away:
-            state.settled[record_id] = _written(by_id[record_id], change, state.current[record_id], outcome)
+            state.settled[record_id] = as_written(by_id[record_id], change, state.current[record_id], outcome)
     _stamp_refused(context, target, by_id, state, sent)
     told = {each: _told(state.settled[each], sent) for each in by_id if each not in away}
     return {each: _with_place(one, state.current.get(each)) for each, one in told.items()}, gone
@@ -249,94 +183,23 @@ def _decide_all(context: WriteContext, target: Target, candidates: Sequence[Cand
         if record_id in state.settled:
             continue
         if candidate.outcome is not None:
-            plain = _plain(candidate, candidate.outcome, candidate.reason)
-            state.settled[record_id] = replace(plain, proposals=candidate.proposals)
+            ended = plain(candidate, candidate.outcome, candidate.reason)
+            state.settled[record_id] = replace(ended, proposals=candidate.proposals)
         elif not candidate.has_wishes:
-            state.settled[record_id] = _plain(candidate, RecordOutcome.UNCHANGED, _NOTHING)
+            state.settled[record_id] = plain(candidate, RecordOutcome.UNCHANGED, _NOTHING)
         elif state.current.get(record_id) is None:
-            state.settled[record_id] = _plain(candidate, RecordOutcome.SKIPPED, _GONE)
+            state.settled[record_id] = plain(candidate, RecordOutcome.SKIPPED, _GONE)
         elif record_id in state.left_alone:
             # Not remembered as an attempt: taken off the list, the record is due again.
-            left = _plain(candidate, RecordOutcome.SKIPPED, state.left_alone[record_id])
+            left = plain(candidate, RecordOutcome.SKIPPED, state.left_alone[record_id])
             state.settled[record_id] = replace(left, reached=False)
         else:
             undecided.append(candidate)
-    for candidate, change in zip(undecided, _decisions(context, target, undecided, state.current), strict=True):
+    for candidate, change in zip(undecided, decisions_for(context, target, undecided, state.current), strict=True):
         if change.writes:
             state.changes[candidate.record_id] = change
         else:
-            state.settled[candidate.record_id] = _kept(candidate, change, state.current[candidate.record_id])
-
-
-def _decisions(
-    context: WriteContext,
-    target: Target,
-    candidates: Sequence[Candidate],
-    current: Mapping[str, Record | None],
-) -> list[ChangeSet]:
-    """What is to be written to each of these records, by what they hold."""
-    histories: Mapping[str, History] = {}
-    if target.tracks and candidates:
-        # By the id the record has now: it was written under the survivor's since a merge.
-        ids = list(dict.fromkeys(_record(current, c).ref.id for c in candidates))
-        histories = context.provenance.last_writes(context.crm.name, target.object_type, ids)
-    changes = [_decide(context, target, c, _record(current, c), histories) for c in candidates]
-    waiting = [
-        c.record_id
-        for c, change in zip(candidates, changes, strict=True)
-        if any(d.outcome is FieldOutcome.REVIEW for d in change.decisions)
-    ]
-    if not waiting:
-        return changes
-    said = context.reviews.said(context.sync_name, target.object_type, waiting)
-    return [_with_what_was_said(context, c, change, said) for c, change in zip(candidates, changes, strict=True)]
-
-
-def _decide(
-    context: WriteContext, target: Target, candidate: Candidate, record: Record, histories: Mapping[str, History]
-) -> ChangeSet:
-    if candidate.amendments:
-        return amend(record.ref, record.values, candidate.amendments, schema=target.schema)
-    return decide(
-        record.ref,
-        record.values,
-        candidate.wanted,
-        placeholders=context.folded_placeholders,
-        schema=target.schema,
-        history=histories.get(record.ref.id, NO_HISTORY),
-        ignored=target.ignored,
-    )
-
-
-def _with_what_was_said(
-    context: WriteContext, candidate: Candidate, change: ChangeSet, said: Mapping[tuple[str, str], Review]
-) -> ChangeSet:
-    """A proposal that a person has refused is not made again."""
-
-    def answered(decision: FieldDecision) -> FieldDecision:
-        review = said.get((candidate.record_id, decision.field)) if decision.outcome is FieldOutcome.REVIEW else None
-        if review is None or review.state != REFUSED:
-            return decision
-        if review.proposal != context.reviews.proposal(_what(decision)):
-            return decision
-        reason = f"kept: refused by a person{_on(review.resolved_at)}"
-        return decision._replace(outcome=FieldOutcome.KEPT, reason=reason)
-
-    return replace(change, decisions=tuple(map(answered, change.decisions)))
-
-
-def _on(at: datetime | None) -> str:
-    return f" on {at.day} {at:%B %Y}" if at is not None else ""
-
-
-def _what(decision: FieldDecision) -> str:
-    return f"{decision.field}={spelling(decision.new)}"
-
-
-def _record(current: Mapping[str, Record | None], candidate: Candidate) -> Record:
-    record = current[candidate.record_id]
-    assert record is not None
-    return record
+            state.settled[candidate.record_id] = kept(candidate, change, state.current[candidate.record_id])
 
 
 def _again_where_moved(
@@ -588,7 +451,7 @@ def _left_to_write(
 ) -> dict[str, bool]:
     """Record id -> whether there would still be something to write, for those that are there."""
     there = [candidate for candidate in candidates if found[candidate.record_id] is not None]
-    changes = _decisions(context, target, there, found)
+    changes = decisions_for(context, target, there, found)
     return {candidate.record_id: bool(change.writes) for candidate, change in zip(there, changes, strict=True)}
 
 
@@ -622,144 +485,4 @@ def _has_arrived(target: Target, change: ChangeSet, record: Record) -> bool:
         (is_blank(new) and is_blank(record.values[name])) or same(record.values[name], new, fields[name].kind)
         for name, new in change.writes.items()
         if name in record.values
-    )
-
-
-def _plain(candidate: Candidate, outcome: RecordOutcome, reason: str) -> Settled:
-    return Settled(
-        record_id=candidate.record_id,
-        outcome=outcome,
-        reason=reason,
-        batch_id=candidate.batch_id,
-        key=candidate.key,
-    )
-
-
-def unreached(candidate: Candidate, error: str) -> Settled:
-    """Left as it is, for no fault of its own: the next run takes it again."""
-    if candidate.outcome is not None:
-        return replace(_plain(candidate, candidate.outcome, f"{candidate.reason}; not stamped: {error}"), reached=False)
-    return replace(_plain(candidate, RecordOutcome.SKIPPED, f"not written: {error}"), reached=False)
-
-
-def _kept(candidate: Candidate, change: ChangeSet, record: Record | None) -> Settled:
-    outcome, reason = _without_writing(change.decisions)
-    return Settled(
-        record_id=candidate.record_id,
-        outcome=outcome,
-        reason=reason,
-        decisions=change.decisions,
-        batch_id=candidate.batch_id,
-        key=candidate.key,
-        values=record.values if record is not None else None,
-        proposals=_proposals(candidate, change),
-    )
-
-
-def _without_writing(decisions: Sequence[FieldDecision]) -> tuple[RecordOutcome, str]:
-    """What a record is called of which nothing is written, worst first."""
-    for word, outcome in (
-        (FieldOutcome.INVALID, RecordOutcome.INVALID),
-        (FieldOutcome.REVIEW, RecordOutcome.NEEDS_REVIEW),
-        (FieldOutcome.CONFLICT, RecordOutcome.SKIPPED),
-    ):
-        first = next((d for d in decisions if d.outcome is word), None)
-        if first is not None:
-            return outcome, f"{first.field}: {first.reason}"
-    return RecordOutcome.UNCHANGED, ""
-
-
-def _proposals(candidate: Candidate, change: ChangeSet) -> tuple[Proposal, ...]:
-    return tuple(
-        Proposal(
-            object_type=change.ref.object_type,
-            record_id=candidate.record_id,
-            field=decision.field,
-            kind=FIELD,
-            what=_what(decision),
-            reason=decision.reason,
-        )
-        for decision in change.decisions
-        if decision.outcome is FieldOutcome.REVIEW
-    )
-
-
-def _unwritten(candidate: Candidate, change: ChangeSet, outcome: WriteOutcome) -> Settled:
-    """No fault of the record: the next run takes it again, and the values stand as what it would have got."""
-    is_certain = outcome.written is Written.NOT_WRITTEN
-    word, reason = (
-        (FieldOutcome.PLANNED, "not written") if is_certain else (FieldOutcome.UNCONFIRMED, "not known whether written")
-    )
-    return Settled(
-        record_id=candidate.record_id,
-        outcome=RecordOutcome.SKIPPED,
-        reason=f"not written: {outcome.reason}" if is_certain else outcome.reason,
-        decisions=tuple(
-            d._replace(outcome=word, reason=reason) if d.outcome is FieldOutcome.WRITTEN else d
-            for d in change.decisions
-        ),
-        batch_id=candidate.batch_id,
-        intended=True,
-        reached=False,
-    )
-
-
-def _written(candidate: Candidate, change: ChangeSet, record: Record | None, outcome: WriteOutcome) -> Settled:
-    """The decisions as the CRM took them."""
-    if outcome.written in (Written.NOT_WRITTEN, Written.UNACCOUNTED):
-        return _unwritten(candidate, change, outcome)
-    before = record.values if record is not None else {}
-    proposals = _proposals(candidate, change)
-    if outcome.written is Written.WRITTEN and not outcome.dropped and not outcome.restored:
-        return Settled(
-            record_id=candidate.record_id,
-            outcome=RecordOutcome.UPDATED,
-            reason=outcome.reason,
-            decisions=change.decisions,
-            batch_id=candidate.batch_id,
-            key=candidate.key,
-            values={**before, **change.writes},
-            intended=True,
-            as_intended=True,
-            proposals=proposals,
-        )
-    values = dict(before)
-    dropped, restored = dict(outcome.dropped), dict(outcome.restored)
-    decisions = []
-    for decision in change.decisions:
-        if decision.outcome is not FieldOutcome.WRITTEN:
-            decisions.append(decision)
-        elif outcome.written is Written.PLANNED:
-            decisions.append(decision._replace(outcome=FieldOutcome.PLANNED))
-        elif outcome.written is Written.REJECTED or decision.field in dropped:
-            reason = dropped.get(decision.field) or outcome.reason
-            decisions.append(decision._replace(outcome=FieldOutcome.REJECTED, reason=f"refused: {reason}"))
-        elif decision.field in restored:
-            values[decision.field] = restored[decision.field]
-            old = restored[decision.field]
-            decisions.append(decision._replace(outcome=FieldOutcome.KEPT, old=old, reason=PUT_BACK))
-        else:
-            decisions.append(decision)
-            values[decision.field] = decision.new
-    saved = any(d.outcome in (FieldOutcome.WRITTEN, FieldOutcome.PLANNED) for d in decisions)
-    reasons = [outcome.reason or "; ".join(f"{field}: {why}" for field, why in outcome.dropped)]
-    if restored:
-        reasons.append(f"{', '.join(restored)}: changed by a person while we wrote, and put back")
-    if saved:
-        word = RecordOutcome.UPDATED
-    elif restored and outcome.written is Written.WRITTEN:
-        word = RecordOutcome.UNCHANGED
-    else:
-        word = RecordOutcome.REJECTED
-    return Settled(
-        record_id=candidate.record_id,
-        outcome=word,
-        reason="; ".join(filter(None, reasons)),
-        decisions=tuple(decisions),
-        batch_id=candidate.batch_id,
-        key=candidate.key,
-        values=values,
-        intended=outcome.written is not Written.PLANNED,
-        proposals=proposals,
-        put_back=len(restored),
     )

@@ -16,8 +16,9 @@ from crm_sync.mapping.employers import foreign_email
 from crm_sync.mapping.job_change import changed_employer
 from crm_sync.mapping.match_keys import registrable_domain
 from crm_sync.pipeline.audit import Attempt, Audit
+from crm_sync.pipeline.settled import Candidate, Settled, unreached
 from crm_sync.pipeline.walk import Answered, Walk, seen
-from crm_sync.pipeline.write import Candidate, Settled, unreached, write_candidates
+from crm_sync.pipeline.write import write_candidates
 from crm_sync.store.reviews import ACCEPTED, JOB_CHANGE, MATCH, REFUSED, Proposal, Review
 
 #: So many records go into one bulk write; more would take more memory than a job more saves calls.
@@ -83,9 +84,9 @@ class WritingDesk:
     def _believed(self, group: list[Answered]) -> list[tuple[Answered, tuple[Proposal, ...]]]:
         """The group with an end for each whose answer is not written as it is, and what waits for a person then."""
         doubts = {
-            answered.due.record.ref.id: doubt
+            answered.due.record.ref.id: some
             for answered in group
-            if answered.enrichment is not None and (doubt := self._doubt(answered, answered.enrichment)) is not None
+            if answered.enrichment is not None and (some := self._doubts(answered, answered.enrichment))
         }
         if not doubts:
             return [(answered, ()) for answered in group]
@@ -94,29 +95,37 @@ class WritingDesk:
         found = []
         for answered in group:
             record_id = answered.due.record.ref.id
-            doubt = doubts.get(record_id)
-            found.append((answered, ()) if doubt is None else self._held(answered, doubt, said.get((record_id, ""))))
+            own = doubts.get(record_id)
+            found.append((answered, ()) if own is None else self._held(answered, own, said.get((record_id, ""))))
         return found
 
-    def _doubt(self, answered: Answered, enrichment: Enrichment) -> _Doubt | None:
+    def _doubts(self, answered: Answered, enrichment: Enrichment) -> tuple[_Doubt, ...]:
+        """Whether it is the right human, then whether at the right employer: who says yes to the second has said it to
+        the first."""
         walk, keys = self._walk, answered.due.keys
-        who = enrichment.apollo_id
+        who, doubts = enrichment.apollo_id, []
         reason = answered.unproved or walk.distrust(keys, enrichment)
         if reason:
-            return _Doubt(kind=MATCH, reason=reason, what=f"is {who}")
+            doubts.append(_Doubt(kind=MATCH, reason=reason, what=f"is {who}"))
         change = walk.sync.job_change
         if change is not None and change.then != "update" and (reason := changed_employer(keys, enrichment)):
             employer = enrichment.organization.get("id") or enrichment.organization.get("primary_domain") or ""
-            return _Doubt(kind=JOB_CHANGE, reason=reason, what=f"{who} works at {employer}")
-        return None
+            doubts.append(_Doubt(kind=JOB_CHANGE, reason=reason, what=f"{who} works at {employer}"))
+        return tuple(doubts)
 
-    def _held(self, answered: Answered, doubt: _Doubt, said: Review | None) -> tuple[Answered, tuple[Proposal, ...]]:
-        walk = self._walk
-        is_answered = said is not None and said.proposal == walk.reviews.proposal(doubt.what)
-        if is_answered and said is not None and said.state == ACCEPTED:
+    def _held(
+        self, answered: Answered, doubts: Sequence[_Doubt], said: Review | None
+    ) -> tuple[Answered, tuple[Proposal, ...]]:
+        walk, left = self._walk, list(doubts)
+        for place, each in enumerate(doubts):
+            if said is not None and said.proposal == walk.reviews.proposal(each.what):
+                if said.state == REFUSED:
+                    return _ended(answered, RecordOutcome.SKIPPED, f"{each.reason}; a person has refused it"), ()
+                if said.state == ACCEPTED:
+                    left = list(doubts[place + 1 :])
+        if not left:
             return answered, ()
-        if is_answered and said is not None and said.state == REFUSED:
-            return _ended(answered, RecordOutcome.SKIPPED, f"{doubt.reason}; a person has refused it"), ()
+        doubt = left[0]
         if not self._waits(answered, doubt):
             return _ended(answered, RecordOutcome.SKIPPED, doubt.reason), ()
         proposal = Proposal(

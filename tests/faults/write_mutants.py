@@ -13,7 +13,7 @@ from adapters.salesforce import client as salesforce
 from adapters.salesforce.client import SalesforceCrm
 from crm_sync.domain import changes
 from crm_sync.domain.changes import FieldOutcome
-from crm_sync.pipeline import diff, follow, write
+from crm_sync.pipeline import deciding, diff, follow
 from crm_sync.services import Services
 from crm_sync.store import provenance
 from crm_sync.store.runs import Runs
@@ -115,23 +115,23 @@ def let_a_blank_be_a_value() -> None:
 
 
 def undo_without_comparing() -> None:
-    amend = write.amend
+    amend = deciding.amend
 
     def always(ref: Any, current: Any, amendments: Iterable[Any], *, schema: Any) -> Any:
         blind = [each._replace(expected=None) if hasattr(each, "_replace") else each for each in amendments]
         return amend(ref, current, [replace(each, expected=current.get(each.field)) for each in blind], schema=schema)
 
-    write.amend = always
+    deciding.amend = always
 
 
 def let_one_conflict_hold_the_record() -> None:
-    amend = write.amend
+    amend = deciding.amend
 
     def all_or_nothing(ref: Any, current: Any, amendments: Any, *, schema: Any) -> Any:
         change = amend(ref, current, amendments, schema=schema)
         return replace(change, writes={}) if _has_conflict(change) else change
 
-    write.amend = all_or_nothing
+    deciding.amend = all_or_nothing
 
 
 def _has_conflict(change: Any) -> bool:

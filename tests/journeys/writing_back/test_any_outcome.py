@@ -20,9 +20,10 @@ from crm_sync.errors import TransientError
 from crm_sync.mapping.apply import Mapper
 from crm_sync.mapping.blanks import is_blank
 from crm_sync.pipeline.audit import Audit
+from crm_sync.pipeline.settled import Candidate, Settled
 from crm_sync.pipeline.suppress import Guard, Screen
 from crm_sync.pipeline.walk import Target, WriteContext
-from crm_sync.pipeline.write import Candidate, Settled, write_candidates
+from crm_sync.pipeline.write import write_candidates
 from crm_sync.ports import JobBook, Whereabouts, WriteRequest
 from crm_sync.store.answers import Answers
 from crm_sync.store.engine import Store

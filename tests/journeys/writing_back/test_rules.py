@@ -310,3 +310,37 @@ def test_a_field_is_released_after_a_purge_and_only_of_the_record_that_is_meant(
     assert f"{office.people}/{record_id} in {crm}" in str(unclear.exception)
     office.walk()
     assert office.value(1, title) == office.sandbox.world.person(1).title
+
+
+@pytest.mark.parametrize("then", ["review", "flag"])
+def test_who_is_the_right_person_may_still_be_at_another_employer(
+    configured: Configured, crm: str, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    from crm_sync.pipeline import writing_desk
+    from crm_sync.pipeline.reviewing import believe
+
+    title, last = TITLE[crm], {"salesforce": "LastName", "hubspot": "lastname"}[crm]
+    office = configured(
+        {title: "person.title"},
+        contacts=2,
+        match="trust_when: {all: [last_name_agrees]}\notherwise: review",
+        sync=f"job_change: {{notice_when: employer_domain_differs, then: {then}}}",
+    )
+    elsewhere = "Apollo knows this person at another employer"
+    monkeypatch.setattr(writing_desk, "changed_employer", lambda *_: elsewhere)
+    office.edit(1, {last: "Zimmermann-Vollkommen"})
+    services, record_id = office.app.services(), office.id_of(1)
+
+    asked = []
+    for _ in range(3):
+        run = office.walk()
+        asked += services.reviews.listed(record_id=record_id)
+        if asked and asked[-1].state == "open" and run.counts.needs_review:
+            believe([asked[-1]], services, by="ada")
+    office.walk()
+
+    assert [each.kind for each in asked] == (["match", "job_change"] if then == "review" else ["match"])
+    assert bool(office.value(1, title)) == (then == "review")
+    if then == "flag":
+        record = office.app.runs.record(office.walk().id, office.people, record_id)
+        assert record is None or (record.outcome, record.reason) == ("Skipped", elsewhere)

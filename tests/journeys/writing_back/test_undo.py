@@ -13,8 +13,9 @@ from crm_sync.domain.records import Value
 from crm_sync.domain.runs import RunKind, RunStatus
 from crm_sync.errors import ConfigError, StoreError
 from crm_sync.pipeline.amend import Amending, amend
+from crm_sync.pipeline.settled import Candidate
 from crm_sync.pipeline.undo import undoing
-from crm_sync.pipeline.write import Candidate
+from crm_sync.pipeline.walk import Stop
 from tests.journeys.conftest import Office, Open
 from tests.journeys.writing_back.conftest import CITY, EMPTY, TITLE, Configured, decisions, text
 
@@ -307,6 +308,32 @@ def test_what_was_written_when_the_database_failed_is_closed_and_read_again(
     assert again.counts.unchanged == 20  # type: ignore[attr-defined]
     assert [bool(office.value(at, title)) for at in range(20)] == [not is_undo] * 20
     assert office.walk().counts.updated == 0
+
+
+def test_an_undo_stops_where_it_is_told_to_and_can_be_said_again(
+    configured: Configured, crm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    title = TITLE[crm]
+    office = configured({title: "person.title"}, contacts=250)
+    run = office.walk()
+    services, stop = office.app.services(), Stop()
+    monkeypatch.setattr(type(office.app.crm(crm, crm)), "read_size", 100)
+    settle = office.app.runs.settle
+
+    def told_meanwhile(*args: Any, **options: Any) -> None:
+        settle(*args, **options)
+        stop.raise_("cancelled by Ctrl-C")
+
+    monkeypatch.setattr(office.app.runs, "settle", told_meanwhile)
+    broken = amend(undoing(run, services), services, stop=stop)
+    left = [at for at in range(250) if office.value(at, title)]
+    again = undone(office, run.id)
+
+    assert (broken.status, broken.reason) == (RunStatus.CANCELLED, "cancelled by Ctrl-C")
+    assert broken.counts.updated == broken.counts.selected == 100
+    assert len(left) == 150
+    assert again.counts.updated == 150  # type: ignore[attr-defined]
+    assert not any(office.value(at, title) for at in range(250))
 
 
 def test_nothing_to_undo_is_said(configured: Configured, crm: str) -> None:
