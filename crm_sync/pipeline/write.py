@@ -467,7 +467,7 @@ def _judge(
         reason = f"not known whether it was written ({outcome.reason}); the next run reads it again"
         return replace(outcome, reason=reason)
     if record_id not in left:
-        return replace(outcome, written=Written.REJECTED, reason=_GONE)
+        return replace(outcome, written=Written.GONE, reason=_GONE)
     if not left[record_id]:
         record = found[record_id]
         if outcome.restored or (record is not None and _has_arrived(target, change, record)):
