@@ -20,6 +20,10 @@ from crm_sync.store.engine import Store
 _LOOPBACK = ("127.", "::1", "localhost", "/")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-fault", action="store_true", help="each fault at each call, where else a sample is tried")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_network_beyond_this_machine() -> Iterator[None]:
     """A test that reaches for another host fails at once instead of hanging or leaking."""

@@ -64,7 +64,7 @@ def amend(amending: Amending, services: Services, *, dry_run: bool = False, stop
         raise ConfigError(f"The configuration has no CRM {amending.crm} any more, so nothing can be written there")
     crm = services.crm(amending.crm)
     before = calls_so_far(services, amending.crm)
-    recover(services)
+    recover(services, amending.crm)
     refuse_overlap(amending.sync, services)
     schemas = _schemas(amending, crm)
     run = SyncRun(

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -13,7 +14,7 @@ from crm_sync import crash
 from crm_sync.domain.changes import PUT_BACK, FieldDecision, FieldOutcome, WriteOutcome, Written
 from crm_sync.domain.records import Record, RecordRef
 from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
-from crm_sync.errors import ConfigError, ContractError
+from crm_sync.errors import ConfigError, ContractError, ProviderError
 from crm_sync.mapping.blanks import is_blank
 from crm_sync.pipeline.enrich import expansion_of
 from crm_sync.ports import WriteRequest
@@ -35,13 +36,14 @@ def give_up(run_id: str) -> None:
     _given_up.add(run_id)
 
 
-def recover(services: Services) -> list[SyncRun]:
-    """Close every run whose process is gone; returns them. Costs no credit, and calls only where a CRM was given a bulk
-    job whose end nobody has seen, or writes whose end nobody has noted.
+def recover(services: Services, crm: str) -> list[SyncRun]:
+    """Before a run on `crm`: close every run whose process is gone; returns them. Costs no credit, and calls only where
+    a CRM was given a bulk job whose end nobody has seen, or writes whose end nobody has noted. Another CRM that cannot
+    be asked keeps its runs open until its own next run.
 
     Raises:
-        CrmSyncError: the CRM cannot be asked what became of such a job, which may still be changing records, or of such
-            a write, which may have gone over somebody's edit.
+        CrmSyncError: `crm` cannot be asked what became of such a job, which may still be changing records, or of such a
+            write, which may have gone over somebody's edit.
     """
     alive: list[SyncRun] = []
     dead: list[SyncRun] = []
@@ -55,11 +57,24 @@ def recover(services: Services) -> list[SyncRun]:
     for job in services.write_jobs.open():
         # Also of a run that ended while its CRM could not be asked what became of the job.
         if job.run_id not in under_way and job.crm in services.config.crms:
-            _end_job(job, services)
+            _unless_elsewhere(crm, job.crm, lambda job=job: _end_job(job, services))  # type: ignore[misc]
+    closed = []
     for run in dead:
-        if run.crm in services.config.crms:
-            _look_after(run, services)
-    return [_close(run, services) for run in dead]
+        is_known = run.crm in services.config.crms
+        if not is_known or _unless_elsewhere(crm, run.crm, lambda run=run: _look_after(run, services)):  # type: ignore[misc]
+            closed.append(_close(run, services))
+    return closed
+
+
+def _unless_elsewhere(crm: str, asked: str, act: Callable[[], None]) -> bool:
+    """Whether it could be done; that another CRM than `crm` cannot be asked stops nobody here."""
+    try:
+        act()
+    except (ProviderError, ConfigError):
+        if asked == crm:
+            raise
+        return False
+    return True
 
 
 def _look_after(run: SyncRun, services: Services) -> None:

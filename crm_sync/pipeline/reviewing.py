@@ -105,7 +105,7 @@ def believe(reviews: Sequence[Review], services: Services, *, by: str) -> None:
     Raises:
         BusyError: the sync is running; nothing was accepted.
     """
-    recover(services)
+    recover(services, reviews[0].crm)
     refuse_overlap(reviews[0].sync, services)
     services.runs.forget_attempts(reviews[0].object_type, *(each.record_id for each in reviews))
     services.reviews.resolve([each.id for each in reviews], ACCEPTED, by=by, now=services.clock.now())

@@ -67,7 +67,7 @@ def run_sync(
         BusyError: the sync is running already; two walks would ask for the same people.
     """
     before = calls_so_far(services, sync.crm)
-    recover(services)
+    recover(services, sync.crm)
     refuse_overlap(sync.name, services)
     run = SyncRun(
         id=new_id(services.clock.now()),

@@ -65,7 +65,7 @@ def test_a_run_that_dies_leaves_a_job_that_the_next_one_takes_up(configured: Con
     killed_at(office, point)
     office.restart()
 
-    closed = recover(office.app.services())
+    closed = recover(office.app.services(), crm)
     run = office.walk()
     again = office.walk()
 
