@@ -11,7 +11,7 @@ import orjson
 
 from crm_sync.domain.changes import Amendment, FieldOutcome, WriteRule
 from crm_sync.domain.records import RecordRef, Value
-from crm_sync.domain.runs import RunKind, SyncRun
+from crm_sync.domain.runs import RecordOutcome, RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.amend import Amending
 from crm_sync.pipeline.settled import Candidate
@@ -160,9 +160,10 @@ def _written_before(plan: PlanFile, services: Services) -> set[tuple[str, str, s
 
 
 def _fields_written(run: SyncRun, services: Services) -> set[tuple[str, str, str]]:
+    """Only what was confirmed: a write of which nobody knows is looked at again."""
     return {
         (record.object_type, record.record_id, decision.field)
-        for record in services.runs.records(run.id)
+        for record in services.runs.records(run.id, outcome=RecordOutcome.UPDATED.value)
         for decision in record.decisions
         if decision.outcome is FieldOutcome.WRITTEN
     }

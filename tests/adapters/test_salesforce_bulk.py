@@ -416,7 +416,7 @@ def test_results_too_large_to_be_read_leave_their_records_unaccounted(org: Runni
 
     outcomes = write(crm, change(0), change(999_999), book=book)
 
-    assert [outcome.written for outcome in outcomes] == [Written.UNACCOUNTED, Written.REJECTED]
+    assert [outcome.written for outcome in outcomes] == [Written.UNACCOUNTED, Written.GONE]
     assert set(book.states.values()) == {"ended"}
 
 

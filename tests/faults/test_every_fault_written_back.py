@@ -202,13 +202,16 @@ def test_what_was_begun_ends_in_order_and_is_finished_by_the_same_command(stage:
         world = office.world()
 
         assert fired >= 1
-        for ended in (spoiled, mended):
+        # A plan is written once: where nothing of it was left, there is nothing to run.
+        is_done = case.story == "apply" and "nothing is left to write" in mended.output
+        for ended in (spoiled, *(() if is_done else (mended,))):
             check_end(office, ended)
             check_books(ended)
         check_books(office.looked_at_again(spoiled))
-        assert mended.run is not None
-        # What happened meanwhile is told by the run that met it, be it this one.
-        assert mended.run.reason in ("", clean.run.reason)
+        assert is_done or mended.run is not None
+        if mended.run is not None:
+            # What happened meanwhile is told by the run that met it, be it this one.
+            assert mended.run.reason in ("", clean.run.reason)
         assert world.touched == clean.world.touched
         assert world.charged == clean.world.charged
         assert office.books.write_jobs.open() == []
