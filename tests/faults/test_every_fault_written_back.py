@@ -174,7 +174,7 @@ def _cases() -> Iterator[Case]:
 
 
 #: Of so many cases one is tried by `make test`, all by `make test ARGS=--every-fault`: five minutes more.
-_SAMPLE = 6
+_SAMPLE = 10
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
