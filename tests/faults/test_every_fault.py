@@ -171,11 +171,11 @@ def _at_doctor() -> Iterator[Case]:
 
 
 #: Of so many cases one is tried by `make test`, all by `make test ARGS=--every-fault`.
-_SAMPLE = 2
+_ONE_IN = 2
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    step = 1 if metafunc.config.getoption("--every-fault") else _SAMPLE
+    step = 1 if metafunc.config.getoption("--every-fault") else _ONE_IN
     for name, cases in (("case", _cases), ("at_doctor", _at_doctor)):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, [pytest.param(case, id=str(case)) for case in list(cases())[::step]])

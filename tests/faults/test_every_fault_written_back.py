@@ -174,12 +174,12 @@ def _cases() -> Iterator[Case]:
 
 
 #: Of so many cases one is tried by `make test`, all by `make test ARGS=--every-fault`: five minutes more.
-_SAMPLE = 10
+_ONE_IN = 10
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        step = 1 if metafunc.config.getoption("--every-fault") else _SAMPLE
+        step = 1 if metafunc.config.getoption("--every-fault") else _ONE_IN
         metafunc.parametrize("case", [pytest.param(case, id=str(case)) for case in list(_cases())[::step]])
 
 
