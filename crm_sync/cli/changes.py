@@ -13,7 +13,7 @@ from crm_sync import crash
 from crm_sync.bootstrap import App
 from crm_sync.cli import render
 from crm_sync.cli.history import find_run
-from crm_sync.cli.run import cancel_on_signal, walk_sync
+from crm_sync.cli.run import cancel_on_signal, write_stored
 from crm_sync.config.model import FieldMapping
 from crm_sync.domain.changes import FieldOutcome, WriteRule
 from crm_sync.domain.records import Value
@@ -22,7 +22,7 @@ from crm_sync.errors import ConfigError
 from crm_sync.pipeline import plan_file
 from crm_sync.pipeline.amend import Amending, amend
 from crm_sync.pipeline.undo import UNDO_OF, is_record, undoing
-from crm_sync.pipeline.walk import Spending, Stop
+from crm_sync.pipeline.walk import Stop
 from crm_sync.services import Services
 from crm_sync.store.runs import RunRecord
 
@@ -113,28 +113,15 @@ def retry(app: App, run_id: str, as_json: bool) -> None:
     if sync is None or sync.object_type != run.object_type:
         raise ConfigError(f"The configuration has no sync {run.sync} for {run.object_type} any more")
     ids = _to_retry(run, services)
-    out = render.console()
     if not ids:
         raise ConfigError(
             f"Run {run.id} left nothing to retry: the CRM refused none of it, or its records are not kept any more"
         )
     if not as_json:
-        out.print(f"{render.counted(len(ids), 'record')} of run {run.id}, by stored answers at no credit.")
-    result = walk_sync(
-        sync,
-        services,
-        kind=RunKind.RUN,
-        limit=None,
-        spending=Spending(free=True),
-        out=None if as_json else out,
-        only=ids,
-        trigger=f"retry of {run.id}",
-    )
+        render.console().print(f"{render.counted(len(ids), 'record')} of run {run.id}, by stored answers at no credit.")
+    result = write_stored(sync, services, ids, trigger=f"retry of {run.id}", as_json=as_json)
     if as_json:
         render.print_json(render.run_json(result))
-    else:
-        render.print_run(out, result, timezone=services.config.timezone)
-        render.print_reasons(out, services.runs.reasons(result.id))
     click.get_current_context().exit(render.exit_code([result]))
 
 

@@ -17,6 +17,9 @@ from crm_sync.domain.records import RecordRef
 from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline.explain import Chapter, Field, story
+from crm_sync.pipeline.plan_file import APPLY_OF
+from crm_sync.pipeline.reviewing import ACCEPTED_BY
+from crm_sync.pipeline.undo import UNDO_OF
 from crm_sync.services import Services
 
 _RULES = {
@@ -106,7 +109,7 @@ def _is_settled(run: SyncRun) -> bool:
     """Whether its changes were settled before, so that no rule of the configuration decided; also one that was only
     looked at."""
     if run.kind is RunKind.PLAN:
-        return run.trigger.startswith(("undo of ", "apply of ", "review accepted "))
+        return run.trigger.startswith((UNDO_OF, APPLY_OF, ACCEPTED_BY))
     return run.kind in (RunKind.UNDO, RunKind.APPLY, RunKind.REVIEW)
 
 

@@ -13,13 +13,13 @@ from crm_sync import crash
 from crm_sync.bootstrap import App
 from crm_sync.cli import Subcommands, render
 from crm_sync.cli.changes import ask, print_amended
-from crm_sync.cli.run import cancel_on_signal, walk_sync
+from crm_sync.cli.run import cancel_on_signal, write_stored
 from crm_sync.domain.records import Value
-from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
+from crm_sync.domain.runs import RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import reviewing
 from crm_sync.pipeline.amend import amend
-from crm_sync.pipeline.walk import Spending, Stop
+from crm_sync.pipeline.walk import Stop
 from crm_sync.services import Services
 from crm_sync.store.reviews import ACCEPTED, FIELD, JOB_CHANGE, MATCH, OPEN, REFUSED, Review
 
@@ -195,21 +195,8 @@ def _write_records(services: Services, of_sync: Sequence[Review], *, as_json: bo
         )
     reviewing.believe(of_sync, services, by=getpass.getuser())
     crash.point("review.accepted")
-    out = render.console()
-    result = walk_sync(
-        sync,
-        services,
-        kind=RunKind.RUN,
-        limit=None,
-        spending=Spending(free=True),
-        out=None if as_json else out,
-        only=tuple(each.record_id for each in of_sync),
-        trigger=f"review accepted by {getpass.getuser()}",
-    )
-    if not as_json:
-        render.print_run(out, result, timezone=services.config.timezone)
-        render.print_reasons(out, services.runs.reasons(result.id))
-    return result
+    ids = tuple(each.record_id for each in of_sync)
+    return write_stored(sync, services, ids, trigger=f"{reviewing.ACCEPTED_BY}{getpass.getuser()}", as_json=as_json)
 
 
 @review.command()

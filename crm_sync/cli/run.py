@@ -302,6 +302,25 @@ def walk_sync(
         )
 
 
+def write_stored(sync: Sync, services: Services, ids: tuple[str, ...], *, trigger: str, as_json: bool) -> SyncRun:
+    """Walk these records of a sync by their stored answers, at no credit; tells of it unless `as_json`."""
+    out = render.console()
+    result = walk_sync(
+        sync,
+        services,
+        kind=RunKind.RUN,
+        limit=None,
+        spending=Spending(free=True),
+        out=None if as_json else out,
+        only=ids,
+        trigger=trigger,
+    )
+    if not as_json:
+        render.print_run(out, result, timezone=services.config.timezone)
+        render.print_reasons(out, services.runs.reasons(result.id))
+    return result
+
+
 @contextmanager
 def _rare_collections() -> Iterator[None]:
     """A walk makes a hundred small objects per record and no cycles: at Python's own thresholds the search for cycles

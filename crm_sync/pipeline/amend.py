@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -10,13 +9,13 @@ from datetime import timedelta
 from crm_sync import crash
 from crm_sync.domain.changes import WriteMode
 from crm_sync.domain.records import ObjectSchema
-from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun
+from crm_sync.domain.runs import RecordOutcome, RunKind, SyncRun
 from crm_sync.errors import ConfigError, CrmSyncError
 from crm_sync.mapping.apply import Mapper
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.pipeline.audit import Attempt, Audit
-from crm_sync.pipeline.recover import broken_off, give_up, owner, recover
-from crm_sync.pipeline.run import calls_so_far, end, new_id, refuse_overlap
+from crm_sync.pipeline.recover import broken_off, recover
+from crm_sync.pipeline.run import calls_so_far, closed, end, opened, refuse_overlap
 from crm_sync.pipeline.settled import Candidate, Settled, plain
 from crm_sync.pipeline.suppress import Guard, Screen
 from crm_sync.pipeline.verdict import verdict
@@ -67,28 +66,20 @@ def amend(amending: Amending, services: Services, *, dry_run: bool = False, stop
     recover(services, amending.crm)
     refuse_overlap(amending.sync, services)
     schemas = _schemas(amending, crm)
-    run = SyncRun(
-        id=new_id(services.clock.now()),
+    run = opened(
+        services,
         sync=amending.sync,
         crm=amending.crm,
         object_type=amending.object_type,
         kind=RunKind.PLAN if dry_run else amending.kind,
-        status=RunStatus.RUNNING,
         trigger=amending.trigger,
-        config_version=services.config_version,
-        started_at=services.clock.now(),
     )
-    services.runs.open(run, owner=owner())
     crash.point("amend.opened")
-    try:
-        ended = _to_its_end(run, amending, services, crm, schemas, Stop() if stop is None else stop)
-        calls = Counter(calls_so_far(services, amending.crm))
-        calls.subtract(before)
-        ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
-        services.runs.save(ended, now=services.clock.now())
-    except BaseException:
-        give_up(run.id)
-        raise
+
+    def to_its_end() -> SyncRun:
+        return _to_its_end(run, amending, services, crm, schemas, Stop() if stop is None else stop)
+
+    ended = closed(run, services, to_its_end, before=before)
     crash.point("amend.closed")
     return ended
 
@@ -129,10 +120,8 @@ def _to_its_end(
         stop.raise_(str(error), error)
         run = broken_off(run, services, str(error))
         return end(run, services, *verdict(run, audit, stop))
-    settled_count = audit.counts(0)
-    done = sum(getattr(settled_count, name) for name in settled_count.__slots__ if name != "selected")
-    counts = audit.counts(done)  # what was not reached before it was stopped is not counted as selected
-    run = replace(run, counts=counts, parents=audit.parent_counts())
+    # What was not reached before it was stopped is not counted as selected.
+    run = replace(run, counts=audit.counts(audit.outcomes.total()), parents=audit.parent_counts())
     return end(run, services, *verdict(run, audit, stop))
 
 

@@ -86,12 +86,10 @@ def _read_survivors(
     found: Followed,
 ) -> None:
     ids = list(dict.fromkeys(ref.id for ref in survivors.values()))
-    fields = dict.fromkeys(target.read_fields)
+    fields = dict.fromkeys(target.fields_to_read(context.screen.kinds_now()))
     identifies = target.object_type == context.object_type
     if identifies:
         fields.update(dict.fromkeys(name for key in context.match.send for name in key.fields if "." not in name))
-    if not target.unguarded:
-        fields.update(dict.fromkeys(target.guard.fields(context.screen.kinds_now())))
     read = dict(zip(ids, context.crm.read(target.object_type, ids, tuple(fields)), strict=True))
     taken: set[str] = set()
     for record_id, ref in survivors.items():

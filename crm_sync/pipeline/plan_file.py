@@ -25,6 +25,8 @@ EXPIRES_AFTER = timedelta(days=7)
 _FORMAT = 1
 _MAX_BYTES = 256 << 20
 _SIGNED_AS = b"plan-file"
+#: How the trigger of a run begins that applies one.
+APPLY_OF = "apply of plan "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,6 @@ def applying(plan: PlanFile, services: Services) -> Amending:
         for object_type, records in plan.records.items()
     }
     walk = compiled(sync, services)
-    targets = [walk.target] if walk.parent is None else [walk.parent, walk.target]
     return Amending(
         sync=plan.sync,
         crm=plan.crm,
@@ -145,7 +146,7 @@ def applying(plan: PlanFile, services: Services) -> Amending:
         kind=RunKind.APPLY,
         trigger=_trigger(plan),
         candidates={object_type: candidates for object_type, candidates in left.items() if candidates},
-        guards={target.object_type: target.guard for target in targets},
+        guards=walk.guards,
     )
 
 
@@ -170,7 +171,7 @@ def _fields_written(run: SyncRun, services: Services) -> set[tuple[str, str, str
 
 
 def _trigger(plan: PlanFile) -> str:
-    return f"apply of plan {plan.plan_id}"
+    return f"{APPLY_OF}{plan.plan_id}"
 
 
 def _check_crm(plan: PlanFile, services: Services, name: str) -> None:

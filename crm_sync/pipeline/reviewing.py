@@ -17,6 +17,9 @@ from crm_sync.pipeline.walk import compiled
 from crm_sync.services import Services
 from crm_sync.store.reviews import ACCEPTED, Review
 
+#: How the trigger of a run begins that writes what a person accepted.
+ACCEPTED_BY = "review accepted by "
+
 
 def proposed(reviews: Iterable[Review], services: Services) -> dict[int, FieldDecision]:
     """Number of a review of one field -> what was decided, as its run's record has it; nothing for one whose record is
@@ -83,18 +86,17 @@ def accepting(reviews: Sequence[Review], services: Services, *, by: str) -> Amen
                     reason=f"accepted by {by}",
                 )
             )
-    targets = [walk.target] if walk.parent is None else [walk.parent, walk.target]
     return Amending(
         sync=sync.name,
         crm=sync.crm,
         object_type=sync.object_type,
         kind=RunKind.REVIEW,
-        trigger=f"review accepted by {by}",
+        trigger=f"{ACCEPTED_BY}{by}",
         candidates={
             object_type: [Candidate(record_id=each, amendments=tuple(changes)) for each, changes in records.items()]
             for object_type, records in amendments.items()
         },
-        guards={target.object_type: target.guard for target in targets},
+        guards=walk.guards,
     )
 
 

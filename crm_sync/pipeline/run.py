@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,7 +21,7 @@ from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settl
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.verdict import verdict
-from crm_sync.pipeline.walk import AS_BUDGETED, Due, Spending, Stop, Walk, prepare
+from crm_sync.pipeline.walk import AS_BUDGETED, Due, Spending, Stop, Walk, compiled, prepare
 from crm_sync.pipeline.writing_desk import WritingDesk
 from crm_sync.services import Services
 
@@ -69,11 +69,26 @@ def run_sync(
     before = calls_so_far(services, sync.crm)
     recover(services, sync.crm)
     refuse_overlap(sync.name, services)
+    run = opened(services, sync=sync.name, crm=sync.crm, object_type=sync.object_type, kind=kind, trigger=trigger)
+    crash.point("run.opened")
+
+    def to_its_end() -> SyncRun:
+        return _to_its_end(
+            run, sync, services, limit=limit, spending=spending, only=only, stop=stop, watch=watch, met=met
+        )
+
+    ended = closed(run, services, to_its_end, before=before)
+    crash.point("run.closed")
+    return ended
+
+
+def opened(services: Services, *, sync: str, crm: str, object_type: str, kind: RunKind, trigger: str) -> SyncRun:
+    """A new run of this process, noted as running."""
     run = SyncRun(
         id=new_id(services.clock.now()),
-        sync=sync.name,
-        crm=sync.crm,
-        object_type=sync.object_type,
+        sync=sync,
+        crm=crm,
+        object_type=object_type,
         kind=kind,
         status=RunStatus.RUNNING,
         trigger=trigger,
@@ -81,19 +96,23 @@ def run_sync(
         started_at=services.clock.now(),
     )
     services.runs.open(run, owner=owner())
-    crash.point("run.opened")
+    return run
+
+
+def closed(
+    run: SyncRun, services: Services, to_its_end: Callable[[], SyncRun], *, before: Mapping[str, int]
+) -> SyncRun:
+    """The run's books as `to_its_end` returns them, saved with the calls it took since `before` (calls_so_far). Where
+    that raises, the next run of this process closes it."""
     try:
-        ended = _to_its_end(
-            run, sync, services, limit=limit, spending=spending, only=only, stop=stop, watch=watch, met=met
-        )
-        calls = Counter(calls_so_far(services, sync.crm))
+        ended = to_its_end()
+        calls = Counter(calls_so_far(services, run.crm))
         calls.subtract(before)
         ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
         services.runs.save(ended, now=services.clock.now())
     except BaseException:
         give_up(run.id)
         raise
-    crash.point("run.closed")
     return ended
 
 
@@ -158,11 +177,8 @@ def estimate(sync: Sync, services: Services, *, limit: int | None) -> Estimate:
     Raises:
         CrmSyncError: the CRM cannot be read.
     """
-    crm, enricher = services.crm(sync.crm), services.enricher()
-    walk = prepare(
-        sync, services, run_id="", kind=RunKind.PLAN, limit=limit, spending=AS_BUDGETED, crm=crm, enricher=enricher
-    )
-    room = EnrichRoom(walk, Desk(enricher.per_call))
+    walk = compiled(sync, services, limit=limit)
+    room = EnrichRoom(walk, Desk(walk.enricher.per_call))
     due = served = weak = 0
     asked: set[int] = set()
     for page in due_pages(walk, Counter()):
@@ -177,8 +193,8 @@ def estimate(sync: Sync, services: Services, *, limit: int | None) -> Estimate:
         served=served,
         weak=weak,
         asked=len(asked),
-        calls=-(-len(asked) // enricher.per_call),
-        most=enricher.most(walk.purpose) * len(asked),
+        calls=-(-len(asked) // walk.enricher.per_call),
+        most=walk.enricher.most(walk.purpose) * len(asked),
     )
 
 

@@ -113,6 +113,12 @@ class Target:
     #: Fields that hold an e-mail address of the person.
     email_fields: frozenset[str] = frozenset()
 
+    def fields_to_read(self, kinds: frozenset[str]) -> tuple[str, ...]:
+        """What is read of a record before it is written: beside `read_fields` all that may say it is to be left alone,
+        where there are suppressions of these kinds."""
+        also = () if self.unguarded else self.guard.fields(kinds)
+        return tuple(dict.fromkeys((*self.read_fields, *also)))
+
 
 @dataclass(slots=True, kw_only=True)
 class WriteContext:
@@ -187,6 +193,12 @@ class Walk(WriteContext):
     no_match_since: datetime
     #: Until when Apollo asked us to wait, as far as the workers know; None while calls leave.
     waiting_until: datetime | None = None
+
+    @property
+    def guards(self) -> dict[str, Guard]:
+        """By object: whom to leave alone, of each object it writes."""
+        targets = [self.target] if self.parent is None else [self.parent, self.target]
+        return {target.object_type: target.guard for target in targets}
 
     def sources_of(self, fields: tuple[str, ...]) -> frozenset[str]:
         """The Apollo attributes that feed these fields; all mapped ones where none is named (a refresh)."""
@@ -271,7 +283,7 @@ def prepare(
     )
 
 
-def compiled(sync: Sync, services: Services) -> Walk:
+def compiled(sync: Sync, services: Services, *, limit: int | None = None) -> Walk:
     """A sync against the live schema, for what looks at it without running it.
 
     Raises:
@@ -279,7 +291,7 @@ def compiled(sync: Sync, services: Services) -> Walk:
     """
     crm, enricher = services.crm(sync.crm), services.enricher()
     return prepare(
-        sync, services, run_id="", kind=RunKind.PLAN, limit=None, spending=AS_BUDGETED, crm=crm, enricher=enricher
+        sync, services, run_id="", kind=RunKind.PLAN, limit=limit, spending=AS_BUDGETED, crm=crm, enricher=enricher
     )
 
 

@@ -150,8 +150,7 @@ def _write_elsewhere(
     fields += [each.field for c in candidates for each in c.amendments]
     try:
         into = target_elsewhere(context, target, object_type, list(dict.fromkeys(fields)))
-        also = () if into.unguarded else into.guard.fields(kinds)
-        names = tuple(dict.fromkeys((*into.read_fields, *also)))
+        names = into.fields_to_read(kinds)
         ids = [refs[c.record_id].id for c in candidates]
         read = context.crm.read(object_type, ids, names) if names else [None] * len(ids)
         current = dict(zip((c.record_id for c in candidates), read, strict=True))
@@ -248,10 +247,8 @@ def _again_where_moved(
 def _read_anew(context: WriteContext, target: Target, state: _Round, candidates: Sequence[Candidate]) -> None:
     """As the records are now: what a person changed may also be that they are to be left alone."""
     kinds = context.screen.kinds_now()
-    also = () if target.unguarded else target.guard.fields(kinds)
     ids = [candidate.record_id for candidate in candidates]
-    fields = tuple(dict.fromkeys((*target.read_fields, *also)))
-    read = context.crm.read(target.object_type, _asked(state, ids), fields)
+    read = context.crm.read(target.object_type, _asked(state, ids), target.fields_to_read(kinds))
     state.current.update(zip(ids, read, strict=True))
     state.left_alone.update(_left_alone(context, target, candidates, state.current, kinds))
 
@@ -339,12 +336,12 @@ def _told(settled: Settled, sent: Sent) -> Settled:
 
 
 def _read(
-    context: WriteContext, target: Target, candidates: Sequence[Candidate], *, also: tuple[str, ...] = ()
+    context: WriteContext, target: Target, candidates: Sequence[Candidate], kinds: frozenset[str]
 ) -> dict[str, Record | None]:
     if not candidates:
         return {}
     ids = [c.record_id for c in candidates]
-    fields = tuple(dict.fromkeys((*target.read_fields, *also))) if also else target.read_fields
+    fields = target.fields_to_read(kinds)
     return dict(zip(ids, context.crm.read(target.object_type, ids, fields), strict=True))
 
 
@@ -353,12 +350,12 @@ def _read_for_writing(
 ) -> tuple[dict[str, Record | None], frozenset[str]]:
     """The records with all that may say they are to be left alone, and the kinds of suppressions that there are."""
     if target.unguarded:
-        return _read(context, target, candidates), frozenset()
+        return _read(context, target, candidates, frozenset()), frozenset()
     kinds = context.screen.kinds_now()
-    current = _read(context, target, candidates, also=target.guard.fields(kinds))
+    current = _read(context, target, candidates, kinds)
     since = context.screen.kinds_now()
     if candidates and since - kinds:  # the first of its kind came while we were reading
-        current = _read(context, target, candidates, also=target.guard.fields(since))
+        current = _read(context, target, candidates, since)
     return current, since
 
 

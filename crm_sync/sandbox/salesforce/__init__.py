@@ -16,8 +16,9 @@ from flask import Flask
 from crm_sync.sandbox.overlay import Overlay
 from crm_sync.sandbox.salesforce.app import Usage, build
 from crm_sync.sandbox.salesforce.auth import Credentials, Logins
-from crm_sync.sandbox.salesforce.bulk import Habits, Jobs
+from crm_sync.sandbox.salesforce.bulk import Jobs
 from crm_sync.sandbox.salesforce.bulk_query import QueryJobs
+from crm_sync.sandbox.salesforce.jobs import Habits
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import MAX_PAGE, Queries
 from crm_sync.sandbox.salesforce.rules import ValidationRule

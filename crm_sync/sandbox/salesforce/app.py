@@ -16,6 +16,7 @@ from crm_sync.sandbox.salesforce import auth, clock, composite, describe
 from crm_sync.sandbox.salesforce.bulk import Jobs
 from crm_sync.sandbox.salesforce.bulk_query import QueryJobs
 from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError, not_found
+from crm_sync.sandbox.salesforce.jobs import KeptJobs
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import Queries
 from crm_sync.sandbox.salesforce.writes import Writes
@@ -249,27 +250,33 @@ def _data_routes(app: Flask, org: Org, queries: Queries, writes: Writes, usage: 
         return Response(status=204)
 
 
-def _ingest_routes(app: Flask, jobs: Jobs) -> None:
-    ingest = f"{_ROOT}/jobs/ingest"
+def _job_routes(app: Flask, kind: str, jobs: KeptJobs[Any]) -> str:
+    """What both kinds of jobs answer; returns their path."""
+    path = f"{_ROOT}/jobs/{kind}"
 
-    @app.post(ingest)
-    def create_job(version: str) -> Response:
+    def create(version: str) -> Response:
         payload, _ = _body()
         return _json(jobs.create(payload, version=version))
 
-    @app.get(f"{ingest}/<job_id>")
-    def job_info(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+    def info(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
         return _json(jobs.info(job_id))
 
-    @app.patch(f"{ingest}/<job_id>")
-    def change_job(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+    def change(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
         payload, _ = _body()
         return _json(jobs.change(job_id, payload))
 
-    @app.delete(f"{ingest}/<job_id>")
-    def delete_job(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
+    def delete(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
         jobs.delete(job_id)
         return Response(status=204)
+
+    app.add_url_rule(path, f"{kind}_create", create, methods=["POST"])
+    for answer, method in ((info, "GET"), (change, "PATCH"), (delete, "DELETE")):
+        app.add_url_rule(f"{path}/<job_id>", f"{kind}_{answer.__name__}", answer, methods=[method])
+    return path
+
+
+def _ingest_routes(app: Flask, jobs: Jobs) -> None:
+    ingest = _job_routes(app, "ingest", jobs)
 
     @app.put(f"{ingest}/<job_id>/batches")
     def upload(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
@@ -286,26 +293,7 @@ def _ingest_routes(app: Flask, jobs: Jobs) -> None:
 
 
 def _query_job_routes(app: Flask, jobs: QueryJobs) -> None:
-    path = f"{_ROOT}/jobs/query"
-
-    @app.post(path)
-    def create_query_job(version: str) -> Response:
-        payload, _ = _body()
-        return _json(jobs.create(payload, version=version))
-
-    @app.get(f"{path}/<job_id>")
-    def query_job_info(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
-        return _json(jobs.info(job_id))
-
-    @app.patch(f"{path}/<job_id>")
-    def change_query_job(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
-        payload, _ = _body()
-        return _json(jobs.change(job_id, payload))
-
-    @app.delete(f"{path}/<job_id>")
-    def delete_query_job(version: str, job_id: str) -> Response:  # noqa: ARG001  the path carries it
-        jobs.delete(job_id)
-        return Response(status=204)
+    path = _job_routes(app, "query", jobs)
 
     @app.get(f"{path}/<job_id>/results")
     def query_results(version: str, job_id: str) -> Response:

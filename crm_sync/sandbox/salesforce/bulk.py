@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import secrets
-import threading
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from crm_sync.sandbox.salesforce import auth, clock, rules
+from crm_sync.sandbox.salesforce import rules
 from crm_sync.sandbox.salesforce.errors import RequestCode, RequestError, RowError, not_found
+from crm_sync.sandbox.salesforce.jobs import Habits, Job, KeptJobs, job_refused
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.schema import SObject
 from crm_sync.sandbox.salesforce.writes import Writes
@@ -19,60 +18,29 @@ from crm_sync.sandbox.salesforce.writes import Writes
 MAX_UPLOAD = 100_000_000
 #: Rows that are worked on together; what a failed job leaves is whole batches.
 BATCH = 10_000
-_DAY_S = 86_400
-KEPT_S = 7 * _DAY_S
-OVER = ("JobComplete", "Failed", "Aborted")
 _ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
 _CREATE_KEYS = ("object", "operation", "contentType", "lineEnding", "columnDelimiter", "assignmentRuleId")
-Kind = Literal["successfulResults", "failedResults", "unprocessedrecords"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Habits:
-    """What the contract page leaves open of ingest (contracts/salesforce.md 2.2 and 7, 2026-11), and how long things
-    take.
-
-    `polls`: how often a closed job's state is asked before it is done. `page`: rows of one answer of results, None for
-    all. `header_each`: every page of results begins with the names of the columns. `empty`: how a list without rows
-    is answered, as the "header" alone or with "204" and nothing. `fail_after`: a job ends as Failed once so many rows
-    were worked on. `sorts`: a query job with ORDER BY or LIMIT ends; it is not split, and may time out (2.1).
-    """
-
-    polls: int = 2
-    page: int | None = None
-    header_each: bool = True
-    empty: Literal["header", "204"] = "header"
-    fail_after: int | None = None
-    sorts: bool = True
-
-
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    id: str
+class _Job(Job):
     sobject: SObject
-    line_ending: str
-    version: str
-    made_at: float
+    operation: str = "update"
     state: str = "Open"
     upload: bytes | None = None
     uploads: int = 0
-    polls_left: int = 0
-    error: str = ""
     columns: list[str] = field(default_factory=list)
     succeeded: list[list[str]] = field(default_factory=list)
     failed: list[list[str]] = field(default_factory=list)
     unprocessed: list[list[str]] = field(default_factory=list)
 
 
-class Jobs:
-    """Answers jobs/ingest. Thread-safe."""
+class Jobs(KeptJobs[_Job]):
+    """Answers jobs/ingest."""
 
     def __init__(self, org: Org, writes: Writes, habits: Habits) -> None:
-        self._org = org
+        super().__init__(org, habits)
         self._writes = writes
-        self.habits = habits
-        self._jobs: dict[str, _Job] = {}
-        self._lock = threading.RLock()
 
     def create(self, payload: object, *, version: str) -> dict[str, Any]:
         """Answer POST jobs/ingest.
@@ -95,15 +63,13 @@ class Jobs:
         if ending not in _ENDINGS:
             raise job_refused("INVALIDJOB", f"Invalid lineEnding: {ending}")
         job = _Job(
-            id="750" + secrets.token_hex(8)[:12].upper() + "AAA",
+            object_name=name,
             sobject=self._org.objects[name],
             line_ending=ending,
             version=version,
             made_at=self._org.now(),
         )
-        with self._lock:
-            self._jobs[job.id] = job
-        return self._brief(job)
+        return self._keep(job)
 
     def upload(self, job_id: str, content: bytes) -> None:
         """Answer PUT jobs/ingest/<id>/batches. A second upload is taken, and then the job cannot be closed any more.
@@ -132,10 +98,8 @@ class Jobs:
         with self._lock:
             job = self._job(job_id)
             if wanted == "Aborted":
-                if job.state in OVER:
-                    raise job_refused("INVALIDJOBSTATE", f"Aborting already {job.state} Job not allowed")
+                self._abort(job)
                 job.columns, job.unprocessed = self._rows(job)
-                job.state = "Aborted"
                 return self._brief(job)
             if job.state != "Open":
                 raise job_refused("INVALIDJOBSTATE", f"Closing already {job.state} Job not allowed")
@@ -151,31 +115,6 @@ class Jobs:
             job.polls_left = self.habits.polls
             return self._brief(job)
 
-    def info(self, job_id: str) -> dict[str, Any]:
-        """Answer GET jobs/ingest/<id>. A closed job goes on as it is asked about.
-
-        Raises:
-            RequestError: 404.
-        """
-        with self._lock:
-            job = self._job(job_id)
-            if job.state in ("UploadComplete", "InProgress"):
-                if job.polls_left > 0:
-                    job.polls_left -= 1
-                    job.state = "InProgress"
-                else:
-                    self._work(job)
-            shown = self._brief(job) | {
-                "jobType": "V2Ingest",
-                "retries": 0,
-                "totalProcessingTime": 0,
-                "apiActiveProcessingTime": 0,
-                "apexProcessingTime": 0,
-                "numberRecordsProcessed": len(job.succeeded) + len(job.failed),
-                "numberRecordsFailed": len(job.failed),
-            }
-            return shown | {"errorMessage": job.error} if job.error else shown
-
     def results(self, job_id: str, kind: str, locator: str | None) -> tuple[str, str]:
         """Answer GET jobs/ingest/<id>/<kind>: CSV text, "" for 204, and the locator of the next page ("null").
 
@@ -184,7 +123,7 @@ class Jobs:
         """
         with self._lock:
             job = self._job(job_id)
-            if job.state not in OVER:
+            if not job.is_over:
                 raise job_refused("INVALIDJOBSTATE", f"Results are not ready: the job is {job.state}")
             columns, rows = self._listed(job, kind.lower())
         if not rows and self.habits.empty == "204":
@@ -199,23 +138,6 @@ class Jobs:
             writer.writerow(columns)
         writer.writerows(rows[start : start + page])
         return text.getvalue(), str(start + page) if start + page < len(rows) else "null"
-
-    def delete(self, job_id: str) -> None:
-        """Answer DELETE jobs/ingest/<id>.
-
-        Raises:
-            RequestError: 404, or 400 for a job that is not over.
-        """
-        with self._lock:
-            job = self._job(job_id)
-            if job.state not in OVER:
-                raise job_refused("INVALIDJOBSTATE", f"A job that is {job.state} cannot be deleted")
-            del self._jobs[job_id]
-
-    def listed(self) -> dict[str, str]:
-        """Every job that is kept, with its state."""
-        with self._lock:
-            return {job.id: job.state for job in self._jobs.values()}
 
     # --- the work ---
 
@@ -298,30 +220,14 @@ class Jobs:
             raise not_found()
         return lists[kind]
 
-    def _job(self, job_id: str) -> _Job:
-        job = self._jobs.get(job_id)
-        if job is None or job.made_at + KEPT_S < self._org.now():
-            raise not_found()
-        return job
-
     def _brief(self, job: _Job) -> dict[str, Any]:
-        made = clock.stamp(job.made_at)
+        return super()._brief(job) | {"contentUrl": f"services/data/v{job.version}/jobs/ingest/{job.id}/batches"}
+
+    def _figures(self, job: _Job) -> dict[str, Any]:
         return {
-            "id": job.id,
-            "operation": "update",
-            "object": job.sobject.name,
-            "createdById": auth.INTEGRATION_USER,
-            "createdDate": made,
-            "systemModstamp": made,
-            "state": job.state,
-            "concurrencyMode": "Parallel",
-            "contentType": "CSV",
-            "apiVersion": float(job.version),
-            "contentUrl": f"services/data/v{job.version}/jobs/ingest/{job.id}/batches",
-            "lineEnding": job.line_ending,
-            "columnDelimiter": "COMMA",
+            "jobType": "V2Ingest",
+            "apiActiveProcessingTime": 0,
+            "apexProcessingTime": 0,
+            "numberRecordsProcessed": len(job.succeeded) + len(job.failed),
+            "numberRecordsFailed": len(job.failed),
         }
-
-
-def job_refused(code: str, message: str, *, status: int = 400) -> RequestError:
-    return RequestError(status, RequestCode(code), message)

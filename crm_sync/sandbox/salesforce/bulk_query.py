@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import secrets
-import threading
 from dataclasses import dataclass
 from typing import Any
 
-from crm_sync.sandbox.salesforce import auth, clock
-from crm_sync.sandbox.salesforce.bulk import KEPT_S, OVER, Habits, job_refused
-from crm_sync.sandbox.salesforce.errors import not_found
+from crm_sync.sandbox.salesforce.jobs import Habits, Job, KeptJobs, job_refused
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import Queries
 
@@ -21,28 +17,21 @@ _CREATE_KEYS = ("operation", "query", "contentType", "lineEnding", "columnDelimi
 
 
 @dataclass(slots=True, kw_only=True)
-class _Job:
-    id: str
+class _Job(Job):
     query: str
-    object_name: str
-    version: str
-    made_at: float
+    operation: str = "query"
+    line_ending: str = "LF"
     state: str = "UploadComplete"
-    polls_left: int = 0
-    error: str = ""
     header: str = ""
     rows: list[str] | None = None
 
 
-class QueryJobs:
-    """Answers jobs/query. Thread-safe."""
+class QueryJobs(KeptJobs[_Job]):
+    """Answers jobs/query."""
 
     def __init__(self, org: Org, queries: Queries, habits: Habits) -> None:
-        self._org = org
+        super().__init__(org, habits)
         self._queries = queries
-        self._habits = habits
-        self._jobs: dict[str, _Job] = {}
-        self._lock = threading.RLock()
 
     def create(self, payload: object, *, version: str) -> dict[str, Any]:
         """Answer POST jobs/query.
@@ -68,38 +57,13 @@ class QueryJobs:
         if any(field.type == "address" for field in table.fields):
             raise job_refused("INVALIDJOB", "Selecting compound data not supported in Bulk Query")
         job = _Job(
-            id="750" + secrets.token_hex(8)[:12].upper() + "AAA",
             query=payload["query"],
             object_name=table.object_name,
             version=version,
             made_at=self._org.now(),
-            polls_left=self._habits.polls,
+            polls_left=self.habits.polls,
         )
-        with self._lock:
-            self._jobs[job.id] = job
-        return self._brief(job)
-
-    def info(self, job_id: str) -> dict[str, Any]:
-        """Answer GET jobs/query/<id>. A job goes on as it is asked about.
-
-        Raises:
-            RequestError: 404.
-        """
-        with self._lock:
-            job = self._job(job_id)
-            if job.state not in OVER:
-                if job.polls_left > 0:
-                    job.polls_left -= 1
-                    job.state = "InProgress"
-                else:
-                    self._work(job)
-            shown = self._brief(job) | {
-                "jobType": "V2Query",
-                "retries": 0,
-                "totalProcessingTime": 0,
-                "numberRecordsProcessed": len(job.rows or ()),
-            }
-            return shown | {"errorMessage": job.error} if job.error else shown
+        return self._keep(job)
 
     def change(self, job_id: str, payload: object) -> dict[str, Any]:
         """Answer PATCH jobs/query/<id>: Aborted.
@@ -111,9 +75,7 @@ class QueryJobs:
             raise job_refused("INVALIDJOBSTATE", "The state of a query job can be Aborted")
         with self._lock:
             job = self._job(job_id)
-            if job.state in OVER:
-                raise job_refused("INVALIDJOBSTATE", f"Aborting already {job.state} Job not allowed")
-            job.state = "Aborted"
+            self._abort(job)
             return self._brief(job)
 
     def results(self, job_id: str, locator: str | None, most: str | None, *, version: str) -> tuple[str, str, int]:
@@ -136,25 +98,9 @@ class QueryJobs:
             following = str(start + size) if start + size < len(job.rows) else "null"
             return job.header + "".join(rows), following, len(rows)
 
-    def delete(self, job_id: str) -> None:
-        """Answer DELETE jobs/query/<id>.
-
-        Raises:
-            RequestError: 404, or 400 for a job that is not over.
-        """
-        with self._lock:
-            job = self._job(job_id)
-            if job.state not in OVER:
-                raise job_refused("INVALIDJOBSTATE", f"A job that is {job.state} cannot be deleted")
-            del self._jobs[job_id]
-
-    def listed(self) -> dict[str, str]:
-        with self._lock:
-            return {job.id: job.state for job in self._jobs.values()}
-
     def _work(self, job: _Job) -> None:
         table = self._queries.table(job.query)
-        if table.is_sorted and not self._habits.sorts:
+        if table.is_sorted and not self.habits.sorts:
             job.state, job.error = "Failed", "InternalServerError : Retried more than fifteen times"
             return
         kinds = [field.type for field in table.fields]
@@ -162,28 +108,8 @@ class QueryJobs:
         job.rows = [_line([_cell(kind, value) for kind, value in zip(kinds, row, strict=True)]) for row in table.rows]
         job.state = "JobComplete"
 
-    def _job(self, job_id: str) -> _Job:
-        job = self._jobs.get(job_id)
-        if job is None or job.made_at + KEPT_S < self._org.now():
-            raise not_found()
-        return job
-
-    def _brief(self, job: _Job) -> dict[str, Any]:
-        made = clock.stamp(job.made_at)
-        return {
-            "id": job.id,
-            "operation": "query",
-            "object": job.object_name,
-            "createdById": auth.INTEGRATION_USER,
-            "createdDate": made,
-            "systemModstamp": made,
-            "state": job.state,
-            "concurrencyMode": "Parallel",
-            "contentType": "CSV",
-            "apiVersion": float(job.version),
-            "lineEnding": "LF",
-            "columnDelimiter": "COMMA",
-        }
+    def _figures(self, job: _Job) -> dict[str, Any]:
+        return {"jobType": "V2Query", "numberRecordsProcessed": len(job.rows or ())}
 
 
 def _line(cells: list[str]) -> str:

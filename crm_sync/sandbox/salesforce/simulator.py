@@ -10,9 +10,10 @@ import orjson
 
 from crm_sync.sandbox.salesforce import auth, rules
 from crm_sync.sandbox.salesforce.app import Usage
-from crm_sync.sandbox.salesforce.bulk import Habits, Jobs
+from crm_sync.sandbox.salesforce.bulk import Jobs
 from crm_sync.sandbox.salesforce.bulk_query import QueryJobs
 from crm_sync.sandbox.salesforce.errors import RequestError
+from crm_sync.sandbox.salesforce.jobs import Habits
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.schema import Field, SObject
 from crm_sync.sandbox.salesforce.writes import Writes
