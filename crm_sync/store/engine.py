@@ -40,6 +40,8 @@ _BEFORE_RELEASE = "0001"
 
 #: Compacting waits so long for readers; they hold up nothing but that.
 _COMPACT_WAIT_MS = 5_000
+#: The other one needs a few writes to a new file.
+_WAL_WAIT_S = 30.0
 
 
 class ReplacedError(StoreError):
@@ -385,12 +387,27 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # Python's own implicit BEGIN would be a deferred one; we begin by hand (see _begin_sqlite).
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA wal_autocheckpoint=4000")
     cursor.execute("PRAGMA secure_delete=ON")  # the default of some builds, not of all: people's data is overwritten
     cursor.close()
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Of two that turn one new file to WAL at the same moment SQLite refuses one at once: its busy handler is not asked
+    for this change (seen with 3.40.1, 2026-11), so the waiting is ours."""
+    until = time.monotonic() + _WAL_WAIT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

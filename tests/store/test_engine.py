@@ -649,6 +649,23 @@ def test_a_database_that_was_deleted_or_replaced_takes_no_commit(sqlite_store: S
         assert connection.execute(text("select 1")).scalar() == 1
 
 
+def test_a_new_file_that_another_process_is_just_turning_to_wal_is_waited_for(tmp_path: Path) -> None:
+    """SQLite's own waiting does not cover this change: it answers "database is locked" at once, whatever time-out."""
+    path = tmp_path / "crm_sync.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.rollback)
+    release.start()
+    store = Store(f"sqlite:///{path}")
+
+    store.ready()
+
+    assert store.schema_version() == SCHEMA_VERSION
+    store.close()
+    release.join()
+    other.close()
+
+
 def test_processes_that_start_at_once_on_an_empty_database_migrate_it_once(database_url: str) -> None:
     stores = [Store(database_url) for _ in range(4)]
     begin = threading.Barrier(len(stores))
