@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from crm_sync.domain.changes import WriteMode, WriteOutcome
 from crm_sync.domain.enrichment import CreditBalance, MatchKeys, Purpose, RawAnswer, Reading
 from crm_sync.domain.records import ObjectSchema, Record, RecordRef, Value
+from crm_sync.domain.reveals import OrderAnswer, PhoneDelivery, Polled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +214,11 @@ class Crm(Protocol):
 
 
 class Enricher(Protocol):
-    """Apollo. Safe to use from several threads. Paid calls are `ask` only; `read` is pure."""
+    """Apollo. Safe to use from several threads. Paid calls are `ask` and `ask_one` only; what reads bytes is pure.
+
+    Phone numbers come later: an `ask` with a callback orders them, `order_answer` tells from its answer what will come,
+    and `read_delivery` reads what came, to the callback or from a `poll`.
+    """
 
     per_call: int
 
@@ -221,8 +226,9 @@ class Enricher(Protocol):
         """What the call is named by, in the ledger and in the enricher's own statistics."""
         ...
 
-    def most(self, purpose: Purpose) -> Decimal:
-        """The credits that one record of a call may cost at worst; what a budget reserves."""
+    def most(self, purpose: Purpose, *, reveals: bool = False) -> Decimal:
+        """The credits that one record of a call may cost at worst; what a budget reserves. `reveals`: the call orders
+        phone numbers too, as every one for Purpose.PHONE does; their part is charged with the delivery."""
         ...
 
     def ask(
@@ -232,6 +238,7 @@ class Enricher(Protocol):
         *,
         leaving: Callable[[], None],
         waiting: Callable[[float], None] | None = None,
+        callback: str = "",
     ) -> RawAnswer:
         """One paid call for 1 to `per_call` MatchKeys. Waits for the pace; a 429 is waited out for all workers and
         sent again, since Apollo charged nothing.
@@ -240,9 +247,12 @@ class Enricher(Protocol):
         raised, and nothing has left. `waiting` is told, every two seconds at most, how many seconds the pace still
         asks to wait; what it raises ends the wait, and nothing has left either.
 
+        `callback`: the address that the phone numbers of these people shall be delivered to, as it is, not encoded;
+        needed for Purpose.PHONE, possible for PERSON. The delivery may come before this returns.
+
         Raises:
             RefusedError: 400 or 422; nothing charged; one of the keys may be at fault.
-            CredentialsError: 401 or 403; nothing charged.
+            CredentialsError: 401 or 403, or the callback is refused; nothing charged.
             QuotaError: out of credits, or a rate window so long that waiting makes no sense.
             TransientError: the request certainly did not leave (refused, DNS, TLS); nothing charged.
             DoubtError: it left, and no readable answer came: it may have been charged.
@@ -257,14 +267,43 @@ class Enricher(Protocol):
         leaving: Callable[[], None],
         waiting: Callable[[float], None] | None = None,
     ) -> RawAnswer:
-        """The single-record endpoint, for what a bulk answer left open. Same price, same errors."""
+        """The single-record endpoint, for what a bulk answer left open. Same price, same errors; orders no phones."""
         ...
 
     def read(self, purpose: Purpose, keys: Sequence[MatchKeys], body: bytes) -> Reading:
-        """What `body` (an answer of `ask` or `ask_one`) says about each of `keys`; pure, no call.
+        """What `body` (an answer of `ask` or `ask_one`) says about each of `keys`; pure, no call. For Purpose.PHONE it
+        is about the person, proved by the id alone.
 
         Raises:
             ContractError: it is not an answer to that question.
+        """
+        ...
+
+    def order_answer(self, body: bytes) -> OrderAnswer:
+        """What `body` (the answer of an `ask` with a callback) says about the numbers to come; pure, no call.
+
+        Raises:
+            ContractError: it is no JSON object.
+        """
+        ...
+
+    def read_delivery(self, body: bytes) -> PhoneDelivery:
+        """What was delivered, or what a READY poll holds; pure, no call. What is unusable about one number or person
+        costs that one only. Whoever knows an order's address can have written it.
+
+        Raises:
+            ContractError: it is no delivery. The sentence shows nothing of it.
+        """
+        ...
+
+    def poll(self, request_id: str) -> Polled:
+        """What Apollo has for an order, by its answer's request id. Costs no credit; Apollo keeps it for 30 days.
+
+        Raises:
+            RateLimitError: no sooner than `retry_after_s`; nobody waits here for a parked endpoint.
+            CredentialsError: the key came in a place where Apollo does not take it.
+            TransientError: Apollo cannot be asked now.
+            ContractError: its answer is none, or is about another request.
         """
         ...
 
@@ -277,6 +316,19 @@ class Enricher(Protocol):
     def calls(self) -> dict[str, int]: ...
 
     def close(self) -> None: ...
+
+
+class Callbacks(Protocol):
+    """The address under which Apollo delivers what was ordered."""
+
+    def url_of(self, order_id: str) -> str:
+        """Where an order's numbers are to be delivered; whoever knows it may ring for that order alone."""
+        ...
+
+    def problem(self) -> str:
+        """Why Apollo could not deliver there, in a sentence with its cure; "" when a delivery that we sent to our own
+        public address has just come in."""
+        ...
 
 
 class Archive(Protocol):

@@ -21,7 +21,11 @@ _UNREADABLE = (ValueError, RecursionError)
 
 
 class ApolloArchive:
-    """ports.Archive."""
+    """ports.Archive.
+
+    The answer to a call that orders phone numbers (Purpose.PHONE) holds the people as any other does, and is cut like
+    theirs; its keys are Apollo's ids.
+    """
 
     def read(self, purpose: Purpose, keys: Sequence[MatchKeys], body: bytes) -> Reading:
         return wire.read_answer(purpose, keys, parse_object(body, provider=PROVIDER))

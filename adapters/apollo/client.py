@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -13,7 +14,7 @@ from urllib.parse import urlencode
 import orjson
 import requests
 
-from adapters.apollo import limits, wire
+from adapters.apollo import limits, phones, wire
 from adapters.apollo.wire import PROVIDER, Question
 from adapters.http import (
     MIB,
@@ -27,6 +28,7 @@ from adapters.http import (
 )
 from crm_sync import crash
 from crm_sync.domain.enrichment import CreditBalance, MatchKeys, Purpose, RawAnswer, Reading
+from crm_sync.domain.reveals import OrderAnswer, PhoneDelivery, Polled, PollState
 from crm_sync.errors import (
     ContractError,
     CredentialsError,
@@ -47,6 +49,12 @@ _BALANCE_EVERY_S = 60.0
 
 _USAGE = "/usage_stats/api_usage_stats"
 _CREDITS = "/usage_stats/credit_usage_stats"
+#: A signed 64-bit number as text (contracts/apollo.md 2.1, 2026-10); nothing else goes into a path.
+_REQUEST_ID = re.compile(r"-?[0-9]{1,39}\Z")
+_POLL_NOT_ALLOWED = (
+    "the key may not poll (scope webhook_result_read): deliveries are believed by their token alone, and numbers whose "
+    "delivery is lost cannot be fetched"
+)
 
 
 class Departure(NamedTuple):
@@ -109,9 +117,12 @@ class ApolloEnricher:
     def endpoint(self, purpose: Purpose, *, single: bool) -> str:
         return (wire.SINGLE if single else wire.BULK)[purpose]
 
-    def most(self, purpose: Purpose) -> Decimal:  # noqa: ARG002
-        """One credit, for a person and for a company (contracts/apollo.md 5, 2026-10)."""
-        return Decimal(1)
+    def most(self, purpose: Purpose, *, reveals: bool = False) -> Decimal:
+        """One credit, for a person and for a company; nine where a mobile is revealed (contracts/apollo.md 5, 2026-10).
+
+        A person whom an earlier call bought may be charged again: Apollo does not promise otherwise.
+        """
+        return phones.CREDITS if reveals or purpose is Purpose.PHONE else Decimal(1)
 
     def ask(
         self,
@@ -120,11 +131,17 @@ class ApolloEnricher:
         *,
         leaving: Callable[[], None],
         waiting: Callable[[float], None] | None = None,
+        callback: str = "",
     ) -> RawAnswer:
         if not 1 <= len(keys) <= self.per_call:
             raise ValueError(f"one call asks for 1 to {self.per_call}, not {len(keys)}")
+        if purpose is (Purpose.COMPANY if callback else Purpose.PHONE):
+            raise ValueError("phone numbers are delivered to a callback, and nothing else is")
         self._check_flood()
-        question = wire.bulk_question(purpose, keys, key_in_body=self._key_in_body)
+        if callback:
+            question = phones.reveal_question(keys, callback, key_in_body=self._key_in_body)
+        else:
+            question = wire.bulk_question(purpose, keys, key_in_body=self._key_in_body)
         return self._pay(purpose, question, Departure(leaving, waiting), single=False)
 
     def ask_one(
@@ -135,6 +152,8 @@ class ApolloEnricher:
         leaving: Callable[[], None],
         waiting: Callable[[float], None] | None = None,
     ) -> RawAnswer:
+        if purpose is Purpose.PHONE:
+            raise ValueError("phone numbers are ordered with `ask`")
         self._check_flood()
         question = wire.single_question(purpose, keys, key_in_body=self._key_in_body)
         return self._pay(purpose, question, Departure(leaving, waiting), single=True)
@@ -256,6 +275,12 @@ class ApolloEnricher:
         tree = kept[1] if kept is not None and kept[0] is body else parse_object(body, provider=PROVIDER)
         return wire.read_answer(purpose, keys, tree)
 
+    def order_answer(self, body: bytes) -> OrderAnswer:
+        return phones.read_order_answer(parse_object(body, provider=PROVIDER))
+
+    def read_delivery(self, body: bytes) -> PhoneDelivery:
+        return phones.read_delivery(body)
+
     def _keep(self, body: bytes, tree: dict[str, Any]) -> None:
         """`ask` had to parse the answer; `read` of the very same bytes need not again. Reading uses the tree up."""
         with self._lock:
@@ -275,6 +300,47 @@ class ApolloEnricher:
             parse_object(response.content, provider=PROVIDER, operation="credit_usage_stats", status=200)
         )
 
+    def poll(self, request_id: str) -> Polled:
+        if not _REQUEST_ID.match(request_id):
+            return Polled(state=PollState.UNKNOWN, reason="it is no request id of Apollo's, so it was not polled")
+        parked = self._pace.parked_for(phones.POLL)
+        if parked > 1:
+            raise RateLimitError(
+                f"{phones.POLL} is not polled: {self._parked_words(parked)}",
+                provider=PROVIDER,
+                operation=phones.POLL,
+                retry_after_s=parked,
+            )
+        response = retry(lambda: self._poll_once(request_id), harmless=True, clock=self._clock, tries=4, total_s=30.0)
+        status, body = response.status_code, response.content
+        if status in (200, 400, 401, 403, 404, 410):
+            return phones.read_poll(status, body, request_id=request_id)
+        raise _free_failure(response, phones.POLL)
+
+    def _poll_once(self, request_id: str) -> requests.Response:
+        target = f"/{phones.POLL}/{request_id}"
+        if self._key_in_body:
+            target += "?" + urlencode({"api_key": self._key_in_body})
+        ticket = self._pace.acquire(phones.POLL)
+        try:
+            response = self._session.request("GET", target)
+        finally:
+            ticket.answered()
+        self._pace.learn(phones.POLL, limits.windows_of_headers(response.headers))
+        if response.status_code == 429:
+            wait = retry_after_s(response.headers, self._clock.now())
+            self._pace.park(phones.POLL, max(15.0 if wait is None else wait, 0.1))  # for all workers
+            raise RateLimitError(
+                f"Apollo answered {phones.POLL} with 429 (too many calls)",
+                provider=PROVIDER,
+                operation=phones.POLL,
+                status=429,
+                retry_after_s=wait,
+            )
+        if response.status_code >= 500:
+            raise _free_failure(response, phones.POLL)
+        return response
+
     def check_access(self) -> list[AccessCheck]:
         key = self._check_key()
         if not key.ok:
@@ -290,6 +356,7 @@ class ApolloEnricher:
                 detail="not tried: no documented call to it is certainly free of charge. It is used only for people a "
                 "bulk answer left open; give the key this scope too",
             ),
+            self._check_poll(),
             self._check_limits(),
             self._check_credits(),
         ]
@@ -342,6 +409,17 @@ class ApolloEnricher:
                 cure=f"Give the key the scope api/v1/{endpoint} in Apollo's settings, or use a master key",
             )
 
+    def _check_poll(self) -> AccessCheck:
+        """A poll for a request that nobody made. Not being allowed to is no failure: numbers arrive all the same."""
+        name = f"Apollo {phones.POLL}"
+        try:
+            polled = self.poll("0")
+        except CrmSyncError as error:
+            return AccessCheck(name=name, ok=True, detail=f"not told: {error}")
+        if polled.state is PollState.NOT_ALLOWED:
+            return AccessCheck(name=name, ok=True, detail=_POLL_NOT_ALLOWED)
+        return AccessCheck(name=name, ok=True, detail="the key may use it")
+
     def _check_limits(self) -> AccessCheck:
         name = "Apollo limits"
         untold = "not told to this key; they are learned from the first answers"
@@ -353,7 +431,7 @@ class ApolloEnricher:
         except CrmSyncError:
             return AccessCheck(name=name, ok=True, detail=untold)
         told = []
-        for endpoint in (*wire.BULK.values(), *wire.SINGLE.values()):
+        for endpoint in dict.fromkeys((*wire.BULK.values(), *wire.SINGLE.values())):
             parked = self._pace.parked_for(endpoint)
             if parked > 1:
                 told.append(f"{endpoint}: {self._parked_words(parked)}")
@@ -412,8 +490,8 @@ class ApolloEnricher:
         self._session.close()
 
     def _operation(self, _method: str, path: str) -> str:
-        words = path.rsplit("/", 2)
-        return "/".join(words[-2:])
+        words = path.rsplit("/", 2)[-2:]
+        return phones.POLL if words[0] == phones.POLL else "/".join(words)  # one name, whichever request it asks about
 
 
 # --- failures -----------------------------------------------------------------------------------------------------
@@ -470,6 +548,16 @@ def _known_refusal(tree: dict[str, Any], endpoint: str, status: int) -> Provider
             "Apollo wants its key in the x-api-key header: set CRM_SYNC_APOLLO_AUTH=header"
             if "LOCATION" in code or "header" in words
             else f"Apollo refused the key for {endpoint} ({code}); check CRM_SYNC_APOLLO_API_KEY",
+            provider=PROVIDER,
+            operation=endpoint,
+            status=status,
+        )
+    if "webhook_url" in words and status < 500:
+        # No code goes with these words (contracts/apollo.md 3 and 4, 2026-10). No record is at fault, so the batch must
+        # not be halved.
+        return CredentialsError(
+            "Apollo refused the address that it should deliver phone numbers to: set CRM_SYNC_PUBLIC_URL to an https "
+            "address that Apollo can reach. Nothing was ordered, and nothing was charged",
             provider=PROVIDER,
             operation=endpoint,
             status=status,

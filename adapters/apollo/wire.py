@@ -26,10 +26,16 @@ from crm_sync.domain.enrichment import (
 from crm_sync.errors import ContractError
 
 PROVIDER = "apollo"
+#: What one call cannot cost; a delivery is written by whoever knows its address, and what it says is added up.
+_MOST_CREDITS = 100_000
 PER_CALL = 10  # "cannot enrich more than 10 in a single request" (contracts/apollo.md 2.1, 2026-10)
 
-BULK = {Purpose.PERSON: "people/bulk_match", Purpose.COMPANY: "organizations/bulk_enrich"}
-SINGLE = {Purpose.PERSON: "people/match", Purpose.COMPANY: "organizations/enrich"}
+BULK = {
+    Purpose.PERSON: "people/bulk_match",
+    Purpose.COMPANY: "organizations/bulk_enrich",
+    Purpose.PHONE: "people/bulk_match",
+}
+SINGLE = {Purpose.PERSON: "people/match", Purpose.COMPANY: "organizations/enrich", Purpose.PHONE: "people/match"}
 
 
 # --- questions ----------------------------------------------------------------------------------------------------
@@ -46,10 +52,13 @@ class Question:
 
 
 def bulk_question(purpose: Purpose, keys: Sequence[MatchKeys], *, key_in_body: str = "") -> Question:
-    """`key_in_body`: the API key for the older contract (the seed's), "" when the key travels in a header."""
+    """`key_in_body`: the API key for the older contract (the seed's), "" when the key travels in a header.
+
+    It orders no phone numbers; phones.reveal_question does.
+    """
     endpoint = BULK[purpose]
-    if purpose is Purpose.PERSON:
-        content: dict[str, Any] = {"details": [_person_keys(k) for k in keys]}
+    if purpose is not Purpose.COMPANY:
+        content: dict[str, Any] = {"details": [person_keys(k) for k in keys]}
         if key_in_body:
             content = {"api_key": key_in_body, "reveal_personal_emails": False, **content}
             return Question(endpoint=endpoint, method="POST", target=f"/{endpoint}", body=orjson.dumps(content))
@@ -73,13 +82,13 @@ def single_question(purpose: Purpose, keys: MatchKeys, *, key_in_body: str = "")
             query = {"api_key": key_in_body, **query}  # the older contract's place for a GET
         return Question(endpoint=endpoint, method="GET", target=f"/{endpoint}?{urlencode(query)}", body=None)
     if key_in_body:
-        content = {"api_key": key_in_body, "reveal_personal_emails": False, **_person_keys(keys)}
+        content = {"api_key": key_in_body, "reveal_personal_emails": False, **person_keys(keys)}
         return Question(endpoint=endpoint, method="POST", target=f"/{endpoint}", body=orjson.dumps(content))
-    query = {"reveal_personal_emails": "false", **_person_keys(keys)}
+    query = {"reveal_personal_emails": "false", **person_keys(keys)}
     return Question(endpoint=endpoint, method="POST", target=f"/{endpoint}?{urlencode(query)}", body=b"")
 
 
-def _person_keys(keys: MatchKeys) -> dict[str, str]:
+def person_keys(keys: MatchKeys) -> dict[str, str]:
     if keys.apollo_id:
         return {"id": keys.apollo_id}  # alone it is a documented request, and nothing identifies better
     sent = {
@@ -107,11 +116,17 @@ def credits_charged(tree: Mapping[str, Any]) -> Decimal | None:
     value = tree.get("credits_consumed")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    text = str(value)  # the shortest text of a float is the decimal Apollo wrote
+    if len(text) > 40:
+        return None
     try:
-        charged = Decimal(str(value))  # the shortest text of a float is the decimal Apollo wrote
+        charged = Decimal(text)
     except InvalidOperation:
         return None
-    return charged if charged.is_finite() and charged >= 0 else None
+    if not charged.is_finite() or not 0 <= charged <= _MOST_CREDITS:
+        return None
+    exponent = charged.as_tuple().exponent
+    return round(charged, 6) if isinstance(exponent, int) and exponent < -6 else charged
 
 
 def request_id_text(tree: Mapping[str, Any], body: bytes) -> str:
@@ -120,22 +135,25 @@ def request_id_text(tree: Mapping[str, Any], body: bytes) -> str:
     if isinstance(value, str):
         return value[:40]
     if isinstance(value, float):  # beyond 64 bits orjson gives a float; the standard library keeps every digit
-        exact = json.loads(body).get("request_id")
-        return str(exact)[:40] if isinstance(exact, int) else ""
+        try:
+            exact = json.loads(body).get("request_id")
+            return str(exact)[:40] if isinstance(exact, int) else ""
+        except (ValueError, RecursionError):  # thousands of digits, hundreds of levels
+            return ""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
 def missing_answer(purpose: Purpose, tree: Mapping[str, Any], *, single: bool) -> str:
     """Why `tree` is no answer to the question, in words; "" when it is one. Ids and counters are not looked at."""
     if single:
-        name = "person" if purpose is Purpose.PERSON else "organization"
+        name = "organization" if purpose is Purpose.COMPANY else "person"
         value = tree.get(name)
         if value is not None and not isinstance(value, dict):
             return f'"{name}" is not an object'
         if value is None and error_text(tree):
             return "it holds an error"
         return ""  # {} and null are how the single endpoints say "nobody" (contracts/apollo.md 2.2, 2.4)
-    name = "matches" if purpose is Purpose.PERSON else "organizations"
+    name = "organizations" if purpose is Purpose.COMPANY else "matches"
     if name not in tree:
         return f'it has no "{name}"'
     if tree[name] is not None and not isinstance(tree[name], list):
@@ -165,7 +183,10 @@ def error_code(tree: Mapping[str, Any]) -> str:
 
 def shown(text: str) -> str:
     """An error's words fit for a log: one short line without anything like an e-mail address or a number to dial."""
-    return _PERSONAL.sub("…", " ".join(text.split()))[:200]
+    line = " ".join(text[:1000].split())
+    if not line.isprintable():
+        line = "".join(c for c in line if c.isprintable())
+    return _PERSONAL.sub("…", line)[:200]
 
 
 def is_placeholder(email: object) -> bool:
@@ -206,13 +227,13 @@ def read_answer(purpose: Purpose, keys: Sequence[MatchKeys], tree: dict[str, Any
     Raises:
         ContractError: it is no answer to a question for `keys`.
     """
-    single = ("matches" if purpose is Purpose.PERSON else "organizations") not in tree
+    single = ("organizations" if purpose is Purpose.COMPANY else "matches") not in tree
     problem = missing_answer(purpose, tree, single=single)
     if not problem and single and len(keys) != 1:
         problem = f"it answers one question, and {len(keys)} were asked"
     if problem:
         raise ContractError(f"Apollo's answer cannot be read: {problem}", provider=PROVIDER)
-    if purpose is Purpose.PERSON:
+    if purpose is not Purpose.COMPANY:
         if single:
             return Reading(enrichments=(_judge(keys[0], tree.get("person")),))
         return Reading(enrichments=tuple(_people(keys, tree["matches"] or [])))
@@ -262,7 +283,11 @@ def _people(keys: Sequence[MatchKeys], entries: list[Any]) -> list[Enrichment]:
 
 def _proves(key: MatchKeys, entry: object) -> bool:
     """Whether `entry` is provably the person asked for, judged without changing it."""
-    if not isinstance(entry, dict) or _confidence(entry) or _is_echo(key, entry):
+    if not isinstance(entry, dict):
+        return False
+    if key.purpose is Purpose.PHONE:
+        return _confidence(entry) != "none" and _proof(key, entry, {})[0]
+    if _confidence(entry) or _is_echo(key, entry):
         return False
     organization = entry.get("organization")
     return _proof(key, entry, organization if isinstance(organization, dict) else {})[0]
@@ -274,7 +299,9 @@ def _judge(key: MatchKeys, entry: object) -> Enrichment:
     confidence = _confidence(entry)
     if confidence == "none":
         return NO_MATCH
-    if _is_echo(key, entry):
+    # Who is asked for by Apollo's own id is that one or is not: a reveal is delivered under the id, and nothing else.
+    by_id = key.purpose is Purpose.PHONE
+    if not by_id and _is_echo(key, entry):
         return Enrichment(
             verdict=Verdict.NO_MATCH, person={}, organization={}, reason="Apollo gave back only what was asked"
         )
@@ -286,7 +313,7 @@ def _judge(key: MatchKeys, entry: object) -> Enrichment:
         del entry["email"]
         entry.pop("email_status", None)
     proved, reason = _proof(key, entry, organization)
-    if confidence == "low":
+    if confidence == "low" and not by_id:
         proved, reason = False, "Apollo itself calls this match unsure"
     return Enrichment(
         verdict=Verdict.MATCHED if proved else Verdict.UNPROVED,
@@ -321,10 +348,15 @@ def _is_echo(key: MatchKeys, entry: Mapping[str, Any]) -> bool:
     return not any(value for name, value in entry.items() if name not in _NO_FACT)
 
 
+_ANOTHER = "Apollo answered with another of its people than the one asked for by id"
+
+
 def _proof(key: MatchKeys, entry: Mapping[str, Any], organization: Mapping[str, Any]) -> tuple[bool, str]:
     """Whether some identifier we sent agrees with the answer, and the reason in words where a person needs it."""
     if key.apollo_id and entry.get("id") == key.apollo_id:
         return True, ""
+    if key.purpose is Purpose.PHONE:
+        return False, _ANOTHER
     if key.email and not is_placeholder(key.email):
         if _text(entry.get("email")).casefold() == key.email:
             return True, ""
@@ -336,7 +368,7 @@ def _proof(key: MatchKeys, entry: Mapping[str, Any], organization: Mapping[str, 
         if slug and slug == linkedin_slug(key.linkedin_url):
             return True, ""
     if key.apollo_id:
-        return False, "Apollo answered with another of its people than the one asked for by id"
+        return False, _ANOTHER
     return _proof_by_name(key, entry, organization)
 
 

@@ -103,6 +103,27 @@ class ParentMapping:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Phones:
+    """`phones:` of a people sync: whose phone is revealed, and where each number goes.
+
+    `reveal_when` is a filter in the CRM's own language, as Choose.where. `route`: kind of number (mobile, work_direct,
+    home, work_hq, other) -> CRM field; a kind that is skipped is absent. `if_listed` says what becomes of a number on a
+    do-not-call list: "skip" it, "write" it, or "mark_only": write none of this person's; `mark` is the checkbox that
+    tells of it, "" for none. Apollo is polled after `wait`, and the reveal is closed after `give_up_after`.
+    """
+
+    reveal_when: Any
+    route: Mapping[str, str]
+    order: str = "after_match"  # "after_match" | "with_match"
+    rule: WriteRule = WriteRule.FILL
+    format: str = "e164"  # "e164" | "national" | "international"
+    if_listed: str = "skip"  # "skip" | "write" | "mark_only"
+    mark: str = ""
+    wait: timedelta = timedelta(hours=2)
+    give_up_after: timedelta = timedelta(days=3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobChange:
     """What is done when Apollo knows a person at another employer. `keep` are CRM fields that stay as they are."""
 
@@ -122,6 +143,7 @@ class Sync:
     match: Match
     fields: tuple[FieldMapping, ...]
     parent: ParentMapping | None = None
+    phones: Phones | None = None
     job_change: JobChange | None = None
 
     @property

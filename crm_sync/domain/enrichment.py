@@ -14,6 +14,8 @@ class Purpose(StrEnum):
 
     PERSON = "person"
     COMPANY = "company"
+    #: A person's phone numbers, by Apollo's own id; they come later (domain/reveals.py).
+    PHONE = "phone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,9 @@ class MatchKeys:
     @property
     def key(self) -> str:
         """The identity that is bought once: e-mail, else LinkedIn, else name and domain; for a company its domain,
-        else LinkedIn, else name. "" when nothing identifies it."""
+        else LinkedIn, else name; for a phone Apollo's id. "" when nothing identifies it."""
+        if self.purpose is Purpose.PHONE:
+            return f"apollo:{self.apollo_id}" if self.apollo_id else ""
         if self.purpose is Purpose.COMPANY:
             if self.domain:
                 return f"domain:{self.domain}"

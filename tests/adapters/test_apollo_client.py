@@ -601,6 +601,7 @@ def a_whole_apollo(wire: Any) -> None:
     wire.post(f"{BASE}/people/bulk_match", status_code=400, json=ERRORS[400, "INVALID_REQUEST"]["body"])
     wire.post(f"{BASE}/organizations/bulk_enrich", status_code=400, text=ERRORS[400, '{\n  "status": "']["body_text"])
     wire.get(f"{BASE}/organizations/enrich", status_code=422, json=ERRORS[422, None]["body"])
+    wire.get(f"{BASE}/webhook_result/0", status_code=404, json={"error_code": "request_id_unknown"})
     usage = (PAYLOADS / "usage_stats_response.json").read_bytes()
     wire.post(f"{BASE}/usage_stats/api_usage_stats", content=usage)
     balance = (PAYLOADS / "credit_usage_stats_response.json").read_bytes()
