@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ PHONES = Phones(
 USED, SECOND = NumberVerdict.USED, NumberVerdict.SECOND
 SKIPPED, NO_NUMBER = NumberVerdict.SKIPPED_KIND, NumberVerdict.NOT_A_NUMBER
 LISTED, HELD, SUPPRESSED = NumberVerdict.LISTED, NumberVerdict.HELD, NumberVerdict.SUPPRESSED
+VOCABULARIES = json.loads((Path(__file__).parents[2] / "payloads" / "apollo" / "vocabularies.json").read_bytes())
 LONDON, BERLIN, PARIS = "+442071234567", "+491701234567", "+33612345678"
 
 
@@ -69,6 +72,17 @@ def test_each_do_not_call_word(dnc: str, verdict: NumberVerdict, words: str) -> 
     assert judged.verdict is verdict
     assert words in judged.reason
     assert judged.is_written == (verdict is USED)
+
+
+def test_no_word_of_the_contract_is_unknown() -> None:
+    dnc, types = VOCABULARIES["phone_dnc_status_cd"], VOCABULARIES["phone_type_cd"]
+
+    for word in (*dnc["documented"], *dnc["seen"]):
+        assert judge_one(a_number(dnc=word or "")).verdict is USED
+    for word in dnc["unconfirmed"]:
+        assert judge_one(a_number(dnc=word)).verdict is LISTED
+    for word in (*types["seen"], *types["unconfirmed"], "work_hq"):
+        assert judge_one(a_number(type=word)).kind != "other"
 
 
 @pytest.mark.parametrize("dnc", ["call 5125550177", "<b>found</b>", "jane@x.example", "found\N{REPLACEMENT CHARACTER}"])
