@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--per-minute", type=int, default=1000, help="Apollo's limit; 0 is unlimited")
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--unlimited", action="store_true", help="no search and burst limits in HubSpot, no index lag")
+    parser.add_argument("--reveal-delay-s", type=float, default=0.2, help="how long a reveal of a phone takes")
     given = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -31,6 +32,7 @@ def main() -> None:
         per_minute=given.per_minute or None,
         latency_ms=given.latency_ms,
         unlimited=given.unlimited,
+        apollo_options={"reveal_delay_s": given.reveal_delay_s},
     ) as sandbox:
         for name, value in sandbox.settings().items():
             sys.stdout.write(f"{name}={value}\n")

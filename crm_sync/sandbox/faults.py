@@ -62,7 +62,7 @@ class Fault:
 class Faults:
     """The script in force. Thread-safe.
 
-    `what`: the names of all faults this service can have.
+    `what`: the names of all faults this service can have at any call; some calls have further ones of their own.
     """
 
     def __init__(self, wording: Wording) -> None:
@@ -78,9 +78,17 @@ class Faults:
         """
         if not isinstance(script, list):
             raise ValueError("a script is a list of faults")
-        faults = [_fault(entry, self.what) for entry in script]
+        faults = [_fault(entry, self._at(entry)) for entry in script]
         with self._lock:
             self._faults += faults
+
+    def _at(self, entry: Any) -> tuple[str, ...]:
+        """The names of all faults that the entry's call can have."""
+        call = entry.get("call") if isinstance(entry, Mapping) else None
+        if not isinstance(call, str):
+            return self.what
+        own = (name for name in _STATUSES if name not in self.what and self._wording(name, call) is not None)
+        return (*self.what, *own)
 
     def clear(self) -> None:
         with self._lock:

@@ -96,6 +96,7 @@ class Server:
     def __init__(self, app: Flask, port: int = 0, host: str = "127.0.0.1") -> None:
         if not ipaddress.ip_address(host).is_loopback:
             raise ValueError(f"the sandbox listens on loopback only, not on {host}")
+        self._app = app
         self._server = wsgi.Server((host, port), app, numthreads=24, server_name="sandbox", timeout=60)
         self._server.gateway = _Gateway
         self._server.error_log = lambda *_args, **_more: None  # type: ignore[method-assign]
@@ -108,6 +109,7 @@ class Server:
 
     def serve(self, app: Flask) -> None:
         """Another application from the next request on; connections stay open."""
+        self._app = app
         self._server.wsgi_app = app
 
     def start(self) -> Server:
@@ -115,6 +117,9 @@ class Server:
         return self
 
     def stop(self) -> None:
+        # First what an application does by itself, beside its answers.
+        for stop in self._app.extensions.get("at_stop", ()):
+            stop()
         self._server.stop()
         self._thread.join(timeout=10)
 

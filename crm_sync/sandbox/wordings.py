@@ -39,6 +39,12 @@ _APOLLO: Mapping[str, Any] = {
     },
     "429": {"message": "The maximum number of api calls allowed is 600 times per hour."},
 }
+#: The poll's own (contracts/apollo-payloads/poll_errors.json); no other endpoint answers 410.
+_APOLLO_POLL: Mapping[str, Any] = {
+    "400": {"error_code": "invalid_request_id"},
+    "404": {"error_code": "request_id_unknown"},
+    "410": {"error_code": "request_id_expired"},
+}
 
 
 def apollo(what: str, call: str) -> Worded | None:
@@ -48,7 +54,8 @@ def apollo(what: str, call: str) -> Worded | None:
         return "text/plain", {}, UNKNOWN_KEY
     if what in ("500", "503", "504"):
         return "text/plain", {}, b""  # "unspecified"
-    said = _APOLLO.get("429" if what == "429_without_retry_after" else what)
+    own = _APOLLO_POLL.get(what) if "/webhook_result/" in call else None
+    said = own or _APOLLO.get("429" if what == "429_without_retry_after" else what)
     if said is None:
         return None
     # One of the refusals comes as text that holds JSON.

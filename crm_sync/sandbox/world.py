@@ -22,6 +22,7 @@ from crm_sync.sandbox.names import (
     PLACEHOLDERS,
     PLACES,
 )
+from crm_sync.sandbox.numbers import Phone, phones_of
 
 _MASK = (1 << 64) - 1
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -192,6 +193,13 @@ class World:
             f"+1555{index % 10_000_000:07d}",
             "plain" if self.tidy else _knowledge((h >> 30) % 1000),
         )
+
+    def phones(self, index: int) -> tuple[Phone, ...]:
+        """What a reveal of this person's phone finds, () for nothing."""
+        person = self.person(index)
+        h = _mix(self._salt ^ 0xF0E ^ (index << 12))
+        employer = self.company(person.company)
+        return phones_of(index, h, person.country, employer.index, employer.country, tidy=self.tidy)
 
     def _company(self, index: int) -> Company:
         h = _mix(self._salt ^ (index << 1 | 1))

@@ -1,7 +1,11 @@
-"""Apollo over loopback HTTP: enrichment of people and companies, keys, limits, and a ledger of every credit.
+"""Apollo over loopback HTTP: enrichment of people and companies, phone reveals with their callbacks and polls, keys,
+limits, and a ledger of every credit.
 
-It stands on contracts/apollo.md sections 1, 2, 4 and 5. Where that page leaves two behaviours open, `variant` "a" and
-"b" play one each. Phone reveals, webhooks and waterfall come with the phone issue and are refused by name until then.
+It stands on contracts/apollo.md sections 1 to 5. Where that page leaves two behaviours open, `variant` "a" and "b" play
+one each. A waterfall is refused by name; only the shape of its callback is there, for a script of callbacks.
+
+Rooms: `gate` (keys, scopes, limits), `flags` (what a call orders), `people` (answers), `phones` (orders, reveals,
+polls), `courier` (delivery), `callbacks` (the script of what becomes of them), `payloads` (their shapes), `ledger`.
 """
 
 from __future__ import annotations
@@ -10,76 +14,53 @@ import hashlib
 import random
 import re
 import threading
-from collections import Counter
+import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
 import orjson
 from flask import Flask, Response, request
 
+from crm_sync.sandbox.apollo.callbacks import Callbacks
+from crm_sync.sandbox.apollo.controls import add_controls
+from crm_sync.sandbox.apollo.errors import Refusal
+from crm_sync.sandbox.apollo.errors import failed as _failed
+from crm_sync.sandbox.apollo.flags import FLAGS, webhook_of
+from crm_sync.sandbox.apollo.gate import Gate
+from crm_sync.sandbox.apollo.ledger import Answered, Ledger
 from crm_sync.sandbox.apollo.limits import Limits
-from crm_sync.sandbox.apollo.people import LOCKED_MAIL, Catalogue, company_id, person_id, person_index
-from crm_sync.sandbox.wordings import UNKNOWN_KEY
+from crm_sync.sandbox.apollo.people import (
+    LOCKED_MAIL,
+    Catalogue,
+    company_id,
+    namesake_index,
+    person_id,
+    person_index,
+)
+from crm_sync.sandbox.apollo.phones import Reveals
 from crm_sync.sandbox.world import Person, World
 
 API_KEY = "sandbox-apollo-key"
 
 _BULK_MATCH, _MATCH = "people/bulk_match", "people/match"
 _BULK_ENRICH, _ENRICH = "organizations/bulk_enrich", "organizations/enrich"
+_WEBHOOK_RESULT = "webhook_result"
 _PERSON_KEYS = {
     "first_name", "last_name", "name", "email", "hashed_email", "organization_name", "domain", "id", "linkedin_url",
 }  # fmt: skip
 _COMPANY_KEYS = {"domain", "linkedin_url", "name", "website"}
-_FLAGS = {"reveal_personal_emails", "reveal_phone_number", "run_waterfall_email", "run_waterfall_phone", "webhook_url"}
-_NOT_YET = ("reveal_phone_number", "run_waterfall_email", "run_waterfall_phone")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z")
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not a mistake
-    """An answer that is no 200. `text`: sent as text/plain."""
-
-    def __init__(self, status: int, body: Any, headers: Mapping[str, str] | None = None, *, text: bool = False) -> None:
-        super().__init__(status)
-        self.status, self.body, self.headers, self.text = status, body, dict(headers or {}), text
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One question about people that was answered: `credits` charged for it, `request_id` as the caller was told."""
-
-    endpoint: str
-    request_id: str
-    credits: int
-
-
-class Ledger:
-    """Every credit, by person and company, and each answer about people with what it cost."""
-
-    def __init__(self, balance: Decimal) -> None:
-        self._lock = threading.Lock()
-        self.balance = balance
-        self.begun_with = balance
-        self.charged: Counter[str] = Counter()
-        self.answered: list[Answered] = []
-
-    def charge(self, apollo_id: str) -> bool:
-        """One credit for one person or company; False when there is none left."""
-        with self._lock:
-            if self.balance < 1:
-                return False
-            self.balance -= 1
-            self.charged[apollo_id] += 1
-            return True
 
 
 class Simulator:
     """The sandbox's own view of Apollo."""
 
-    def __init__(self, world: World, ledger: Ledger, limits: Limits) -> None:
-        self._world, self._ledger, self._limits = world, ledger, limits
+    def __init__(self, world: World, ledger: Ledger, reveals: Reveals, *, limits: Limits, poll_limits: Limits) -> None:
+        self._world, self._ledger, self._reveals = world, ledger, reveals
+        self._limits, self._poll_limits = limits, poll_limits
 
     def state(self) -> dict[str, Any]:
         charged = self._ledger.charged
@@ -92,8 +73,13 @@ class Simulator:
                 "by_id": dict(charged.most_common(1000)),
                 "by_answer": [asdict(answer) for answer in self._ledger.answered[-1000:]],
             },
+            "phones": {**self._reveals.state(), "polls_refused_by_limit": self._poll_limits.refused},
             "refused_by_limit": self._limits.refused,
         }
+
+    def close(self) -> None:
+        """Stop sending callbacks; everything can still be looked at."""
+        self._reveals.close()
 
     def edit(self, object_type: str, record_id: str, fields: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         raise ValueError("Apollo's people are the world's own; edit a record of a CRM")
@@ -110,24 +96,57 @@ def create(
     per_day: int | None = None,
     credits_left: int = 1_000_000,
     variant: str = "a",
-    now: Callable[[], float] | None = None,
+    now: Callable[[], float] = time.monotonic,
+    reveal_delay_s: float = 0.2,
+    callbacks: Sequence[Mapping[str, Any]] = (),
+    callback_tries: int = 3,
+    callback_spacing_s: Sequence[float] = (0.5, 1.0),
+    callback_timeout_s: float = 10.0,
+    poll_retry_after_s: int = 10,
+    poll_per_minute: int | None = 200,
+    poll_per_hour: int | None = 400,
+    poll_per_day: int | None = 2000,
 ) -> Flask:
     """Return Apollo as a Flask application; `app.extensions["simulator"]` is its Simulator.
 
     `key_in_body`: the older contract, with `api_key` in the body. `scopes`: the endpoint names the key may call, None
     for all. `variant` "b": missing companies are null entries instead of absent, and a company asked for by two domains
     counts once as missing; single misses are null or 404 instead of an empty answer, credits_consumed is not told, a
-    wrong place for the key is a 401, and out of credits is a 422.
+    wrong place for the key is a 401, and out of credits is a 422; a webhook_url encoded twice is refused, and a poll
+    that comes too early is told in_progress instead of 404. `now` counts the limits and the days a result is kept.
+
+    `reveal_delay_s`: how long a reveal takes. `callbacks`: a script of what becomes of their callbacks, as for POST
+    /_sandbox/callbacks; it is `app.extensions["callbacks"]`. `callback_...`: how often and when one is tried that was
+    not taken. `poll_...`: limits of the free endpoint webhook_result, and what a poll that comes too early is told.
     """
     if variant not in ("a", "b"):
         raise ValueError('variant is "a" or "b"')
     app = Flask(__name__, static_folder=None)
-    limits = Limits((per_minute, per_hour, per_day), **({"now": now} if now else {}))
+    limits = Limits((per_minute, per_hour, per_day), now=now)
+    poll_limits = Limits((poll_per_minute, poll_per_hour, poll_per_day), now=now)
     ledger = Ledger(Decimal(credits_left))
-    service = _Service(world, Catalogue(world), ledger, variant)
-    gate = _Gate(api_key, limits, key_in_body=key_in_body, scopes=scopes, variant=variant)
-    app.extensions["simulator"] = Simulator(world, ledger, limits)
+    catalogue = Catalogue(world)
+    script = Callbacks(callbacks)
+    reveals = Reveals(
+        catalogue=catalogue,
+        ledger=ledger,
+        callbacks=script,
+        delay_s=reveal_delay_s,
+        retry_after_s=poll_retry_after_s,
+        tries=callback_tries,
+        spacing_s=callback_spacing_s,
+        timeout_s=callback_timeout_s,
+        variant=variant,
+        now=now,
+    )
+    service = _Service(world, catalogue, ledger, reveals, variant, flags_in_body=key_in_body)
+    gate = Gate(api_key, limits, key_in_body=key_in_body, scopes=scopes, variant=variant)
+    simulator = Simulator(world, ledger, reveals, limits=limits, poll_limits=poll_limits)
+    app.extensions["simulator"] = simulator
     app.extensions["ledger"] = ledger
+    app.extensions["callbacks"] = script
+    app.extensions["at_stop"] = [simulator.close]
+    add_controls(app, script, reveals)
 
     @app.errorhandler(Refusal)
     def refused(error: Refusal) -> Response:
@@ -155,6 +174,15 @@ def create(
         _, headers = gate.admit(_ENRICH)
         return _json(service.enrich(request.args.to_dict()), headers)
 
+    @app.get(f"/api/v1/{_WEBHOOK_RESULT}/<request_id>")
+    def webhook_result(request_id: str) -> Response:
+        _, headers = gate.admit(_WEBHOOK_RESULT, limits=poll_limits)
+        try:
+            return _json(reveals.poll(request_id), headers)
+        except Refusal as refusal:
+            refusal.headers.update(headers)
+            raise
+
     @app.get("/v1/auth/health")
     @app.get("/api/v1/auth/health")
     def health() -> Response:
@@ -168,6 +196,8 @@ def create(
         for path in (_BULK_MATCH, _MATCH, _BULK_ENRICH, _ENRICH):
             group, _, name = path.partition("/")
             usage[f'["api/v1/{group}", "{name}"]'] = limits.usage(path)
+        # A controller and its action, as the others are; that the action is called "show" is Rails' custom.
+        usage[f'["api/v1/{_WEBHOOK_RESULT}", "show"]'] = poll_limits.usage(_WEBHOOK_RESULT)
         return _json(usage, headers)
 
     @app.post("/api/v1/usage_stats/credit_usage_stats")
@@ -194,78 +224,29 @@ def create(
     return app
 
 
-class _Gate:
-    """Keys, scopes, limits, and the body as an object."""
-
-    def __init__(
-        self, api_key: str, limits: Limits, *, key_in_body: bool, scopes: Sequence[str] | None, variant: str
-    ) -> None:
-        self._api_key = api_key
-        self._limits = limits
-        self._key_in_body = key_in_body
-        self._scopes = scopes
-        self._variant = variant
-
-    def admit(self, endpoint: str) -> tuple[dict[str, Any], dict[str, str]]:
-        """(the body, the answer's rate headers)."""
-        content = self._content(endpoint)
-        self.check_key(content)
-        content.pop("api_key", None)
-        if self._scopes is not None and endpoint not in self._scopes:
-            raise Refusal(
-                403,
-                {
-                    "error": f"This API key is not authorized to access api/v1/{endpoint}. Request an API key "
-                    "from your administrator that includes this endpoint in its configured scope.",
-                    "error_code": "API_INACCESSIBLE",
-                },
-            )
-        headers, full = self._limits.take(endpoint)
-        if full is not None:
-            wait, window, most = full
-            message = f"The maximum number of api calls allowed for api/v1/{endpoint} is {most} times per {window}."
-            raise Refusal(429, {"message": message}, {**headers, "retry-after": str(wait)})
-        return content, headers
-
-    def check_key(self, content: Mapping[str, Any]) -> None:
-        if self._key_in_body:
-            given = content.get("api_key") or request.args.get("api_key")
-        else:
-            given = request.headers.get("x-api-key")
-            if given is None and ("api_key" in content or "api_key" in request.args):
-                if self._variant == "b":
-                    raise Refusal(401, {"error": "Invalid access credentials."})
-                message = "API key must be passed in the X-Api-Key header for security reasons"
-                raise Refusal(422, {"error": message, "error_code": "INVALID_API_KEY_LOCATION"})
-        if given != self._api_key:
-            raise Refusal(401, UNKNOWN_KEY, text=True)
-
-    def _content(self, endpoint: str) -> dict[str, Any]:
-        raw = request.get_data()
-        if not raw:
-            return {}
-        try:
-            content = orjson.loads(raw)
-        except ValueError:
-            raise Refusal(400, _failed("INVALID_REQUEST", f"invalid request, no JSON body for {endpoint}")) from None
-        if not isinstance(content, dict):
-            raise Refusal(422, _failed("UNKNOWN_ERROR", "no implicit conversion of Symbol into Integer"))
-        return content
-
-
 class _Service:
     """What Apollo knows and what it charges for it."""
 
-    def __init__(self, world: World, catalogue: Catalogue, ledger: Ledger, variant: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        catalogue: Catalogue,
+        ledger: Ledger,
+        reveals: Reveals,
+        variant: str,
+        *,
+        flags_in_body: bool,
+    ) -> None:
         self._world, self._catalogue, self._ledger, self._variant = world, catalogue, ledger, variant
+        self._reveals, self._flags_in_body = reveals, flags_in_body
         self._ids = random.Random(world.seed)
         self._lock = threading.Lock()
 
     # --- people -------------------------------------------------------------------------------------------------
 
     def bulk_match(self, content: dict[str, Any]) -> dict[str, Any]:
-        _refuse_flags(content)
-        unknown = set(content) - {"details"} - _FLAGS
+        webhook = self._webhook(content)
+        unknown = set(content) - {"details"} - FLAGS
         if unknown:
             raise Refusal(422, _failed("UNKNOWN_ERROR", f"sandbox: bulk_match takes no {', '.join(sorted(unknown))}"))
         details = content.get("details")
@@ -278,7 +259,7 @@ class _Service:
         for detail in details:
             _check_person(detail)
         charged: dict[str, bool] = {}
-        matches = [self._match(detail, charged) for detail in details]
+        matches = [self._match(detail, charged, with_reveal=webhook is not None) for detail in details]
         paid = sum(charged.values())
         request_id = self._request_id()
         self._ledger.answered.append(Answered(_BULK_MATCH, str(request_id), paid))
@@ -292,6 +273,7 @@ class _Service:
             # Decimals are real: the seed shows 1.01.
             "credits_consumed": float(paid),
             "matches": matches,
+            **self._reveal(matches, request_id, webhook),
             "request_id": request_id,
         }
         if self._variant == "b":
@@ -299,18 +281,35 @@ class _Service:
         return answer
 
     def match(self, content: dict[str, Any]) -> dict[str, Any]:
-        _refuse_flags(content)
-        detail = {key: value for key, value in content.items() if key not in _FLAGS}
+        webhook = self._webhook(content)
+        detail = {key: value for key, value in content.items() if key not in FLAGS}
         _check_person(detail)
         charged: dict[str, bool] = {}
-        found = self._match(detail, charged)
+        found = self._match(detail, charged, with_reveal=webhook is not None)
         request_id = self._request_id()
         self._ledger.answered.append(Answered(_MATCH, str(request_id), sum(charged.values())))
         if found is None and self._variant == "b":
             raise Refusal(404, {"error": "Person not found"})
-        return {"person": found, "request_id": request_id}
+        return {"person": found, **self._reveal([found], request_id, webhook), "request_id": request_id}
 
-    def _match(self, detail: Mapping[str, Any], charged: dict[str, bool]) -> dict[str, Any] | None:
+    def _webhook(self, content: Mapping[str, Any]) -> str | None:
+        return webhook_of(content, request.args, flags_in_body=self._flags_in_body, variant=self._variant)
+
+    def _reveal(
+        self, matches: Sequence[dict[str, Any] | None], request_id: int, webhook: str | None
+    ) -> dict[str, dict[str, Any]]:
+        """The answer's phone_enrichment; not there where none was ordered or nobody matched (contracts/apollo.md 2.1).
+
+        An echo is no miss to Apollo: its reveal runs, and finds nothing.
+        """
+        people = [match["id"] for match in matches if match is not None]
+        if webhook is None or not people:
+            return {}
+        return {"phone_enrichment": self._reveals.start(people, request_id, webhook)}
+
+    def _match(
+        self, detail: Mapping[str, Any], charged: dict[str, bool], *, with_reveal: bool
+    ) -> dict[str, Any] | None:
         person = self._find(detail)
         if person is None or person.apollo == "unknown":
             return None
@@ -318,13 +317,13 @@ class _Service:
         if person.apollo == "echo":
             return self._catalogue.echo(first, last, f"{sorted(detail.items())}")
         by_name_alone = not detail.get("email") and not detail.get("linkedin_url") and not detail.get("id")
-        if person.apollo == "namesake" and by_name_alone:
+        if (person.apollo == "namesake" and by_name_alone) or namesake_index(detail.get("id", "")) is not None:
             found = self._catalogue.namesake(person)
         else:
             found = self._catalogue.person(person)
         key = found["id"]
         if key not in charged:
-            charged[key] = self._charge(key)
+            charged[key] = self._charge(key, with_reveal=with_reveal)
         if not charged[key]:
             found = {**found, "email": LOCKED_MAIL, "email_status": None}
         return found
@@ -333,6 +332,8 @@ class _Service:
         world = self._world
         if detail.get("id"):
             index = person_index(detail["id"])
+            if index is None:
+                index = namesake_index(detail["id"])
             return world.person(index) if index is not None and index < world.people else None
         if detail.get("email"):
             found = world.by_email(detail["email"])
@@ -423,8 +424,8 @@ class _Service:
 
     # --- money --------------------------------------------------------------------------------------------------
 
-    def _charge(self, key: str) -> bool:
-        if self._ledger.charge(key):
+    def _charge(self, key: str, *, with_reveal: bool = False) -> bool:
+        if self._ledger.charge(key, with_reveal=with_reveal):
             return True
         if self._variant == "b":
             raise Refusal(422, {"error": "You have insufficient credits to perform this action."})
@@ -433,14 +434,6 @@ class _Service:
     def _request_id(self) -> int:
         with self._lock:
             return self._ids.randrange(-(2**63), 2**63)
-
-
-def _refuse_flags(content: Mapping[str, Any]) -> None:
-    for flag in _NOT_YET:
-        if str(request.args.get(flag, content.get(flag, "false"))).lower() == "true":
-            raise Refusal(422, {"error": f"sandbox: {flag} is not simulated yet"})
-    if request.args.get("webhook_url") or content.get("webhook_url"):
-        raise Refusal(422, {"error": "webhook_url is only allowed with reveal_phone_number"})
 
 
 def _check_person(detail: Mapping[str, Any]) -> None:
@@ -475,12 +468,8 @@ def _key(detail: Mapping[str, Any]) -> str:
     return str(detail.get("domain") or detail.get("website") or detail.get("linkedin_url") or detail.get("name"))
 
 
-def _failed(code: str, message: str) -> dict[str, str]:
-    return {"status": "failed", "error_code": code, "error_message": message}
-
-
 def _json(value: Any, headers: Mapping[str, str]) -> Response:
     return Response(orjson.dumps(value), 200, dict(headers), content_type="application/json")
 
 
-__all__ = ["API_KEY", "Ledger", "Simulator", "create", "person_id"]
+__all__ = ["API_KEY", "Answered", "Ledger", "Refusal", "Simulator", "create", "person_id"]

@@ -6,10 +6,14 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
+from crm_sync.sandbox.numbers import Phone
 from crm_sync.sandbox.world import Company, Person, World
 
 LOCKED_MAIL = "email_not_unlocked@domain.com"
+#: A namesake is another human: a person of the world beyond all who can be asked for.
+_BEYOND = 1 << 30
 _PERSON_ID, _COMPANY_ID, _JOB_ID = "64a7f1000000", "5e10a1000000", "66d801000000"
+_NAMESAKE_ID = "64a7f1000001"
 
 
 def person_id(index: int) -> str:
@@ -17,7 +21,16 @@ def person_id(index: int) -> str:
 
 
 def person_index(apollo_id: str) -> int | None:
-    if len(apollo_id) != 24 or not apollo_id.startswith(_PERSON_ID):
+    return _index(apollo_id, _PERSON_ID)
+
+
+def namesake_index(apollo_id: str) -> int | None:
+    """Whose namesake has this id."""
+    return _index(apollo_id, _NAMESAKE_ID)
+
+
+def _index(apollo_id: str, start: str) -> int | None:
+    if len(apollo_id) != 24 or not apollo_id.startswith(start):
         return None
     try:
         return int(apollo_id[12:], 16)
@@ -107,7 +120,7 @@ class Catalogue:
         tail = f"{person.index ^ 0xABCDEF:08x}"
         return {
             **built,
-            "id": f"{_PERSON_ID[:-1]}1{person.index:012x}",
+            "id": f"{_NAMESAKE_ID}{person.index:012x}",
             "linkedin_url": f"http://www.linkedin.com/in/{person.first_name}-{person.last_name}-{tail}".lower(),
             "email": f"{person.first_name}.{person.last_name}.x@{other.domain}".lower(),
             "headline": f"{person.title} at {other.name}",
@@ -115,6 +128,16 @@ class Catalogue:
             "organization": self.thin(other.index),
             "employment_history": [_job(person.index, 0, other, person.title, "2019-04-01", None)],
         }
+
+    def phones(self, apollo_id: str) -> tuple[Phone, ...]:
+        """What a reveal finds for whom Apollo knows by this id; nothing for an echo."""
+        index = person_index(apollo_id)
+        if index is None:
+            other = namesake_index(apollo_id)
+            if other is None:
+                return ()
+            index = other + _BEYOND
+        return self._world.phones(index)
 
     def _thin(self, index: int) -> dict[str, Any]:
         """The organization inside a bulk people answer: no revenue, funding or technologies."""
