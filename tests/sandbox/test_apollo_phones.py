@@ -831,6 +831,34 @@ def test_a_slow_receiver_does_not_hold_up_the_others(make: Callable[..., Apollo]
     receiver.await_(2)
 
 
+def test_a_reveal_has_finished_in_time_however_busy_the_deliveries_are(
+    make: Callable[..., Apollo], receiver: Receiver
+) -> None:
+    it = make(tidy=True, reveal_delay_s=0)
+    let_go = threading.Event()
+    receiver.on_arrival = lambda _path: let_go.wait(WAIT_S)
+
+    request_ids = [it.order([index], receiver.url)["request_id"] for index in range(6)]
+    polled = [it.poll(request_id).status_code for request_id in request_ids]
+    let_go.set()
+
+    assert polled == [200] * 6
+    receiver.await_(6)
+
+
+def test_a_proxy_of_this_machine_gets_no_callback(
+    make: Callable[..., Apollo], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = make(tidy=True, reveal_delay_s=0.3)
+    it.order([1], receiver.url)
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    receiver.await_(1)
+
+
 # --- the script of callbacks
 
 
@@ -898,6 +926,21 @@ def test_reversed_waits_for_the_callback_of_a_later_order(make: Callable[..., Ap
 
     assert [each.json()["people"][0]["id"] for each in arrived] == [apollo.person_id(two), apollo.person_id(one)]
     assert it.phones["held"] == 0
+
+
+def test_reversed_does_not_go_after_an_earlier_order(make: Callable[..., Apollo], receiver: Receiver) -> None:
+    it = make(tidy=True, callbacks=[{"what": "reversed", "nth": 2}], callback_spacing_s=(0.4,))
+    receiver.statuses += [500]
+
+    it.order([1], receiver.url)
+    receiver.await_(1)
+    it.order([2], receiver.url)
+    receiver.await_(2)
+    quiet(receiver, 2)
+    it.order([3], receiver.url)
+
+    arrived = [each.json()["people"][0]["id"] for each in receiver.await_(4)]
+    assert arrived == [apollo.person_id(index) for index in (1, 1, 3, 2)]
 
 
 def test_never_is_only_had_by_polling(make: Callable[..., Apollo], receiver: Receiver) -> None:
