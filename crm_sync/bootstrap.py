@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from crm_sync.config.loader import Loaded
     from crm_sync.config.model import Config
+    from crm_sync.pipeline.public_address import PublicAddress
     from crm_sync.ports import Clock, Crm, Enricher, Window
     from crm_sync.services import Services
     from crm_sync.store.answers import Answers
@@ -41,11 +43,13 @@ if TYPE_CHECKING:
     from crm_sync.store.privacy import Privacy
     from crm_sync.store.provenance import Provenance
     from crm_sync.store.retention import Retention
+    from crm_sync.store.reveals import Reveals
     from crm_sync.store.reviews import Reviews
     from crm_sync.store.runs import Runs
     from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
     from crm_sync.store.write_jobs import WriteJobs
+    from crm_sync.workers import PhoneWorker
 
 
 @dataclass
@@ -227,6 +231,44 @@ class App:
         return HookTokens(self.key_ring, name)
 
     @cached_property
+    def reveals(self) -> Reveals:
+        from crm_sync.store.reveals import Reveals
+
+        return Reveals(self.store, self.vault, self.journal)
+
+    @cached_property
+    def callbacks(self) -> PublicAddress:
+        from crm_sync.pipeline.public_address import PublicAddress
+
+        base_url = self.settings.public_url
+        return PublicAddress(
+            base_url,
+            tokens=lambda: self.hook_tokens,
+            deliveries=lambda: self.deliveries,
+            send=self._send_to_ourselves if base_url else None,
+            clock=self.clock,
+        )
+
+    def _send_to_ourselves(self, path: str, content: bytes) -> int:
+        from adapters.http import MIB, BoundedSession
+
+        session = BoundedSession(
+            provider="the public address",
+            base_url=self.settings.public_url.rstrip("/"),
+            setting=f"{PREFIX}PUBLIC_URL",
+            connect_s=5.0,
+            read_s=15.0,
+            max_body=MIB,
+            connections=1,
+            headers={"Content-Type": "application/json"},
+            operation_of=lambda _method, _path: "webhook",
+        )
+        try:
+            return int(session.request("POST", path, data=content).status_code)
+        finally:
+            session.close()
+
+    @cached_property
     def write_jobs(self) -> WriteJobs:
         from crm_sync.store.write_jobs import WriteJobs
 
@@ -318,6 +360,7 @@ class App:
         return Services(
             config=config,
             config_version=number,
+            newest_version=self.versions.newest_number,
             crm=lambda name: self.crm(name, config.crms[name].type),
             enricher=lambda: self.enricher,
             runs=self.runs,
@@ -328,6 +371,9 @@ class App:
             journal=self.journal,
             instance=self.instance,
             suppressions=self.suppressions,
+            reveals=self.reveals,
+            deliveries=self.deliveries,
+            callbacks=self.callbacks,
             clock=self.clock,
             vault=self.vault,
         )
@@ -416,15 +462,66 @@ def _key_file(name: str, path: str) -> str:
         raise ConfigError(f"{crm_prefix(name)}PRIVATE_KEY_FILE: {path} cannot be read ({reason})") from None
 
 
-def web_app() -> Flask:
-    """The WSGI application of this installation, from the environment and .env; opens nothing until it is asked."""
+def web_app(app: App | None = None) -> Flask:
+    """The WSGI application of an installation, by default that of the environment and .env; opens nothing until it is
+    asked."""
     from crm_sync.web import create_app
     from webhooks.receiver import receiver
 
-    app = App(env_file=Path(".env") if Path(".env").exists() else None)
+    mine = app or App(env_file=Path(".env") if Path(".env").exists() else None)
     deliver = receiver(
-        read_token=lambda token: app.hook_tokens.read(token, now=app.clock.now()),
-        inbox=lambda: app.deliveries,
-        now=app.clock.now,
+        read_token=lambda token: mine.hook_tokens.read(token, now=mine.clock.now()),
+        inbox=lambda: mine.deliveries,
+        now=mine.clock.now,
     )
-    return create_app(check_ready=app.check_ready, receiver=deliver)
+    return create_app(check_ready=mine.check_ready, receiver=deliver, trusted_proxies=mine.settings.trusted_proxies)
+
+
+def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:
+    """Receiver and worker in this process, until SIGTERM or SIGINT. `started` is told the address.
+
+    Raises:
+        OSError: the port is taken, or not for us.
+    """
+    import threading
+
+    from crm_sync.web.serving import WebServer
+
+    hops = app.settings.trusted_proxies
+    server = WebServer(web_app(app), host=host, port=port, trusted_proxies=hops)
+    stop = threading.Event()
+    worker = threading.Thread(target=lambda: _worker(app).run(stop), name="phones", daemon=True)
+    worker.start()
+    with _until_stopped(server.stop):
+        started(f"http://{host}:{server.port}")
+        server.run()
+    stop.set()
+    worker.join(timeout=60)
+
+
+def work(app: App) -> None:
+    """The worker in this process, until SIGTERM or SIGINT."""
+    import threading
+
+    stop = threading.Event()
+    with _until_stopped(stop.set):
+        _worker(app).run(stop)
+
+
+def _worker(app: App) -> PhoneWorker:
+    from crm_sync.store.exclusive import Exclusive
+    from crm_sync.workers import PhoneWorker
+
+    return PhoneWorker(app.services, Exclusive(app.store, "phones"))
+
+
+@contextmanager
+def _until_stopped(stop: Callable[[], None]) -> Iterator[None]:
+    import signal
+
+    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crm_sync.config.model import Config
-from crm_sync.ports import Clock, Crm, Enricher
+from crm_sync.ports import Callbacks, Clock, Crm, Enricher
 from crm_sync.store.answers import Answers
+from crm_sync.store.deliveries import Deliveries
 from crm_sync.store.instance import Instance
 from crm_sync.store.journal import Journal
 from crm_sync.store.provenance import Provenance
+from crm_sync.store.reveals import Reveals
 from crm_sync.store.reviews import Reviews
 from crm_sync.store.runs import Runs
 from crm_sync.store.suppressions import Suppressions
@@ -25,6 +27,8 @@ class Services:
 
     config: Config
     config_version: int | None
+    #: The number of the newest applied configuration: another one, when somebody has applied one since.
+    newest_version: Callable[[], int | None]
     crm: Callable[[str], Crm]
     enricher: Callable[[], Enricher]
     runs: Runs
@@ -35,6 +39,9 @@ class Services:
     journal: Journal
     instance: Instance
     suppressions: Suppressions
+    reveals: Reveals
+    deliveries: Deliveries
+    callbacks: Callbacks
     clock: Clock
     vault: Vault
 

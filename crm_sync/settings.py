@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from crm_sync import crash
@@ -39,6 +39,7 @@ class Settings(_Group):
     secret_key: SecretStr = SecretStr("")
     state_file: str = ""
     public_url: str = ""
+    trusted_proxies: int = Field(0, ge=0)
     apollo_api_key: SecretStr = SecretStr("")
     apollo_url: str = "https://api.apollo.io/api/v1"
     apollo_auth: Literal["header", "body"] = "header"

@@ -46,6 +46,7 @@ _MOST_WAITS = 6  # times one call is sent again after a 429; each waits for the 
 _LONGEST_WAIT_S = 900.0
 _KEPT_TREES = 8
 _BALANCE_EVERY_S = 60.0
+_LONGEST_POLL_WAIT_S = 1.0
 
 _USAGE = "/usage_stats/api_usage_stats"
 _CREDITS = "/usage_stats/credit_usage_stats"
@@ -55,6 +56,17 @@ _POLL_NOT_ALLOWED = (
     "the key may not poll (scope webhook_result_read): deliveries are believed by their token alone, and numbers whose "
     "delivery is lost cannot be fetched"
 )
+
+
+def _no_patience(seconds: float) -> None:
+    """A poll is free and can come later; what waits behind it must not wait for a window of Apollo's."""
+    if seconds > _LONGEST_POLL_WAIT_S:
+        raise RateLimitError(
+            f"{phones.POLL} is not polled now: its window is used up for {seconds:.0f} s",
+            provider=PROVIDER,
+            operation=phones.POLL,
+            retry_after_s=seconds,
+        )
 
 
 class Departure(NamedTuple):
@@ -311,7 +323,7 @@ class ApolloEnricher:
                 operation=phones.POLL,
                 retry_after_s=parked,
             )
-        response = retry(lambda: self._poll_once(request_id), harmless=True, clock=self._clock, tries=4, total_s=30.0)
+        response = retry(lambda: self._poll_once(request_id), harmless=True, clock=self._clock, tries=3, total_s=5.0)
         status, body = response.status_code, response.content
         if status in (200, 400, 401, 403, 404, 410):
             return phones.read_poll(status, body, request_id=request_id)
@@ -321,7 +333,7 @@ class ApolloEnricher:
         target = f"/{phones.POLL}/{request_id}"
         if self._key_in_body:
             target += "?" + urlencode({"api_key": self._key_in_body})
-        ticket = self._pace.acquire(phones.POLL)
+        ticket = self._pace.acquire(phones.POLL, waiting=_no_patience)
         try:
             response = self._session.request("GET", target)
         finally:

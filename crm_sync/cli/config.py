@@ -202,8 +202,20 @@ def _against_crms(app: App, loaded: Loaded, *, offline: bool) -> Sequence[Proble
         clients,
         unmapped=_still_unmapped(app, config, clients),
         urls={name: app.crm_settings(name, kind).url for name, kind in crms},
+        no_callbacks=_no_callbacks(app, config),
         file=str(app.config_file),
     )
+
+
+def _no_callbacks(app: App, config: Config) -> tuple[str, Severity] | None:
+    """Where phones are to be ordered: why Apollo could not deliver them. An address that nobody answers at yet is no
+    fault of the file: runs look again before they order."""
+    if all(sync.phones is None for sync in config.syncs.values()):
+        return None
+    problem = app.callbacks.problem()
+    if not problem:
+        return None
+    return problem, Severity.WARNING if app.settings.public_url else Severity.ERROR
 
 
 def _still_unmapped(app: App, config: Config, crms: Mapping[str, Crm]) -> Counter[tuple[str, str]]:

@@ -30,6 +30,7 @@ from crm_sync.store.runs import RunRecord
 
 STATUS_STYLE = {
     RunStatus.COMPLETED: "green",
+    RunStatus.WAITING_FOR_PHONES: "green",
     RunStatus.COMPLETED_WITH_ERRORS: "yellow",
     RunStatus.STOPPED_AT_BUDGET: "yellow",
     RunStatus.CANCELLED: "yellow",
@@ -336,9 +337,9 @@ def _merged(rows: Iterable[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
     return merged
 
 
-def counted(count: int, word: str) -> str:
+def counted(count: int, word: str, words: str = "") -> str:
     """1 call, 2 calls."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+    return f"{count:,} {word if count == 1 else words or word + 's'}"
 
 
 def credit_words(credits_: Decimal) -> str:

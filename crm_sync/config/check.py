@@ -7,7 +7,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from crm_sync.config.apollo_attributes import Attribute, AttributeKind, find, vocabulary
-from crm_sync.config.model import Config, CrmConfig, FieldMapping, ParentMapping, Sync
+from crm_sync.config.expressions import both
+from crm_sync.config.model import Config, CrmConfig, FieldMapping, ParentMapping, Phones, Sync
 from crm_sync.config.problems import Path, Problem, Severity, nearest, shown
 from crm_sync.config.text import Document, ordered, parse
 from crm_sync.domain.changes import WriteRule
@@ -54,18 +55,21 @@ def check(
     *,
     unmapped: Mapping[tuple[str, str], int] | None = None,
     urls: Mapping[str, str] | None = None,
+    no_callbacks: tuple[str, Severity] | None = None,
     file: str = "crm_sync.yaml",
 ) -> tuple[Problem, ...]:
     """What is wrong with `config` on these CRMs, from the top of the file to the bottom.
 
     `crms` by name in the configuration; one that is missing is not checked. `unmapped`: (sync, field) -> number of
     Apollo values seen so far that have no CRM value. `urls`: CRM name -> address, to compare with `environment`.
+    `no_callbacks`: why Apollo could not deliver a phone number, and how bad that is; None when it can.
 
     Raises:
         ProviderError: a CRM could not be asked.
     """
     document = parse(config.text, file=file)
     checker = _Checker(document, config, unmapped or {})
+    checker.no_callbacks = no_callbacks
     for name, crm in config.crms.items():
         checker.environment(crm, (urls or {}).get(name, ""))
     for sync in config.syncs.values():
@@ -78,6 +82,7 @@ def check(
 class _Checker:
     def __init__(self, document: Document, config: Config, unmapped: Mapping[tuple[str, str], int]) -> None:
         self._document = document
+        self.no_callbacks: tuple[str, Severity] | None = None
         self._config = config
         self._unmapped = unmapped
         self._objects: set[tuple[str, str]] = set()
@@ -151,8 +156,49 @@ class _Checker:
             self._mapping((*at, "fields", mapping.field), mapping, schema, sync)
         if sync.parent is not None:
             self._parent((*at, "account"), sync.parent, crm, schema, sync)
+        if sync.phones is not None:
+            self._phones((*at, "phones"), sync, sync.phones, crm, schema)
         for position, name in enumerate(sync.job_change.keep if sync.job_change is not None else ()):
             self._known((*at, "job_change", "keep", position), name, schema)
+
+    def _phones(self, at: Path, sync: Sync, phones: Phones, crm: Describes, schema: ObjectSchema) -> None:
+        if self.no_callbacks is not None:
+            why, severity = self.no_callbacks
+            self._say(at, why, "No phone is ordered before that.", key=True, severity=severity)
+        for kind, name in phones.route.items():
+            field = self._known((*at, "route", kind), name, schema)
+            if field is None:
+                continue
+            if not field.writable:
+                why = field.why_not.strip() or "the CRM does not let this user write it."
+                self._say((*at, "route", kind), f"{name} cannot be written: {why}", "Name another field, or skip.")
+            elif field.kind not in _FITS[AttributeKind.PHONE]:
+                self._say((*at, "route", kind), f"a phone number is no value for {name}, which is {_a(field.kind)}.")
+        mark = self._known((*at, "do_not_call", "mark"), phones.mark, schema) if phones.mark else None
+        if mark is not None and mark.kind is not FieldKind.BOOLEAN:
+            self._say((*at, "do_not_call", "mark"), f"{mark.name} is {_a(mark.kind)}, not a checkbox.")
+        elif mark is not None and not mark.writable:
+            self._say((*at, "do_not_call", "mark"), f"{mark.name} cannot be written: {mark.why_not}")
+        fields = tuple(name for name in dict.fromkeys(phones.route.values()) if name in schema.fields)
+        selection = Selection(
+            object_type=sync.object_type,
+            fields=(),
+            where=both(sync.choose.where, phones.reveal_when),
+            missing_any=fields,
+            placeholders=self._config.placeholders,
+        )
+        alone = Selection(object_type=sync.object_type, fields=(), where=phones.reveal_when)
+        for sentence in dict.fromkeys([*crm.check_selection(alone), *crm.check_selection(selection)]):
+            self._say((*at, "reveal_when"), sentence)
+        if self._config.budget.phones_per_month is None:
+            self._say(
+                at,
+                "a revealed phone costs up to nine credits, and `budget.phones_per_month` is not set: they are paid "
+                "from the same limits as everything else.",
+                "Set budget.phones_per_month to give them a purse of their own.",
+                key=True,
+                severity=Severity.NOTE,
+            )
 
     def _left_alone(self, sync: Sync, crm: Describes, schema: ObjectSchema) -> None:
         """What cannot be seen of those who said no, once for each object."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from typing import Any
 
 #: Longer ones lead out of the calendar: a moment that long ago has no date.
 LONGEST = timedelta(days=36500)
@@ -232,3 +233,12 @@ def parse_template(text: str) -> tuple[TemplatePart, ...]:
     if not any(part.path for part in parts):
         raise UnreadableError("this template names no Apollo attribute.", "Write one as {{ person.city }}.")
     return tuple(parts)
+
+
+def both(where: Any, also: Any) -> Any:
+    """Two filters of one CRM, both of which must hold: SOQL conditions, or HubSpot's OR-lists of AND-lists."""
+    if where is None or also is None:
+        return also if where is None else where
+    if isinstance(where, str):
+        return f"({where}) AND ({also})"
+    return [[*one, *other] for one in where for other in also]

@@ -25,6 +25,7 @@ from crm_sync.config.model import (
     Keep,
     Match,
     ParentMapping,
+    Phones,
     SendKey,
     Stamps,
     Suppress,
@@ -141,6 +142,10 @@ def load(text: bytes, *, file: str = "crm_sync.yaml", read_file: FileReader | No
         if not any(problem.severity is Severity.ERROR for problem in problems):
             config = built
     return Loaded(document=document, config=config, problems=ordered(problems))
+
+
+#: Apollo keeps what it delivers for 30 days (contracts/apollo.md 3, 2026-10).
+LONGEST_WAIT = timedelta(days=29)
 
 
 class _Reader:
@@ -267,6 +272,7 @@ class _Reader:
             match=self._match((*at, "match"), values.get("match", {}), is_company=is_company),
             fields=fields,
             parent=self._parent((*at, "account"), values.get("account"), object_type),
+            phones=self._phones((*at, "phones"), values, crm_type, is_company=is_company),
             job_change=self._job_change((*at, "job_change"), values, is_company=is_company),
         )
 
@@ -287,13 +293,7 @@ class _Reader:
             )
 
     def _choose(self, at: Path, values: Mapping[str, Any], crm_type: str, fields: tuple[FieldMapping, ...]) -> Choose:
-        where = values.get("where")
-        if where is not None and crm_type == "salesforce" and not isinstance(where, str):
-            self._error(
-                (*at, "where"), "a filter for Salesforce is text.", 'Write a SOQL condition: "AccountId != null".'
-            )
-        if where is not None and crm_type == "hubspot":
-            where = self._hubspot_filters((*at, "where"), where)
+        where = self._where((*at, "where"), values.get("where"), crm_type, "AccountId != null")
         missing_any = values.get("missing_any")
         if missing_any is None:
             missing_any = tuple(f.field for f in fields if f.rule in (WriteRule.FILL, WriteRule.TRACK))
@@ -304,6 +304,14 @@ class _Reader:
             after_no_match_wait=values.get("after_no_match_wait", timedelta(days=180)),
             at_most=values.get("at_most"),
         )
+
+    def _where(self, at: Path, where: Any, crm_type: str, example: str) -> Any:
+        """A filter in the CRM's own language, as Selection.where wants it."""
+        if where is not None and crm_type == "salesforce" and not isinstance(where, str):
+            self._error(at, "a filter for Salesforce is text.", f'Write a SOQL condition: "{example}".')
+        if where is not None and crm_type == "hubspot":
+            return self._hubspot_filters(at, where)
+        return where
 
     def _hubspot_filters(self, at: Path, where: Any) -> list[list[dict[str, Any]]] | None:
         """HubSpot's filter as OR-list of AND-lists; a flat list of filters is one AND-list."""
@@ -403,6 +411,52 @@ class _Reader:
                     f"{proof} can never agree: `send` has no {' or '.join(PROOFS[proof])}.",
                     "Send it, or remove the proof.",
                 )
+
+    def _phones(self, at: Path, sync: Mapping[str, Any], crm_type: str, *, is_company: bool) -> Phones | None:
+        values = sync.get("phones")
+        if values is None:
+            return None
+        if is_company:
+            self._error(
+                at, "`phones` is about people; a company has a switchboard, which comes with its data.", key=True
+            )
+        listed = values.get("do_not_call", {})
+        route = {kind: field for kind, field in values.get("route", {}).items() if field != "skip"}
+        phones = Phones(
+            reveal_when=self._where((*at, "reveal_when"), values.get("reveal_when"), crm_type, "Status__c = 'Target'"),
+            route=route,
+            order=values.get("order", "after_match"),
+            rule=WriteRule(values.get("write", WriteRule.FILL)),
+            format=values.get("format", "e164"),
+            if_listed=listed.get("if_listed", "skip"),
+            mark=listed.get("mark", ""),
+            wait=values.get("wait", timedelta(hours=2)),
+            give_up_after=values.get("give_up_after", timedelta(days=3)),
+        )
+        if "route" in values and not route:
+            self._error(
+                (*at, "route"), "no number goes anywhere.", "Write at least one, for example mobile: MobilePhone."
+            )
+        if phones.rule is WriteRule.NEVER:
+            self._error((*at, "write"), "`never` would pay for numbers and write none.", "Write fill, track or review.")
+        if phones.if_listed == "mark_only" and not phones.mark:
+            self._error(
+                (*at, "do_not_call"), "mark_only needs `mark`.", "Name the checkbox, for example mark: DoNotCall."
+            )
+        if phones.wait >= phones.give_up_after:
+            self._error((*at, "give_up_after"), "it must be longer than `wait`.", "Write a longer time.")
+        if phones.give_up_after > LONGEST_WAIT:
+            self._error(
+                (*at, "give_up_after"), "Apollo keeps results for 30 days.", f"Write {LONGEST_WAIT.days}d at most."
+            )
+        mapped = {each for each in sync.get("fields", {}) if isinstance(each, str)}
+        places = {(*at, "route", kind): field for kind, field in route.items()}
+        if phones.mark:
+            places[*at, "do_not_call", "mark"] = phones.mark
+        for path, field in places.items():
+            if field in mapped:
+                self._error(path, f"{field} is filled under `fields` too.", "Keep one of them.")
+        return phones
 
     def _job_change(self, at: Path, sync: Mapping[str, Any], *, is_company: bool) -> JobChange | None:
         values = sync.get("job_change")

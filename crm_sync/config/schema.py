@@ -631,13 +631,14 @@ SYNC = Group(
                     "write": Key(shape=Word(options=tuple(WriteRule), what="write rule"), default="fill"),
                     "format": Key(shape=Word(options=("e164", "national", "international")), default="e164"),
                     "route": Key(
+                        required=True,
                         shape=Group(
                             what="phone types",
                             known={
                                 kind: Key(shape=Text(wanted="a field, or skip", parse=expressions.field_name))
                                 for kind in ("mobile", "work_direct", "home", "work_hq", "other")
                             },
-                        )
+                        ),
                     ),
                     "do_not_call": Key(
                         shape=Group(
@@ -799,7 +800,6 @@ class NotYet:
 NOT_YET: Mapping[str, NotYet] = {
     "alerts": NotYet(part=5, what="alerts"),
     "syncs.*.schedule": NotYet(part=5, what="running on a schedule"),
-    "syncs.*.phones": NotYet(part=4, what="phone reveals"),
 }
 
 

@@ -22,14 +22,16 @@ class RunStatus(StrEnum):
 
 
 class RunKind(StrEnum):
-    """A plan is the same walk with a writer that only answers "planned". The other three change what was settled
-    before: an undo restores, an apply writes exactly a plan, a review writes what a person accepted."""
+    """A plan is the same walk with a writer that only answers "planned". Three change what was settled before: an undo
+    restores, an apply writes exactly a plan, a review writes what a person accepted. `phones` writes numbers that runs
+    have ordered, as they are delivered."""
 
     RUN = "run"
     PLAN = "plan"
     UNDO = "undo"
     APPLY = "apply"
     REVIEW = "review"
+    PHONES = "phones"
 
 
 class RecordOutcome(StrEnum):

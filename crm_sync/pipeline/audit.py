@@ -86,7 +86,9 @@ class Audit:
                         attempted_at=now,
                     )
                 )
-        proposals = [each for one in settled for each in one.proposals] if context.kind is RunKind.RUN else []
+        proposals = (
+            [each for one in settled for each in one.proposals] if context.kind in (RunKind.RUN, RunKind.PHONES) else []
+        )
         context.runs.settle(
             context.run_id,
             sync=context.sync_name,

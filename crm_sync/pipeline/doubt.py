@@ -18,7 +18,7 @@ from crm_sync.errors import ProviderError
 from crm_sync.pipeline.budget import day_of
 from crm_sync.ports import Clock, Enricher
 from crm_sync.services import Services
-from crm_sync.store.journal import Call, Journal, MeterReading
+from crm_sync.store.journal import PHONES, Call, Journal, MeterReading
 
 #: Apollo may still be working, and charge, after we stopped listening: the read time-out and five minutes
 #: (design/reliability.md 2.4; a meter read at once proved nothing and charged five people twice).
@@ -128,13 +128,13 @@ def resolve(services: Services) -> list[Call]:
         evidence = evidence_of(calls, before, meter, journal)
         if evidence.nothing_was_charged:
             crash.point("doubt.weighed")
-            for call in calls:
+            for call in _lookups(calls):
                 journal.clear(call.id, evidence.why, by="evidence", now=services.clock.now())
                 crash.point("doubt.cleared")
-            resolved += calls
+            resolved += _lookups(calls)
     left = [call for call in journal.doubts() if services.clock.now() - left_at(call) >= SETTLE]
     budget = services.config.budget
-    for call in _by_policy(left, budget, _retried_today(services)):
+    for call in _by_policy(_lookups(left), budget, _retried_today(services)):
         journal.accept(
             call.id,
             ask_again=budget.in_doubt == "retry",
@@ -144,6 +144,12 @@ def resolve(services: Services) -> list[Call]:
         crash.point("doubt.accepted")
         resolved.append(call)
     return resolved
+
+
+def _lookups(calls: Iterable[Call]) -> list[Call]:
+    """Those that ordered no phones: of the others a charge may still come, with what is delivered, so that neither the
+    meter nor a policy ends them. Their delivery does, a person, or `give_up_after` (design/reliability.md 2.4, E4)."""
+    return [call for call in calls if call.purse != PHONES]
 
 
 def _by_policy(calls: Iterable[Call], budget: Budget, retried: Decimal) -> list[Call]:

@@ -123,7 +123,8 @@ class EnrichRoom:
             if enrichment is None:
                 open_.append(item)
             else:
-                served.append(_answered(item, enrichment, answer.batch_id, answer.obtained_at))
+                known = _answered(item, enrichment, answer.batch_id, answer.obtained_at)
+                served.append(replace(known, position=answer.position))
         return served, open_
 
     def _fresh(self, answer: StoredAnswer) -> bool:
@@ -206,8 +207,11 @@ class EnrichRoom:
             day=day_of(now, walk.timezone),
             fresh_since=walk.fresh_since,
             no_match_since=walk.no_match_since,
+            gives_up_at=walk.orders.gives_up_at(now) if walk.orders is not None else None,
         )
-        plan = walk.journal.plan(intent, lambda spent: room(walk.budget, spent, max_credits=walk.max_credits), now=now)
+        plan = walk.journal.plan(
+            intent, lambda spent: room(walk.budget, spent, max_credits=walk.max_credits, purse=intent.purse), now=now
+        )
         with self._calls:
             self._out += len(plan.calls)
         return plan
@@ -344,13 +348,14 @@ class EnrichRoom:
 
         def leaving() -> None:
             walk.waiting_until = None
-            if not walk.journal.sent(call.id, now=walk.clock.now()):
+            if not walk.journal.sent(call.id, now=walk.clock.now(), orders_phones=bool(call.order_id)):
                 walk.stop.raise_("cancelled by crm-sync cancel")
                 raise _StoppedError
 
         if call.single:
             return walk.enricher.ask_one(walk.purpose, call.keys[0], leaving=leaving, waiting=waiting)
-        return walk.enricher.ask(walk.purpose, call.keys, leaving=leaving, waiting=waiting)
+        callback = walk.orders.callback(call.order_id) if walk.orders is not None else ""
+        return walk.enricher.ask(walk.purpose, call.keys, leaving=leaving, waiting=waiting, callback=callback)
 
     def _bisect(self, call: PlannedCall, error: RefusedError) -> _Bought:
         """A refused call is halved until the bad record stands alone (contracts/apollo.md 4, 422)."""
@@ -399,9 +404,13 @@ class EnrichRoom:
         expansion = expansion_of(
             call.id, walk.purpose, keys, reading, raw.credits, single=call.single, answered_at=answered_at
         )
+        if call.order_id and walk.orders is not None:
+            answer = walk.enricher.order_answer(raw.body)
+            expansion = replace(expansion, ordered=walk.orders.ordered(answer, keys, reading, answered_at))
         self._keep(expansion)
-        if expansion.open:
-            self.flush()  # their guard is released, so that they can be asked singly
+        if expansion.open or expansion.ordered is not None:
+            # What is open is asked for singly once its guard is released; what was ordered may be delivered already.
+            self.flush()
         bought = _Bought()
         for key, enrichment in zip(keys, reading.enrichments, strict=True):
             if enrichment is None:

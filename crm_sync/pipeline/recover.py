@@ -12,14 +12,16 @@ from datetime import datetime, timedelta
 
 from crm_sync import crash
 from crm_sync.domain.changes import PUT_BACK, FieldDecision, FieldOutcome, WriteOutcome, Written
+from crm_sync.domain.enrichment import Reading
 from crm_sync.domain.records import Record, RecordRef
 from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
 from crm_sync.errors import ConfigError, ContractError, ProviderError
 from crm_sync.mapping.blanks import is_blank
 from crm_sync.pipeline.enrich import expansion_of
+from crm_sync.pipeline.ordering import NO_PHONES, ordered, per_number
 from crm_sync.ports import WriteRequest
 from crm_sync.services import Services
-from crm_sync.store.journal import Expansion
+from crm_sync.store.journal import PHONES, Call, Expansion
 from crm_sync.store.runs import WRITING, RunRecord
 from crm_sync.store.write_jobs import OpenJob
 
@@ -220,21 +222,35 @@ def settle_calls(run: SyncRun, services: Services) -> None:
         except ContractError as error:
             journal.in_doubt(call.id, call.body, str(error), now=now)
             continue
-        expansions.append(
-            expansion_of(
-                call.id,
-                call.purpose,
-                call.keys,
-                reading,
-                call.credits,
-                single=call.single,
-                answered_at=call.answered_at,
-            )
+        expansion = expansion_of(
+            call.id,
+            call.purpose,
+            call.keys,
+            reading,
+            call.credits,
+            single=call.single,
+            answered_at=call.answered_at,
         )
+        expansions.append(_with_order(expansion, call, reading, services) if call.purse == PHONES else expansion)
     if expansions:
         crash.point("recover.expanding")
         journal.expand(expansions, now=now)
         crash.point("recover.expanded")
+
+
+def _with_order(expansion: Expansion, call: Call, reading: Reading, services: Services) -> Expansion:
+    """What the answer said about the phone numbers that the call has ordered."""
+    sync = services.config.syncs.get(call.sync)
+    made = ordered(
+        services.enricher().order_answer(call.body),
+        call.keys,
+        reading,
+        phones=(sync.phones if sync is not None else None) or NO_PHONES,
+        person=services.reveals.person,
+        per_number=per_number(services.enricher()),
+        answered_at=call.answered_at or services.clock.now(),
+    )
+    return replace(expansion, ordered=made)
 
 
 def _close(run: SyncRun, services: Services) -> SyncRun:
@@ -242,6 +258,7 @@ def _close(run: SyncRun, services: Services) -> SyncRun:
     now = services.clock.now()
     with_books = _with_books(run, services)
     services.runs.close_intended(run.id, "not confirmed: the process ended; the next run reads it again", now=now)
+    services.reveals.join(run.id, now=now)
     crash.point("recover.closing")
     closed = replace(
         with_books,

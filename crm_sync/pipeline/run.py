@@ -18,6 +18,7 @@ from crm_sync.pipeline import doubt, restore
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settle_calls
+from crm_sync.pipeline.reveal import Ordered, order_phones
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.verdict import verdict
@@ -110,6 +111,8 @@ def closed(
         calls.subtract(before)
         ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
         services.runs.save(ended, now=services.clock.now())
+        if ended.status is RunStatus.WAITING_FOR_PHONES:
+            services.reveals.finish_runs()  # the last one may have come while the run was ending
     except BaseException:
         give_up(run.id)
         raise
@@ -204,7 +207,7 @@ def refuse_overlap(sync: str, services: Services) -> None:
         BusyError: a run of this sync is under way.
     """
     for other, owner_, _ in services.runs.unfinished():
-        if other.sync == sync:
+        if other.sync == sync and other.kind is not RunKind.PHONES:
             raise BusyError(
                 f"{sync} is running already: {other.kind.value} {other.id} since {other.started_at:%H:%M:%S} UTC "
                 f"({':'.join(owner_.split(':')[:2])}). Wait for its end; `crm-sync runs` shows it"
@@ -241,14 +244,16 @@ def _walk(
                 walk.stop.raise_("cancelled by crm-sync cancel")
     desk.finish()
     _advance(walk, services)
+    phones = order_phones(walk, services)
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
     counts = desk.audit.counts(stages.selected)
     left_out = _with_more(walk, expected, counts, dict(stages.left_out))
+    left_out |= {reason: count for reason, count in phones.left_out.items() if count}
     run = replace(run, counts=counts, parents=desk.audit.parent_counts(), left_out=left_out)
     if watch is not None:
         watch(_progress(walk, desk, expected, counts))
-    return end(run, services, *_verdict(walk, run, desk))
+    return end(run, services, *_verdict(walk, run, desk, phones))
 
 
 def _advance(walk: Walk, services: Services) -> None:
@@ -283,12 +288,14 @@ def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts
     )
 
 
-def _verdict(walk: Walk, run: SyncRun, desk: WritingDesk) -> tuple[RunStatus, str]:
+def _verdict(walk: Walk, run: SyncRun, desk: WritingDesk, phones: Ordered) -> tuple[RunStatus, str]:
     remarks = [
         f"nothing was stamped on {target.object_type}: {target.stamping.problem}"
         for target in (walk.target, walk.parent)
         if target is not None and target.stamping.problem and run.counts.selected
     ]
+    if phones.problem:
+        remarks.append(f"no phone was ordered: {phones.problem}")
     return verdict(
         run,
         desk.audit,
@@ -296,6 +303,7 @@ def _verdict(walk: Walk, run: SyncRun, desk: WritingDesk) -> tuple[RunStatus, st
         fails_at_limit=walk.budget.at_limit == "fail",
         parent=walk.parent.object_type if walk.parent is not None else "",
         remarks=remarks,
+        phones=phones.asked,
     )
 
 

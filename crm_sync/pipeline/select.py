@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from crm_sync import crash
+from crm_sync.config.expressions import both
+from crm_sync.config.model import Phones
+from crm_sync.domain.changes import WriteRule
 from crm_sync.domain.records import Record
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.mapping.blanks import lacking
+from crm_sync.mapping.phones import phone_fields
 from crm_sync.pipeline.suppress import Subject
 from crm_sync.pipeline.walk import Due, Walk, seen
 from crm_sync.ports import Selection
@@ -36,12 +41,22 @@ class DuePage:
     expected: int | None
 
 
+class _Read(NamedTuple):
+    """Records as a leg of the selection read them. `refresh`: whatever was tried with them before; `untold`: those that
+    were attempted before are not worth a word."""
+
+    records: Sequence[Record]
+    expected: int | None = None
+    refresh: bool = False
+    untold: bool = False
+
+
 def due_pages(walk: Walk, left_out: Counter[str]) -> Iterator[DuePage]:
     """Pages of due records, at most `walk.at_most` in all; counts into `left_out` what is not selected and why."""
     room = walk.at_most
-    for records, expected, refresh in _pages(walk):
+    for read in _pages(walk):
         crash.point("select.page")
-        page = _sift(walk, records, expected, left_out, refresh=refresh)
+        page = _sift(walk, read, left_out)
         if room is not None:
             if len(page.due) > room:
                 left_out[LEFT_OUT_SEEN_MORE] += len(page.due) - room
@@ -54,8 +69,9 @@ def due_pages(walk: Walk, left_out: Counter[str]) -> Iterator[DuePage]:
             return
 
 
-def _pages(walk: Walk) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
-    """First what lacks something, then what is past the window; the two cannot overlap (see `_refresh`)."""
+def _pages(walk: Walk) -> Iterator[_Read]:
+    """First what lacks something, then what is past the window, then whose phone alone is wanted. The second cannot
+    overlap the first (see `_refresh`)."""
     choose = walk.sync.choose
     if walk.only:
         yield from _named(walk)
@@ -67,13 +83,26 @@ def _pages(walk: Walk) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
         missing_any=choose.missing_any,
         placeholders=walk.placeholders,
     )
+    phones = walk.sync.phones if choose.missing_any else None
+    taken: set[str] = set()
     for page in walk.crm.select(selection):
-        yield page.records, page.expected, False
+        if phones is not None:
+            taken.update(record.ref.id for record in page.records)
+        yield _Read(page.records, page.expected)
     if choose.or_older_than is not None and choose.missing_any:
-        yield from _refresh(walk, selection)
+        for read in _refresh(walk, selection):
+            if phones is not None:
+                taken.update(record.ref.id for record in read.records)
+            yield read
+    if phones is not None:
+        # Whose phone is wanted and who lacks nothing else has to be matched once, or nobody knows whom to ask for.
+        for page in walk.crm.select(to_be_revealed(walk, phones)):
+            others = [each for each in page.records if each.ref.id not in taken and not _lacking(walk, each)]
+            if others:
+                yield _Read(others, untold=True)
 
 
-def _named(walk: Walk) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
+def _named(walk: Walk) -> Iterator[_Read]:
     """The records that were named, whatever they lack and whatever was tried with them; the sync's filter holds."""
     for start in range(0, len(walk.only), _REFRESH_PAGE):
         ids = walk.only[start : start + _REFRESH_PAGE]
@@ -82,10 +111,10 @@ def _named(walk: Walk) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
         )
         for page in walk.crm.select(selection):
             if page.records:
-                yield page.records, None, True
+                yield _Read(page.records, refresh=True)
 
 
-def _refresh(walk: Walk, selection: Selection) -> Iterator[tuple[Sequence[Record], int | None, bool]]:
+def _refresh(walk: Walk, selection: Selection) -> Iterator[_Read]:
     """Records that lack nothing and were last attempted before the window began."""
     after = ""
     while True:
@@ -101,7 +130,25 @@ def _refresh(walk: Walk, selection: Selection) -> Iterator[tuple[Sequence[Record
         for page in walk.crm.select(again):
             complete = [r for r in page.records if not _lacking(walk, r)]
             if complete:
-                yield complete, None, True
+                yield _Read(complete, refresh=True)
+
+
+def to_be_revealed(walk: Walk, phones: Phones) -> Selection:
+    """Who is to get a phone: both filters hold, and one of the fields that it may go to is blank, if a blank is what
+    the rule writes to."""
+    fields = phone_fields(phones)
+    needs_blank = phones.rule in (WriteRule.FILL, WriteRule.TRACK)
+    names = dict.fromkeys((*selected_fields(walk), *fields))
+    if phones.mark:
+        names[phones.mark] = None
+    return Selection(
+        object_type=walk.object_type,
+        fields=tuple(names),
+        where=both(walk.sync.choose.where, phones.reveal_when),
+        missing_any=fields if needs_blank and not walk.only else (),
+        placeholders=walk.placeholders,
+        ids=walk.only,
+    )
 
 
 def selected_fields(walk: Walk) -> tuple[str, ...]:
@@ -120,35 +167,34 @@ def _lacking(walk: Walk, record: Record) -> tuple[str, ...]:
     return lacking(record.values, walk.sync.choose.missing_any, walk.folded_placeholders)
 
 
-def _sift(
-    walk: Walk, records: Sequence[Record], expected: int | None, left_out: Counter[str], *, refresh: bool
-) -> DuePage:
+def _sift(walk: Walk, read: _Read, left_out: Counter[str]) -> DuePage:
     """Leave out what was attempted with the same result ahead, who is to be left alone, and what is in doubt."""
-    states = walk.runs.states(walk.sync.name, walk.sync.object_type, [record.ref.id for record in records])
+    ids = [record.ref.id for record in read.records]
+    states = walk.runs.states(walk.sync.name, walk.sync.object_type, ids)
     candidates = []
-    for record in records:
+    for record in read.records:
         due = Due(record=record, keys=walk.keys_of(record.values), lacking=_lacking(walk, record))
         state = states.get(record.ref.id)
         if (
             state is not None
-            and not refresh
+            and not read.refresh
             and _settled(walk, state)
             and state.seen == seen(walk, due.keys, due.lacking)
         ):
-            left_out[LEFT_OUT_SEEN] += 1
+            left_out[LEFT_OUT_SEEN] += not read.untold
         else:
             candidates.append(due)
-    candidates = _without_suppressed(walk, candidates, left_out)
+    candidates = without_suppressed(walk, candidates, left_out)
     stored = walk.answers.look_up(walk.purpose, (due.keys.key for due in candidates))
     doubtful = {key for key, answer in stored.items() if answer.verdict == IN_DOUBT}
     if doubtful:
         kept = [due for due in candidates if due.keys.key not in doubtful]
         left_out[LEFT_OUT_DOUBT] += len(candidates) - len(kept)
         candidates = kept
-    return DuePage(due=tuple(candidates), stored=stored, expected=expected)
+    return DuePage(due=tuple(candidates), stored=stored, expected=read.expected)
 
 
-def _without_suppressed(walk: Walk, candidates: list[Due], left_out: Counter[str]) -> list[Due]:
+def without_suppressed(walk: Walk, candidates: list[Due], left_out: Counter[str]) -> list[Due]:
     """They are not selected at all: no row, no attempt to remember, so that they are due at once when taken off the
     list, and nothing is kept of somebody who was erased."""
     guard = walk.target.guard

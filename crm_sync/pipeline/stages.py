@@ -34,9 +34,13 @@ _PLAN_AT = 16
 class Stages:
     """The reading and the asking stage of one walk."""
 
-    def __init__(self, walk: Walk, *, on_expected: Callable[[int], None]) -> None:
+    def __init__(
+        self, walk: Walk, *, on_expected: Callable[[int], None], pages: Iterator[DuePage] | None = None
+    ) -> None:
+        """`pages`: what to read in place of what is due."""
         self._walk = walk
         self._on_expected = on_expected
+        self._pages = pages
         self._desk = Desk(walk.enricher.per_call)
         self._room = EnrichRoom(walk, self._desk)
         self._formed: list[Batch] = []
@@ -85,7 +89,7 @@ class Stages:
     def _reading(self) -> None:
         walk = self._walk
         try:
-            for page in due_pages(walk, self.left_out):
+            for page in self._pages if self._pages is not None else due_pages(walk, self.left_out):
                 if page.expected is not None:
                     self._on_expected(page.expected)
                 self.selected += len(page.due)

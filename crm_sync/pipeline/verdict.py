@@ -24,12 +24,13 @@ def verdict(
     fails_at_limit: bool = False,
     parent: str = "",
     remarks: Sequence[str] = (),
+    phones: int = 0,
 ) -> tuple[RunStatus, str]:
     """The run's status and reason, worst first.
 
     A run that an error stopped, or kept from writing, has failed where nothing at all came of it in the CRM: people
     whom Apollo does not know do not make it a success. `parent` is the object of its `account:` section; `remarks` are
-    further sentences about what went wrong.
+    further sentences about what went wrong; `phones` are numbers that are still to come.
     """
     counts = run.counts
     is_barren = not (counts.updated or counts.unchanged or run.parents.updated)
@@ -57,7 +58,9 @@ def verdict(
         (audit.unstamped, "not stamped"),
     ]
     said = [f"{count} {word}" for count, word in troubles if count] + list(remarks)
-    return (RunStatus.COMPLETED_WITH_ERRORS, ", ".join(said)) if said else (RunStatus.COMPLETED, "")
+    if said:
+        return RunStatus.COMPLETED_WITH_ERRORS, ", ".join(said)
+    return (RunStatus.WAITING_FOR_PHONES if phones else RunStatus.COMPLETED), ""
 
 
 def _s(count: int) -> str:

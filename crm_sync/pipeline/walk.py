@@ -19,6 +19,7 @@ from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.mapping.match_keys import compile_keys
 from crm_sync.mapping.stamps import Stamping, compile_stamps
 from crm_sync.mapping.trust import compile_trust
+from crm_sync.pipeline.ordering import Orders
 from crm_sync.pipeline.suppress import Guard, Screen, guard
 from crm_sync.ports import Clock, Crm, Enricher, JobBook
 from crm_sync.services import Services
@@ -89,6 +90,7 @@ class Answered:
     outcome: RecordOutcome | None = None
     reason: str = ""
     batch_id: int | None = None
+    position: int = 0
     reached: bool = True
     answered_at: datetime | None = None
 
@@ -191,6 +193,8 @@ class Walk(WriteContext):
     workers: int
     fresh_since: datetime
     no_match_since: datetime
+    #: Its calls order phone numbers; None: they do not.
+    orders: Orders | None = None
     #: Until when Apollo asked us to wait, as far as the workers know; None while calls leave.
     waiting_until: datetime | None = None
 

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from crm_sync import crash
 from crm_sync.domain.changes import WantedValue, WriteMode
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose
 from crm_sync.domain.records import Value
-from crm_sync.domain.runs import RecordOutcome, RunKind
+from crm_sync.domain.runs import RunKind
 from crm_sync.mapping.blanks import lacking
 from crm_sync.mapping.employers import foreign_email
 from crm_sync.mapping.job_change import changed_employer
 from crm_sync.mapping.match_keys import registrable_domain
 from crm_sync.pipeline.audit import Attempt, Audit
+from crm_sync.pipeline.belief import believed
 from crm_sync.pipeline.settled import Candidate, Settled, unreached
 from crm_sync.pipeline.walk import Answered, Walk, seen
 from crm_sync.pipeline.write import write_candidates
-from crm_sync.store.reviews import ACCEPTED, JOB_CHANGE, MATCH, REFUSED, Proposal, Review
+from crm_sync.store.reviews import Proposal
 
 #: So many records go into one bulk write; more would take more memory than a job more saves calls.
 _BULK_CHUNK = 20_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Doubt:
-    """Why an answer is not simply written. `what` is what a person would accept; kept as a digest."""
-
-    kind: str
-    reason: str
-    what: str
 
 
 class WritingDesk:
@@ -49,7 +40,7 @@ class WritingDesk:
 
     def take(self, group: list[Answered]) -> None:
         self.taken += len(group)
-        self._sort(self._believed(group))
+        self._sort(believed(self._walk, group))
         while len(self._waiting) >= (size := self._chunk()):
             chunk, self._waiting = self._waiting[:size], self._waiting[size:]
             self._settle(chunk)
@@ -78,72 +69,6 @@ class WritingDesk:
                 plain.append((answered, proposals))
         if plain:
             self._close_plain(plain)
-
-    # --- which answers are believed -------------------------------------------------------------------------------
-
-    def _believed(self, group: list[Answered]) -> list[tuple[Answered, tuple[Proposal, ...]]]:
-        """The group with an end for each whose answer is not written as it is, and what waits for a person then."""
-        doubts = {
-            answered.due.record.ref.id: some
-            for answered in group
-            if answered.enrichment is not None and (some := self._doubts(answered, answered.enrichment))
-        }
-        if not doubts:
-            return [(answered, ()) for answered in group]
-        walk = self._walk
-        said = walk.reviews.said(walk.sync_name, walk.object_type, list(doubts))
-        found = []
-        for answered in group:
-            record_id = answered.due.record.ref.id
-            own = doubts.get(record_id)
-            found.append((answered, ()) if own is None else self._held(answered, own, said.get((record_id, ""))))
-        return found
-
-    def _doubts(self, answered: Answered, enrichment: Enrichment) -> tuple[_Doubt, ...]:
-        """Whether it is the right human, then whether at the right employer: who says yes to the second has said it to
-        the first."""
-        walk, keys = self._walk, answered.due.keys
-        who, doubts = enrichment.apollo_id, []
-        reason = answered.unproved or walk.distrust(keys, enrichment)
-        if reason:
-            doubts.append(_Doubt(kind=MATCH, reason=reason, what=f"is {who}"))
-        change = walk.sync.job_change
-        if change is not None and change.then != "update" and (reason := changed_employer(keys, enrichment)):
-            employer = enrichment.organization.get("id") or enrichment.organization.get("primary_domain") or ""
-            doubts.append(_Doubt(kind=JOB_CHANGE, reason=reason, what=f"{who} works at {employer}"))
-        return tuple(doubts)
-
-    def _held(
-        self, answered: Answered, doubts: Sequence[_Doubt], said: Review | None
-    ) -> tuple[Answered, tuple[Proposal, ...]]:
-        walk, left = self._walk, list(doubts)
-        for place, each in enumerate(doubts):
-            if said is not None and said.proposal == walk.reviews.proposal(each.what):
-                if said.state == REFUSED:
-                    return _ended(answered, RecordOutcome.SKIPPED, f"{each.reason}; a person has refused it"), ()
-                if said.state == ACCEPTED:
-                    left = list(doubts[place + 1 :])
-        if not left:
-            return answered, ()
-        doubt = left[0]
-        if not self._waits(answered, doubt):
-            return _ended(answered, RecordOutcome.SKIPPED, doubt.reason), ()
-        proposal = Proposal(
-            object_type=walk.object_type,
-            record_id=answered.due.record.ref.id,
-            field="",
-            kind=doubt.kind,
-            what=doubt.what,
-            reason=doubt.reason,
-        )
-        return _ended(answered, RecordOutcome.NEEDS_REVIEW, doubt.reason), (proposal,)
-
-    def _waits(self, answered: Answered, doubt: _Doubt) -> bool:
-        """Whether a person is asked; else it is left aside."""
-        if doubt.kind == JOB_CHANGE:
-            change = self._walk.sync.job_change
-            return change is not None and change.then == "review"
-        return bool(answered.unproved) or self._walk.match.otherwise == "review"
 
     # --- what they ask for ----------------------------------------------------------------------------------------
 
@@ -275,10 +200,6 @@ class WritingDesk:
             if answered.reached:
                 attempts[record_id] = self._attempt(answered, answered.due.lacking)
         self.audit.close(self._walk.target, settled, attempts)
-
-
-def _ended(answered: Answered, outcome: RecordOutcome, reason: str) -> Answered:
-    return replace(answered, outcome=outcome, reason=reason)
 
 
 def _to_stamp(answered: Answered, proposals: tuple[Proposal, ...]) -> Candidate:

@@ -43,6 +43,11 @@ class ConfigVersions:
             row = connection.execute(select(table).order_by(table.c.number.desc()).limit(1)).first()
         return _version(row) if row else None
 
+    def newest_number(self) -> int | None:
+        with self._store.read() as connection:
+            number: int | None = connection.execute(select(func.max(table.c.number))).scalar()
+        return number
+
     def get(self, number: int) -> ConfigVersion | None:
         with self._store.read() as connection:
             row = connection.execute(select(table).where(table.c.number == number)).first()

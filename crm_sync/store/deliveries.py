@@ -1,19 +1,26 @@
-"""The inbox: what was delivered, kept as it came before anybody reads it."""
+"""The inbox: what was delivered, kept as it came before anybody reads it, and what became of it."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
+from crm_sync import crash
 from crm_sync.store.engine import Store
+from crm_sync.store.orders import blank_order
 from crm_sync.store.tables import deliveries, reveal_orders
 from crm_sync.store.vault import Vault
 
 #: More distinct bodies, or bytes, for one order are a leaked token (design/reliability.md 4).
 MOST_BODIES, MOST_BYTES = 20, 1 << 20
+
+CALLBACK, POLL = "callback", "poll"
 
 
 class Taken(Enum):
@@ -27,6 +34,26 @@ class Taken(Enum):
     FLOOD = "flood"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One distinct body of one order. `state`: new, waiting (to be looked at again from `try_at`), done, late (nobody
+    waited any more), quarantined (not believed) or dead (it cannot be read); `belief`: "" not read yet, poll (Apollo's
+    own copy, fetched with our key), token (whoever had the address)."""
+
+    id: int
+    order_id: str
+    state: str
+    attempts: int
+    reason: str
+    received_at: datetime
+    times: int
+    size: int
+    source: str
+    belief: str
+    try_at: datetime | None
+    ended_at: datetime | None
+
+
 class Deliveries:
     """Safe to use from several threads; those that come at once share a commit."""
 
@@ -34,12 +61,14 @@ class Deliveries:
         self._store = store
         self._vault = vault
 
+    # --- what comes in ------------------------------------------------------------------------------------------
+
     def open_order(self, order_id: str, *, now: datetime) -> None:
-        """Note an order before anything leaves: Apollo may deliver before its own answer comes."""
+        """An order without a call behind it: what is delivered under it proves that the address leads here."""
         with self._store.write() as connection:
             connection.execute(
                 insert(reveal_orders).values(
-                    id=order_id, state="planned", created_at=now, deliveries=0, received_bytes=0, poll_needed=0
+                    **blank_order(order_id, now=now, gives_up_at=now), sync="", run_id="", batch_id=None
                 )
             )
 
@@ -47,15 +76,20 @@ class Deliveries:
         with self._store.write() as connection:
             connection.execute(update(reveal_orders).where(reveal_orders.c.id == order_id).values(state="sent"))
 
-    def take(self, order_id: str, raw: bytes, *, now: datetime) -> Taken:
+    def take(self, order_id: str, raw: bytes, *, now: datetime, source: str = CALLBACK) -> Taken:
         """Commit a delivery; what this returns may be acknowledged.
 
         Raises:
             StoreError: it was not committed, and must not be acknowledged.
         """
+        crash.point("inbox.take.before")
         digest = hashlib.sha256(raw).digest()
         body = self._vault.seal(raw, _place(order_id, digest))
-        return self._store.together(lambda connection: _take(connection, order_id, digest, body, len(raw), now))
+        taken = self._store.together(
+            lambda connection: _take(connection, order_id, digest, body, len(raw), now, source)
+        )
+        crash.point("inbox.take.after")
+        return taken
 
     def need_poll(self, order_id: str) -> bool:
         """One was too large to be taken: its numbers are to be fetched. False for an order that nobody sent."""
@@ -68,6 +102,72 @@ class Deliveries:
                 ).rowcount
                 == 1
             )
+
+    def probed(self, order_id: str, raw: bytes) -> bool:
+        """Whether exactly these bytes came in under an order of `open_order`; both are forgotten."""
+        digest = hashlib.sha256(raw).digest()
+        mine = and_(deliveries.c.order_id == order_id, deliveries.c.digest == digest)
+        with self._store.write() as connection:
+            found = connection.execute(select(func.count()).select_from(deliveries).where(mine)).scalar()
+            connection.execute(deliveries.delete().where(deliveries.c.order_id == order_id))
+            connection.execute(
+                reveal_orders.delete().where(reveal_orders.c.id == order_id, reveal_orders.c.batch_id.is_(None))
+            )
+        return bool(found)
+
+    # --- what is to be read -------------------------------------------------------------------------------------
+
+    def to_read(self, *, now: datetime, limit: int) -> list[Delivery]:
+        """New ones, and those whose time to be looked at again has come, oldest first; a probe's are not read."""
+        ripe = or_(
+            deliveries.c.state == "new",
+            and_(deliveries.c.state == "waiting", or_(deliveries.c.try_at.is_(None), deliveries.c.try_at <= now)),
+        )
+        return self._select(and_(ripe, reveal_orders.c.batch_id.is_not(None)), limit=limit)
+
+    def of_order(self, order_id: str) -> list[Delivery]:
+        return self._select(deliveries.c.order_id == order_id, limit=MOST_BODIES + 20)
+
+    def get(self, delivery_id: int) -> Delivery | None:
+        found = self._select(deliveries.c.id == delivery_id, limit=1)
+        return found[0] if found else None
+
+    def listed(
+        self,
+        *,
+        states: Sequence[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        sync: str = "",
+        limit: int = 200,
+    ) -> list[Delivery]:
+        """Newest first."""
+        which: list[ColumnElement[bool]] = [reveal_orders.c.batch_id.is_not(None)]
+        if states:
+            which.append(deliveries.c.state.in_(list(states)))
+        if since is not None:
+            which.append(deliveries.c.received_at >= since)
+        if until is not None:
+            which.append(deliveries.c.received_at <= until)
+        if sync:
+            which.append(reveal_orders.c.sync == sync)
+        return self._select(and_(*which), limit=limit, newest=True)
+
+    def counts(self) -> dict[str, int]:
+        """State -> how many."""
+        query = (
+            select(deliveries.c.state, func.count())
+            .join(reveal_orders, reveal_orders.c.id == deliveries.c.order_id)
+            .where(reveal_orders.c.batch_id.is_not(None))
+            .group_by(deliveries.c.state)
+        )
+        with self._store.read() as connection:
+            return {state: int(count) for state, count in connection.execute(query)}
+
+    def doubles(self) -> int:
+        """How many deliveries came that were here already, byte for byte."""
+        with self._store.read() as connection:
+            return int(connection.execute(select(func.sum(deliveries.c.times - 1))).scalar() or 0)
 
     def body(self, delivery_id: int) -> bytes:
         """The bytes of a delivery, as they came.
@@ -85,8 +185,66 @@ class Deliveries:
             raise LookupError(f"There is no delivery {delivery_id}")
         return self._vault.unseal(row.body, _place(row.order_id, bytes(row.digest)))
 
+    # --- what became of it --------------------------------------------------------------------------------------
 
-def _take(connection: Connection, order_id: str, digest: bytes, body: bytes, size: int, now: datetime) -> Taken:
+    def put_off(self, delivery_id: int, why: str, *, until: datetime) -> None:
+        """Look at it again later."""
+        with self._store.write() as connection:
+            connection.execute(
+                update(deliveries)
+                .where(deliveries.c.id == delivery_id)
+                .values(state="waiting", reason=why, try_at=until)
+            )
+
+    def attempted(self, delivery_ids: Sequence[int]) -> None:
+        """Counted before they are read: one that kills its reader is not read for ever."""
+        if delivery_ids:
+            with self._store.write() as connection:
+                connection.execute(
+                    update(deliveries)
+                    .where(deliveries.c.id.in_(delivery_ids))
+                    .values(attempts=deliveries.c.attempts + 1)
+                )
+
+    def end(self, delivery_id: int, state: str, why: str, *, now: datetime, belief: str = "") -> None:
+        with self._store.write() as connection:
+            end_delivery(connection, delivery_id, state, why, belief=belief, now=now)
+
+    def again(self, delivery_ids: Sequence[int]) -> int:
+        """Read these once more, whatever became of them; returns how many there were."""
+        found = 0
+        for start in range(0, len(delivery_ids), 500):
+            with self._store.write() as connection:
+                found += connection.execute(
+                    update(deliveries)
+                    .where(deliveries.c.id.in_(delivery_ids[start : start + 500]))
+                    .values(state="new", attempts=0, reason="", try_at=None, ended_at=None)
+                ).rowcount
+        return found
+
+    def _select(self, which: ColumnElement[bool], *, limit: int, newest: bool = False) -> list[Delivery]:
+        query = (
+            select(*_COLUMNS)
+            .join(reveal_orders, reveal_orders.c.id == deliveries.c.order_id)
+            .where(which)
+            .order_by(deliveries.c.id.desc() if newest else deliveries.c.id)
+            .limit(limit)
+        )
+        with self._store.read() as connection:
+            return [_made(row) for row in connection.execute(query)]
+
+
+def end_delivery(connection: Connection, delivery_id: int, state: str, why: str, *, belief: str, now: datetime) -> None:
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.id == delivery_id)
+        .values(state=state, reason=why, belief=belief, try_at=None, ended_at=now)
+    )
+
+
+def _take(
+    connection: Connection, order_id: str, digest: bytes, body: bytes, size: int, now: datetime, source: str
+) -> Taken:
     order = connection.execute(
         select(reveal_orders.c.state, reveal_orders.c.deliveries, reveal_orders.c.received_bytes)
         .where(reveal_orders.c.id == order_id)
@@ -101,7 +259,8 @@ def _take(connection: Connection, order_id: str, digest: bytes, body: bytes, siz
     )
     if again.rowcount:
         return Taken.DUPLICATE
-    if order.deliveries >= MOST_BODIES or order.received_bytes + size > MOST_BYTES:
+    # What we fetched ourselves is Apollo's: a flood under a leaked token must not keep it out.
+    if source == CALLBACK and (order.deliveries >= MOST_BODIES or order.received_bytes + size > MOST_BYTES):
         return Taken.FLOOD
     connection.execute(
         insert(deliveries).values(
@@ -114,6 +273,8 @@ def _take(connection: Connection, order_id: str, digest: bytes, body: bytes, siz
             reason="",
             received_at=now,
             times=1,
+            source=source,
+            belief="",
         )
     )
     connection.execute(
@@ -124,7 +285,15 @@ def _take(connection: Connection, order_id: str, digest: bytes, body: bytes, siz
             received_bytes=reveal_orders.c.received_bytes + size,
         )
     )
+    crash.point("inbox.take.inside")
     return Taken.STORED
+
+
+_COLUMNS = [deliveries.c[field] for field in Delivery.__dataclass_fields__]
+
+
+def _made(row: Row[Any]) -> Delivery:
+    return Delivery(**row._mapping)  # noqa: SLF001
 
 
 def _place(order_id: str, digest: bytes) -> bytes:

@@ -30,6 +30,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     literal_column,
     or_,
     select,
@@ -37,10 +38,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.selectable import ScalarSelect
 
 from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, RawAnswer, Verdict
 from crm_sync.errors import HeldError, StoreError
+from crm_sync.store import orders
 from crm_sync.store.engine import Store
 from crm_sync.store.instance import GONE_BACK
 from crm_sync.store.tables import Credits, answers, balances, batches, instance, millis, runs, spending
@@ -59,7 +62,8 @@ STAMP = "stamp"
 #: States that a call never leaves: its credits are counted for good, and its keys guarded no more.
 _ENDED = ("done", "refused", "unsent", "not charged", "accepted")
 
-LOOKUPS = "lookups"
+#: Whose credits a call is paid from: look-ups, and calls that order phone numbers, have limits of their own.
+LOOKUPS, PHONES = "lookups", "phones"
 _RESEAL_AT_ONCE = 100
 
 #: Planning is one at a time for all processes: two that look at one budget together would both find room.
@@ -68,11 +72,14 @@ _PLANNING_LOCK = 0x63726D73
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """Credits of the lookups' purse so far, at worst cost where they are not settled."""
+    """Credits so far, at worst cost where they are not settled: of the look-ups' purse, and of the phones'."""
 
     run: Decimal
     day: Decimal
     month: Decimal
+    phones_run: Decimal = Decimal(0)
+    phones_day: Decimal = Decimal(0)
+    phones_month: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +95,8 @@ class Intent:
     """Paid calls about to be planned together: the keys of each, none twice. `most` is the worst cost of one key;
     `day` the budget's day by the clock.
 
-    `fresh_since` and `no_match_since`: older answers may be bought again.
+    `fresh_since` and `no_match_since`: older answers may be bought again. `gives_up_at`: each call orders phone numbers
+    that are delivered later, and awaited until then; None: it does not.
     """
 
     run_id: str
@@ -101,15 +109,22 @@ class Intent:
     day: str
     fresh_since: datetime
     no_match_since: datetime
+    gives_up_at: datetime | None = None
+
+    @property
+    def purse(self) -> str:
+        return LOOKUPS if self.gives_up_at is None else PHONES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCall:
-    """One call that may leave: its worst cost is reserved and its keys are guarded."""
+    """One call that may leave: its worst cost is reserved and its keys are guarded. `order_id`: what its phone numbers
+    are delivered under, "" where it orders none."""
 
     id: int
     keys: tuple[MatchKeys, ...]
     single: bool = False
+    order_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +153,15 @@ class NewAnswer:
 class Expansion:
     """What one paid call's answer says, to be indexed. `credits_charged` None: as Apollo said; `open`: keys that the
     answer says nothing about, to be asked for singly; `answered_at`: when it came, None for the time of indexing.
-    Records are stamped with it, so it must be the same whenever, and by whomever, the answer is read."""
+    Records are stamped with it, so it must be the same whenever, and by whomever, the answer is read. `ordered`: what
+    the answer says about the phone numbers that its call has ordered, None where it ordered none."""
 
     batch_id: int
     rows: tuple[NewAnswer, ...]
     open: tuple[MatchKeys, ...] = ()
     credits_charged: Decimal | None = None
     answered_at: datetime | None = None
+    ordered: orders.Ordered | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +198,8 @@ class Call:
     resolved_at: datetime | None = None
     resolved_by: str = ""
     body: bytes = b""
+    purse: str = LOOKUPS
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,17 +213,18 @@ class MeterReading:
 
 # Built once: composing a statement costs more than running it.
 _TOTAL = spending.c.reserved + spending.c.settled + spending.c.doubted
+
+
+def _sum(purse: str, *which: ColumnElement[bool]) -> ScalarSelect[Any]:
+    return select(func.sum(_TOTAL, type_=Credits())).where(*which, spending.c.purse == purse).scalar_subquery()
+
+
+_OF_RUN = (spending.c.run_id == bindparam("b_run"),)
+_OF_DAY = (spending.c.day == bindparam("b_day"),)
+_OF_MONTH = (spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"))
 _LOOK = select(
     select(func.max(spending.c.day)).scalar_subquery(),
-    select(func.sum(_TOTAL, type_=Credits()))
-    .where(spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
-    .scalar_subquery(),
-    select(func.sum(_TOTAL, type_=Credits()))
-    .where(spending.c.day == bindparam("b_day"), spending.c.purse == LOOKUPS)
-    .scalar_subquery(),
-    select(func.sum(_TOTAL, type_=Credits()))
-    .where(spending.c.day >= bindparam("b_month"), spending.c.day <= bindparam("b_day"), spending.c.purse == LOOKUPS)
-    .scalar_subquery(),
+    *[_sum(purse, *which) for purse in (LOOKUPS, PHONES) for which in (_OF_RUN, _OF_DAY, _OF_MONTH)],
 )
 _PLANNED = insert(batches).returning(batches.c.id, sort_by_parameter_order=True)
 _GUARD = insert(answers)
@@ -238,13 +258,18 @@ _DONE = (
 )
 _SPEND = (
     update(spending)
-    .where(spending.c.day == bindparam("b_day"), spending.c.run_id == bindparam("b_run"), spending.c.purse == LOOKUPS)
+    .where(
+        spending.c.day == bindparam("b_day"),
+        spending.c.run_id == bindparam("b_run"),
+        spending.c.purse == bindparam("b_purse"),
+    )
     .values(
         reserved=spending.c.reserved + bindparam("b_reserved", type_=Credits()),
         settled=spending.c.settled + bindparam("b_settled", type_=Credits()),
         doubted=spending.c.doubted + bindparam("b_doubted", type_=Credits()),
     )
 )
+_SUMS = tuple(field.name for field in fields(Spent))
 _KEY_NAMES = tuple(field.name for field in fields(MatchKeys))
 _ZERO = Decimal(0)
 #: The columns of an answers row. Rows of one commit go in the order of their key: neighbours share pages, and two
@@ -279,8 +304,9 @@ class Journal:
         crash.point("journal.plan.after")
         return plan
 
-    def sent(self, batch_id: int, *, now: datetime) -> bool:
+    def sent(self, batch_id: int, *, now: datetime, orders_phones: bool = False) -> bool:
         """From here on the call may have been charged. False, and nothing is noted, when somebody cancelled the run.
+        From here on, too, Apollo may deliver what a call that `orders_phones` has ordered.
 
         Raises:
             HeldError: nothing may be spent since the call was planned.
@@ -290,6 +316,8 @@ class Journal:
         def work(connection: Connection) -> bool:
             values = {"b_id": batch_id, "b_at": now, "b_epoch": self.at_epoch}
             if connection.execute(_SENT, values).rowcount == 1:
+                if orders_phones:
+                    orders.sent(connection, batch_id)
                 crash.point("journal.sent.inside")
                 return True
             self._refuse_hold(connection)
@@ -352,6 +380,9 @@ class Journal:
             if expansions:
                 connection.execute(_DONE, [{"b_id": e.batch_id, "b_credits": e.credits_charged} for e in expansions])
                 _settle(connection, [e.batch_id for e in expansions])
+            for expansion in expansions:
+                if expansion.ordered is not None:
+                    self._ordered(connection, expansion, now)
             crash.point("journal.expand.settled")
         crash.point("journal.expand.after")
 
@@ -371,6 +402,14 @@ class Journal:
         ):
             if rows[kind]:
                 run_many(connection, statement, _ANSWER, sorted(rows[kind].values()))
+
+    def _ordered(self, connection: Connection, expansion: Expansion, now: datetime) -> None:
+        """What is still to be charged for a call that orders phones stays reserved until its delivery is billed."""
+        assert expansion.ordered is not None
+        call = self._call(connection, expansion.batch_id)
+        orders.answered(connection, call.id, expansion.ordered, request_id=call.request_id, now=now)
+        if expansion.ordered.to_come:
+            _spend(connection, call, reserved=expansion.ordered.to_come)
 
     def guard_stamped(self, stamped: Sequence[StampedAnswer]) -> int:
         """After a restore: these were bought, and the answers are not here. Rows that know something newer stay;
@@ -423,6 +462,8 @@ class Journal:
         crash.point("journal.release.inside")
         self._reopen(connection, call, now)
         _spend(connection, call, reserved=-call.most)
+        if call.purse == PHONES:
+            orders.not_sent(connection, call.id, why, now=now)
 
     def in_doubt(self, batch_id: int, body: bytes, error: str, *, now: datetime) -> None:
         """It may have been charged: nobody asks for these keys again until evidence or a person settles it."""
@@ -444,6 +485,8 @@ class Journal:
                 .where(_guarding(self._digests(call.keys), call.purpose, batch_id))
                 .values(verdict=IN_DOUBT, obtained_at=now)
             )
+            if call.purse == PHONES:
+                orders.in_doubt(connection, batch_id, error)
         crash.point("journal.doubt.after")
 
     def accept(self, batch_id: int, *, ask_again: bool, by: str, now: datetime) -> None:
@@ -464,6 +507,63 @@ class Journal:
                 rows = _guarding(self._digests(call.keys), call.purpose, batch_id)
                 connection.execute(update(answers).where(rows).values(verdict=ABANDONED, obtained_at=now))
             _spend(connection, call, reserved=-call.most, doubted=call.most)
+            if call.purse == PHONES:
+                orders.given_up(connection, batch_id, f"given up by {by}", now=now)
+
+    # --- what is charged later ------------------------------------------------------------------------------------
+
+    def bill(self, connection: Connection, order_id: str, charged: Decimal) -> bool:
+        """Book what a delivery cost, in the transaction that settles it; False when the order was billed before.
+
+        A call that was in doubt was charged, then: its delivery is the proof (design/reliability.md 2.4, E3).
+        """
+        _lock_planning(connection)
+        bill = orders.bill(connection, order_id, charged)
+        if bill is None:
+            return False
+        call = self._call(connection, bill.batch_id)
+        if call.state == IN_DOUBT:
+            # Apollo's own answer is lost: one credit a person for it (contracts/apollo.md 5), at worst.
+            known = Decimal(len(call.keys))
+            connection.execute(
+                update(batches)
+                .where(batches.c.id == call.id)
+                .values(state="done", credits=known + charged, error="", resolved_by="its delivery")
+            )
+            rows = _guarding(self._digests(call.keys), call.purpose, call.id)
+            connection.execute(update(answers).where(rows).values(verdict=Verdict.MATCHED.value))
+            _spend(connection, call, reserved=-call.most, settled=known + charged)
+            return True
+        connection.execute(
+            update(batches)
+            .where(batches.c.id == call.id)
+            .values(credits=func.coalesce(batches.c.credits, literal(_ZERO, Credits())) + literal(charged, Credits()))
+        )
+        if bill.was_given_up:
+            _spend(connection, call, doubted=-bill.to_come, settled=charged)
+        else:
+            _spend(connection, call, reserved=-bill.to_come, settled=charged)
+        return True
+
+    def nothing_came(self, connection: Connection, order_id: str, why: str, *, now: datetime) -> None:
+        """An order's time is over: what it may still have cost counts as spent, at worst; nobody buys it again while
+        it would be fresh."""
+        _lock_planning(connection)
+        given_up = orders.expire(connection, order_id, why, now=now)
+        if given_up is None:
+            return
+        call = self._call(connection, given_up.batch_id)
+        if call.state == IN_DOUBT:
+            connection.execute(
+                update(batches)
+                .where(batches.c.id == call.id)
+                .values(state="accepted", credits=call.most, resolved_at=now, resolved_by="give_up_after")
+            )
+            rows = _guarding(self._digests(call.keys), call.purpose, call.id)
+            connection.execute(update(answers).where(rows).values(verdict=ABANDONED, obtained_at=now))
+            _spend(connection, call, reserved=-call.most, doubted=call.most)
+        elif given_up.to_come:
+            _spend(connection, call, reserved=-given_up.to_come, doubted=given_up.to_come)
 
     # --- keys ---------------------------------------------------------------------------------------------------
 
@@ -610,7 +710,13 @@ class Journal:
         _make_room(connection, intent, past & {digests[key] for keys in calls for key in keys})
         ids = connection.execute(_PLANNED, [self._planned(intent, keys, day, now) for keys in calls]).scalars().all()
         planned = tuple(
-            PlannedCall(id=batch_id, keys=keys, single=intent.single) for batch_id, keys in zip(ids, calls, strict=True)
+            PlannedCall(
+                id=batch_id,
+                keys=keys,
+                single=intent.single,
+                order_id=self._order(connection, intent, batch_id, keys, now),
+            )
+            for batch_id, keys in zip(ids, calls, strict=True)
         )
         crash.point("journal.plan.row")
         purpose, source, at = intent.purpose.value, "single" if intent.single else "bulk", millis(now)
@@ -626,7 +732,7 @@ class Journal:
             {
                 "day": day,
                 "run_id": intent.run_id,
-                "purse": LOOKUPS,
+                "purse": intent.purse,
                 "sync": intent.sync,
                 "calls": len(planned),
                 "reserved": intent.most * len(guards),
@@ -635,6 +741,24 @@ class Journal:
             },
         )
         return Plan(calls=planned, held=held, left=left, room=room)
+
+    def _order(
+        self, connection: Connection, intent: Intent, batch_id: int, keys: tuple[MatchKeys, ...], now: datetime
+    ) -> str:
+        """What the call's phone numbers will be delivered under, noted with the call itself: Apollo may deliver before
+        its own answer comes (contracts/apollo.md 3, 2026-10)."""
+        if intent.gives_up_at is None:
+            return ""
+        people = self._digests(key for key in keys if key.purpose is Purpose.PHONE)
+        return orders.planned(
+            connection,
+            batch_id,
+            people,
+            sync=intent.sync,
+            run_id=intent.run_id,
+            gives_up_at=intent.gives_up_at,
+            now=now,
+        )
 
     def _planned(self, intent: Intent, keys: tuple[MatchKeys, ...], day: str, now: datetime) -> dict[str, object]:
         request = request_of(keys)
@@ -650,7 +774,7 @@ class Journal:
             "asked": len(keys),
             "state": "planned",
             "day": day,
-            "purse": LOOKUPS,
+            "purse": intent.purse,
             "most": intent.most * len(keys),
             "planned_at": now,
             "request_id": "",
@@ -689,6 +813,8 @@ class Journal:
             resolved_at=row.resolved_at,
             resolved_by=row.resolved_by,
             body=self._vault.unseal(row.body, body_name(row.id)) if bodies and row.body is not None else b"",
+            purse=row.purse,
+            request_id=row.request_id,
         )
 
     def _digests(self, keys: Iterable[MatchKeys]) -> list[bytes]:
@@ -721,11 +847,9 @@ def _look(connection: Connection, run_id: str, day: str) -> tuple[str, Spent]:
     The day never goes back: a clock that was set back must not open an earlier day's budget again.
     """
     while True:
-        newest, run, of_day, of_month = connection.execute(
-            _LOOK, {"b_run": run_id, "b_day": day, "b_month": f"{day[:7]}-01"}
-        ).one()
+        newest, *sums = connection.execute(_LOOK, {"b_run": run_id, "b_day": day, "b_month": f"{day[:7]}-01"}).one()
         if newest is None or newest <= day:
-            return day, Spent(run=run or _ZERO, day=of_day or _ZERO, month=of_month or _ZERO)
+            return day, Spent(**dict(zip(_SUMS, (each or _ZERO for each in sums), strict=True)))
         day = newest
 
 
@@ -799,34 +923,49 @@ def _not_ended(connection: Connection, batch_ids: Sequence[int]) -> set[int]:
 def _settle(connection: Connection, batch_ids: Sequence[int]) -> None:
     """Replace the reservations by what the calls cost."""
     rows = connection.execute(
-        select(batches.c.day, batches.c.run_id, batches.c.most, batches.c.credits).where(batches.c.id.in_(batch_ids))
-    )
-    reserved: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
-    settled: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
-    for day, run_id, most, charged in rows:
-        reserved[day, run_id] -= most
-        settled[day, run_id] += charged or _ZERO
-    for (day, run_id), amount in reserved.items():
-        connection.execute(
-            _SPEND,
-            {
-                "b_day": day,
-                "b_run": run_id,
-                "b_reserved": amount,
-                "b_settled": settled[day, run_id],
-                "b_doubted": _ZERO,
-            },
+        select(batches.c.day, batches.c.run_id, batches.c.purse, batches.c.most, batches.c.credits).where(
+            batches.c.id.in_(batch_ids)
         )
+    )
+    reserved: dict[tuple[str, str, str], Decimal] = defaultdict(Decimal)
+    settled: dict[tuple[str, str, str], Decimal] = defaultdict(Decimal)
+    for day, run_id, purse, most, charged in rows:
+        reserved[day, run_id, purse] -= most
+        settled[day, run_id, purse] += charged or _ZERO
+    for place, amount in reserved.items():
+        _book(connection, place, reserved=amount, settled=settled[place])
 
 
-def _spend(connection: Connection, call: Call, *, reserved: Decimal = _ZERO, doubted: Decimal = _ZERO) -> None:
+def _spend(
+    connection: Connection,
+    call: Call,
+    *,
+    reserved: Decimal = _ZERO,
+    settled: Decimal = _ZERO,
+    doubted: Decimal = _ZERO,
+) -> None:
+    place = (call.day, call.run_id, call.purse)
+    _book(connection, place, reserved=reserved, settled=settled, doubted=doubted)
+
+
+def _book(
+    connection: Connection,
+    place: tuple[str, str, str],
+    *,
+    reserved: Decimal = _ZERO,
+    settled: Decimal = _ZERO,
+    doubted: Decimal = _ZERO,
+) -> None:
+    """`place`: day, run and purse."""
+    day, run_id, purse = place
     connection.execute(
         _SPEND,
         {
-            "b_day": call.day,
-            "b_run": call.run_id,
+            "b_day": day,
+            "b_run": run_id,
+            "b_purse": purse,
             "b_reserved": reserved,
-            "b_settled": _ZERO,
+            "b_settled": settled,
             "b_doubted": doubted,
         },
     )

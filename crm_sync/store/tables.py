@@ -176,7 +176,9 @@ write_jobs = Table(
 )
 
 #: Calls that ordered something which Apollo delivers later: whoever has the token of one may ring for it. `state`:
-#: planned (nothing has left, so nobody can know the token), then sent.
+#: planned (nothing has left, so nobody can know the token), sent, then by Apollo's answer open, skipped, nothing; not
+#: sent (it never left, or was refused), in doubt (its answer is lost); closed (all it could bring is there), expired
+#: (nothing came in time). "probe" rings for nothing: it proves that the public address leads here.
 reveal_orders = Table(
     "reveal_orders",
     metadata,
@@ -185,11 +187,24 @@ reveal_orders = Table(
     Column("created_at", Moment, nullable=False),
     Column("deliveries", Integer, nullable=False),  # distinct bodies
     Column("received_bytes", BigInteger, nullable=False),
-    Column("poll_needed", Integer, nullable=False),  # a delivery was too large to be taken
+    Column("poll_needed", Integer, nullable=False),  # a delivery was too large to be taken, or could not be read
+    Column("batch_id", BigInteger, ForeignKey("batches.id")),  # the paid call; None for a probe
+    Column("sync", String(200), nullable=False),
+    Column("run_id", String(32), nullable=False),
+    Column("request_id", String(40), nullable=False),  # what Apollo is polled by
+    Column("reason", Text, nullable=False),
+    Column("to_come", Credits, nullable=False),  # worst cost of what is delivered later, reserved until it is billed
+    Column("billed", Credits),  # what the delivery cost, booked once
+    Column("polls", Integer, nullable=False),
+    Column("next_poll_at", Moment),  # None: it is not polled (any more)
+    Column("gives_up_at", Moment, nullable=False),
+    Index("reveal_orders_by_batch", "batch_id"),
+    Index("reveal_orders_by_poll", "next_poll_at"),
     sqlite_with_rowid=False,
 )
 
-#: What was delivered, one row for each distinct body, as it came: committed before it is acknowledged, read later.
+#: What was delivered, or fetched by a poll, one row for each distinct body, as it came: committed before it is
+#: acknowledged, read later.
 deliveries = Table(
     "deliveries",
     metadata,
@@ -198,13 +213,46 @@ deliveries = Table(
     Column("digest", LargeBinary(32), nullable=False),  # SHA-256 of the bytes
     Column("body", LargeBinary, nullable=False),  # sealed zstd
     Column("size", Integer, nullable=False),
-    Column("state", String(12), nullable=False),  # new | waiting | done | quarantined | dead
+    Column("state", String(12), nullable=False),  # new | waiting | done | late | quarantined | dead
     Column("attempts", Integer, nullable=False),
     Column("reason", Text, nullable=False),
     Column("received_at", Moment, nullable=False),
     Column("times", Integer, nullable=False),  # how often the same bytes came
+    Column("source", String(10), nullable=False),  # callback | poll
+    Column("belief", String(10), nullable=False),  # "" not read yet | token | poll: by what it is believed
+    Column("try_at", Moment),  # waiting: not before
+    Column("ended_at", Moment),
     Index("deliveries_once", "order_id", "digest", unique=True),
     Index("deliveries_by_state", "state", "id"),
+)
+
+#: Whose phone was asked for: one row a record and sync, for its newest reveal. Kept by Apollo's person id, not by the
+#: order: a reveal that was "skipped" gets its numbers under an earlier order's token. `state`: due (chosen, nothing has
+#: left), waiting, then applied | kept | no number | listed | held | skipped | rejected | expired | not ordered.
+phone_waits = Table(
+    "phone_waits",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("crm", String(200), nullable=False),
+    Column("object_type", String(100), nullable=False),
+    Column("record_id", String(64), nullable=False),
+    Column("sync", String(200), nullable=False),
+    Column("run_id", String(32), ForeignKey("runs.id"), nullable=False),
+    Column("person", LargeBinary(16), nullable=False),  # keyed digest of Apollo's person id
+    Column("identity", LargeBinary(16), nullable=False),  # keyed digest of MatchKeys.key: whom the record was about
+    Column("batch_id", BigInteger, nullable=False),  # the answer that told Apollo's id, and its place there
+    Column("position", Integer, nullable=False),
+    Column("order_id", String(32)),
+    Column("state", String(12), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_at", Moment, nullable=False),
+    Column("settled_at", Moment),
+    Column("settled_run", String(32), nullable=False),
+    Column("delivery_id", BigInteger),
+    Index("phone_waits_by_record", "record_id", "object_type", "crm", "sync", unique=True),
+    Index("phone_waits_by_person", "person"),
+    Index("phone_waits_by_order", "order_id"),
+    Index("phone_waits_by_run", "run_id", "state"),
 )
 
 #: Paid calls, the intent journal. Planned (nothing has left), sent (committed before the first byte leaves), received

@@ -22,14 +22,15 @@ def upsert(
     add: tuple[str, ...] = (),
     only: tuple[str, str] | None = None,
     where: ColumnElement[bool] | None = None,
+    on: tuple[str, ...] = (),
 ) -> Executable:
-    """An INSERT that on a conflict of the primary key sets the `changed` columns and increases the `add` ones; with
-    `where` only if that holds for the row that is there.
+    """An INSERT that on a conflict of the primary key, or of the unique columns `on`, sets the `changed` columns and
+    increases the `add` ones; with `where` only if that holds for the row that is there.
 
     Nothing to change and nothing to add: the row that is there stays. `only` (column, value): so does one that has
     another value there.
     """
-    return _upsert(connection.dialect.name, table, changed, add, only, where)
+    return _upsert(connection.dialect.name, table, changed, add, only, where, on)
 
 
 @cache  # composing a statement costs more than running it
@@ -40,10 +41,11 @@ def _upsert(
     add: tuple[str, ...],
     only: tuple[str, str] | None,
     where: ColumnElement[bool] | None,
+    on: tuple[str, ...],
 ) -> Executable:
     make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = make(table)
-    keys = [column.name for column in table.primary_key]
+    keys = list(on) or [column.name for column in table.primary_key]
     if not changed and not add:
         return statement.on_conflict_do_nothing(index_elements=keys)
     assignments: dict[str, Any] = {name: statement.excluded[name] for name in changed}

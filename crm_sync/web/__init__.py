@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flask import Blueprint, Flask, Response
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from crm_sync.errors import CrmSyncError
+from crm_sync.web.masking import mask_logs
 
 
-def create_app(*, check_ready: Callable[[], None], receiver: Blueprint) -> Flask:
-    """`check_ready` raises a CrmSyncError while the database cannot be used; `receiver` takes what is delivered."""
+def create_app(*, check_ready: Callable[[], None], receiver: Blueprint, trusted_proxies: int = 0) -> Flask:
+    """`check_ready` raises a CrmSyncError while the database cannot be used; `receiver` takes what is delivered.
+    `trusted_proxies`: how many proxies stand in front, whose X-Forwarded-… are believed; what is before them anybody
+    may have written."""
     app = Flask(__name__, static_folder=None)
+    mask_logs()
+    if trusted_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=trusted_proxies, x_proto=trusted_proxies, x_host=trusted_proxies
+        )
     # A redirect would be an answer of its own to somebody who tries addresses.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False

@@ -97,7 +97,8 @@ def placed(example: str) -> str:
         if key == "trust_when":
             sync["match"] += "\n      send: {email: Email, last_name: LastName}"
     elif key in ("route", "do_not_call"):
-        sync["phones"] = f"{{reveal_when: x, {key}: {nested}}}"
+        route = "" if key == "route" else ", route: {mobile: MobilePhone}"
+        sync["phones"] = f"{{reveal_when: x, {key}: {nested}{route}}}"
     elif key in ("choose", "match", "fields", "account", "schedule", "phones", "job_change"):
         sync[key] = nested
     else:

@@ -741,7 +741,6 @@ def test_the_example_of_the_product_page_lacks_nothing_but_later_features() -> N
 
     assert [(p.line, p.path) for p in result.problems] == [
         (35, "syncs.contacts-nightly.schedule"),
-        (72, "syncs.contacts-nightly.phones"),
         (86, "syncs.accounts-weekly.schedule"),
         (95, "alerts"),
     ]

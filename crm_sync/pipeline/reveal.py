@@ -1,0 +1,182 @@
+"""Ordering phone numbers: after the match, by Apollo's own id, for those whom `reveal_when` names.
+
+It is the walk's second leg: chosen by a filter of their own, asked for by the same rooms (a page is planned, guarded,
+sent, received and indexed as any other paid call is), and not written: the numbers come later (pipeline/resolve.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from crm_sync import crash
+from crm_sync.config.model import Match, Phones
+from crm_sync.domain.enrichment import MatchKeys, Purpose
+from crm_sync.domain.records import Record
+from crm_sync.domain.runs import RunKind
+from crm_sync.errors import CrmSyncError
+from crm_sync.mapping.blanks import lacking
+from crm_sync.mapping.match_keys import weakness
+from crm_sync.mapping.phones import phone_fields
+from crm_sync.pipeline.batch import Desk
+from crm_sync.pipeline.belief import believed
+from crm_sync.pipeline.enrich import EnrichRoom
+from crm_sync.pipeline.ordering import Orders, per_number
+from crm_sync.pipeline.select import DuePage, to_be_revealed, without_suppressed
+from crm_sync.pipeline.stages import Stages
+from crm_sync.pipeline.walk import Answered, Due, Walk
+from crm_sync.services import Services
+from crm_sync.store.journal import ABANDONED, GUARDING
+from crm_sync.store.reveals import NewWait
+
+#: Why somebody whom the filter names is not asked for.
+LEFT_OUT_WAITING = "phone: asked for already"
+LEFT_OUT_KNOWN = "phone: asked for before, and the answer is fresh"
+LEFT_OUT_UNKNOWN = "phone: Apollo does not know this person, or nobody is sure of it"
+LEFT_OUT_MARKED = "phone: the record is marked as do not call"
+#: The numbers come for the record that asks next as well, see Reveals.join.
+JOINED = "phone: asked for by another record"
+
+
+@dataclass(slots=True, kw_only=True)
+class Ordered:
+    """`asked` records wait for a number now; `problem` is why none could be ordered, "" when there was none."""
+
+    asked: int = 0
+    problem: str = ""
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def order_phones(walk: Walk, services: Services) -> Ordered:
+    """Order the phones of a run's sync, and note who waits for them. Never raises for a neighbour's failure: it stops
+    the walk, and says so."""
+    found = Ordered()
+    phones = walk.sync.phones
+    if phones is None or walk.kind is not RunKind.RUN or walk.free or walk.stop:
+        return found
+    found.problem = services.callbacks.problem()
+    if found.problem:
+        return found
+    leg = _leg(walk, phones, services)
+    stages = Stages(leg, on_expected=lambda _: None, pages=_pages(walk, phones, services, found))
+    try:
+        for _group in stages.answered():
+            if services.runs.cancel_asked(walk.run_id):
+                walk.stop.raise_("cancelled by crm-sync cancel")
+        crash.point("reveals.ordered")
+        services.reveals.join(walk.run_id, now=services.clock.now())
+    except CrmSyncError as error:
+        walk.stop.raise_(str(error), error)
+    found.asked = services.reveals.waiting_in(walk.run_id)
+    return found
+
+
+def _leg(walk: Walk, phones: Phones, services: Services) -> Walk:
+    """The walk as its second leg has it: it asks for phones, by ids that nothing has to be proved for."""
+    orders = Orders(
+        phones=phones,
+        callbacks=services.callbacks,
+        person=services.reveals.person,
+        per_number=per_number(walk.enricher),
+    )
+    return replace(walk, purpose=Purpose.PHONE, orders=orders, match=Match(send=(), need_one_of=((),)))
+
+
+def _pages(walk: Walk, phones: Phones, services: Services, found: Ordered) -> Iterator[DuePage]:
+    room = walk.at_most
+    served = EnrichRoom(walk, Desk(walk.enricher.per_call))
+    for page in walk.crm.select(to_be_revealed(walk, phones)):
+        records = [record for record in page.records if not _is_marked(record, phones, found.left_out)]
+        if walk.only:
+            records = [each for each in records if lacking(each.values, phone_fields(phones), walk.folded_placeholders)]
+        due = _to_ask(walk, services, served, records, found.left_out)
+        if room is not None:
+            due = due[:room]
+            room -= len(due)
+        if due:
+            yield DuePage(due=tuple(due), stored={}, expected=None)
+        if walk.stop or room == 0:
+            return
+
+
+def _is_marked(record: Record, phones: Phones, left_out: Counter[str]) -> bool:
+    is_marked = bool(phones.mark) and record.values.get(phones.mark) is True
+    left_out[LEFT_OUT_MARKED] += is_marked
+    return is_marked
+
+
+def _to_ask(
+    walk: Walk, services: Services, served: EnrichRoom, records: Sequence[Record], left_out: Counter[str]
+) -> list[Due]:
+    """Those of a page whose phone is to be asked for: known to Apollo, believed, and not asked for yet. They are noted
+    as waiting before anything is planned."""
+    people = _known(walk, served, records, left_out)
+    ids = [answered.due.record.ref.id for answered in people]
+    waits = services.reveals.of_records(walk.crm.name, walk.object_type, walk.sync_name, ids)
+    keys = {answered.due.record.ref.id: _phone_keys(answered) for answered in people}
+    stored = walk.answers.look_up(Purpose.PHONE, [key.key for key in keys.values()])
+    asked: list[Due] = []
+    joined: list[Due] = []
+    chosen: list[NewWait] = []
+    for answered in people:
+        record_id = answered.due.record.ref.id
+        key = keys[record_id]
+        wait = waits.get(record_id)
+        answer = stored.get(key.key)
+        if wait is not None and wait.is_open:
+            left_out[LEFT_OUT_WAITING] += 1
+            continue
+        is_known = answer is not None and (
+            answer.verdict in GUARDING
+            or answer.obtained_at >= (walk.no_match_since if answer.verdict == ABANDONED else walk.fresh_since)
+        )
+        is_own = wait is not None and wait.person == services.reveals.person(key.apollo_id)
+        if is_known and is_own and wait is not None and wait.state != "not ordered":
+            left_out[LEFT_OUT_KNOWN] += 1
+            continue
+        chosen.append(_wait_of(answered))
+        (joined if is_known else asked).append(Due(record=answered.due.record, keys=key, lacking=()))
+    services.reveals.choose(
+        chosen,
+        crm=walk.crm.name,
+        object_type=walk.object_type,
+        sync=walk.sync_name,
+        run_id=walk.run_id,
+        now=services.clock.now(),
+    )
+    left_out[JOINED] += len(joined)
+    return asked
+
+
+def _known(walk: Walk, served: EnrichRoom, records: Sequence[Record], left_out: Counter[str]) -> list[Answered]:
+    """The records whose person Apollo has told us, and who is believed to be the one."""
+    due = [Due(record=record, keys=walk.keys_of(record.values), lacking=()) for record in records]
+    due = without_suppressed(walk, due, left_out)
+    strong = [each for each in due if not weakness(each.keys, walk.match)]
+    stored = walk.answers.look_up(Purpose.PERSON, [each.keys.key for each in strong])
+    answered, _ = served.serve(strong, stored)
+    found = [
+        each
+        for each, _ in believed(walk, answered)
+        if each.outcome is None and each.enrichment is not None and each.enrichment.apollo_id and each.batch_id
+    ]
+    left_out[LEFT_OUT_UNKNOWN] += len(due) - len(found)
+    return found
+
+
+def _phone_keys(answered: Answered) -> MatchKeys:
+    assert answered.enrichment is not None
+    return replace(answered.due.keys, purpose=Purpose.PHONE, apollo_id=answered.enrichment.apollo_id)
+
+
+def _wait_of(answered: Answered) -> NewWait:
+    assert answered.enrichment is not None
+    assert answered.batch_id is not None
+    return NewWait(
+        record_id=answered.due.record.ref.id,
+        apollo_id=answered.enrichment.apollo_id,
+        key=answered.due.keys.key,
+        batch_id=answered.batch_id,
+        position=answered.position,
+    )

@@ -1,0 +1,94 @@
+"""A lock that one process has at a time and that goes with it, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from types import TracebackType
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from crm_sync.errors import StoreError
+from crm_sync.store.engine import Store
+
+
+class Exclusive:
+    """SQLite: a lock on a file beside the database; PostgreSQL: a session's advisory lock, on a connection of its own.
+
+    Both vanish with the process (design/performance.md 6): there is nothing to expire and nothing to clean up.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._file: int | None = None
+        self._connection: Connection | None = None
+
+    def take(self) -> bool:
+        """Have it, or see that somebody else has; True while it is had.
+
+        Raises:
+            StoreError: the database cannot be asked.
+        """
+        if self._store.path is not None:
+            return self._take_file()
+        return self._take_session()
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Exclusive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _take_file(self) -> bool:
+        if self._file is not None:
+            return True
+        assert self._store.path is not None
+        path = self._store.path.with_name(f"{self._store.path.name}.{self._name}")
+        try:
+            file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened ({error.strerror}); check the folder's rights") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        self._file = file
+        return True
+
+    def _take_session(self) -> bool:
+        key = int.from_bytes(hashlib.sha256(f"crm-sync {self._name}".encode()).digest()[:8], "big", signed=True)
+        try:
+            if self._connection is not None:
+                self._connection.exec_driver_sql("select 1")  # the lock is gone with the server's session
+                return True
+            connection = self._store.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            if connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": key}).scalar():
+                self._connection = connection
+                return True
+            connection.close()
+        except DBAPIError as error:
+            self._drop()
+            raise StoreError(
+                f"The database {self._store.shown_url} cannot be asked for the lock {self._name}"
+            ) from error
+        return False
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()

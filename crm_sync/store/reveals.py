@@ -1,0 +1,488 @@
+"""Whose phone was asked for, under which order, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
+
+from crm_sync import crash
+from crm_sync.domain.enrichment import MatchKeys, Purpose, Verdict
+from crm_sync.domain.runs import RunStatus
+from crm_sync.store.deliveries import end_delivery
+from crm_sync.store.engine import Store
+from crm_sync.store.journal import Journal
+from crm_sync.store.orders import AWAITED, DUE, WAITING
+from crm_sync.store.tables import answers, deliveries, phone_waits, reveal_orders, runs
+from crm_sync.store.upsert import upsert
+from crm_sync.store.vault import Vault
+
+#: Ways in which a wait ends.
+APPLIED, KEPT, NO_NUMBER, LISTED, HELD = "applied", "kept", "no number", "listed", "held"
+SKIPPED, REJECTED, EXPIRED, NOT_ORDERED = "skipped", "rejected", "expired", "not ordered"
+_AT_ONCE = 500
+#: Orders that Apollo may be asked about.
+_POLLED = ("open", "skipped", "in doubt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewWait:
+    """A record whose phone is about to be ordered. `key`: the MatchKeys.key it was recognised by; `batch_id` and
+    `position`: the answer that told Apollo's id."""
+
+    record_id: str
+    apollo_id: str
+    key: str
+    batch_id: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """One record's newest reveal. `person` stands for Apollo's id (Reveals.person)."""
+
+    id: int
+    crm: str
+    object_type: str
+    record_id: str
+    sync: str
+    run_id: str
+    person: bytes
+    identity: bytes
+    batch_id: int
+    position: int
+    order_id: str | None
+    state: str
+    reason: str
+    asked_at: datetime
+    settled_at: datetime | None
+    settled_run: str
+    delivery_id: int | None
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in (DUE, WAITING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One call that ordered phones, see store/orders.py."""
+
+    id: str
+    state: str
+    created_at: datetime
+    deliveries: int
+    poll_needed: bool
+    batch_id: int
+    sync: str
+    run_id: str
+    request_id: str
+    reason: str
+    to_come: Decimal
+    billed: Decimal | None
+    polls: int
+    next_poll_at: datetime | None
+    gives_up_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitEnd:
+    """What became of a wait. `run_id`: the run that wrote it, "" where none did."""
+
+    wait_id: int
+    state: str
+    reason: str
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """A delivery that was read to its end, with everything it changed: all of it in one transaction, or nothing.
+
+    `credits`: what it cost, None where it tells no bill; `found` and `empty` are people (Reveals.person) whose numbers
+    came, and of whom there are none.
+    """
+
+    delivery_id: int
+    order_id: str
+    state: str
+    reason: str
+    belief: str
+    ends: tuple[WaitEnd, ...] = ()
+    credits: Decimal | None = None
+    found: frozenset[bytes] = field(default_factory=frozenset)
+    empty: frozenset[bytes] = field(default_factory=frozenset)
+
+
+class Reveals:
+    """Every method commits before it returns."""
+
+    def __init__(self, store: Store, vault: Vault, journal: Journal) -> None:
+        self._store = store
+        self._vault = vault
+        self._journal = journal
+
+    def person(self, apollo_id: str) -> bytes:
+        """What stands for a person in the tables."""
+        return self._vault.digest(MatchKeys(purpose=Purpose.PHONE, apollo_id=apollo_id).key)
+
+    # --- ordering -----------------------------------------------------------------------------------------------
+
+    def choose(
+        self, waits: Sequence[NewWait], *, crm: str, object_type: str, sync: str, run_id: str, now: datetime
+    ) -> None:
+        """Note whose phone is to be ordered, before anything is planned: a row that waits already stays."""
+        rows = [
+            {
+                "crm": crm,
+                "object_type": object_type,
+                "record_id": each.record_id,
+                "sync": sync,
+                "run_id": run_id,
+                "person": self.person(each.apollo_id),
+                "identity": self._vault.digest(each.key),
+                "batch_id": each.batch_id,
+                "position": each.position,
+                "order_id": None,
+                "state": DUE,
+                "reason": "",
+                "asked_at": now,
+                "settled_at": None,
+                "settled_run": "",
+                "delivery_id": None,
+            }
+            for each in sorted(waits, key=lambda each: each.record_id)
+        ]
+        if not rows:
+            return
+        with self._store.write() as connection:
+            statement = upsert(
+                connection,
+                phone_waits,
+                _RENEWED,
+                on=("record_id", "object_type", "crm", "sync"),
+                where=phone_waits.c.state != WAITING,
+            )
+            for row in rows:
+                connection.execute(statement, row)
+        crash.point("reveals.chosen")
+
+    def of_records(self, crm: str, object_type: str, sync: str, record_ids: Iterable[str]) -> dict[str, Wait]:
+        """The newest reveal of each of these records by this sync."""
+        ids = list(record_ids)
+        found: dict[str, Wait] = {}
+        for start in range(0, len(ids), _AT_ONCE):
+            which = and_(
+                phone_waits.c.record_id.in_(ids[start : start + _AT_ONCE]),
+                phone_waits.c.object_type == object_type,
+                phone_waits.c.crm == crm,
+                phone_waits.c.sync == sync,
+            )
+            found |= {wait.record_id: wait for wait in self._waits(which)}
+        return found
+
+    def join(self, run_id: str, *, now: datetime) -> None:
+        """Give each of a run's chosen records that is still without an order the one that asks for its person: another
+        record's, or another run's. Where its numbers are there already they are read once more, for this record too."""
+        with self._store.write() as connection:
+            rows = connection.execute(
+                select(phone_waits.c.id, phone_waits.c.person).where(
+                    phone_waits.c.run_id == run_id, phone_waits.c.state == DUE
+                )
+            ).all()
+            for start in range(0, len(rows), _AT_ONCE):
+                self._join(connection, rows[start : start + _AT_ONCE], now)
+
+    def _join(self, connection: Connection, rows: Sequence[Row[Any, Any]], now: datetime) -> None:
+        people = list({bytes(row.person) for row in rows})
+        orders = {
+            bytes(key): (order_id, state)
+            for key, order_id, state in connection.execute(
+                select(answers.c.key, reveal_orders.c.id, reveal_orders.c.state)
+                .join(reveal_orders, reveal_orders.c.batch_id == answers.c.batch_id)
+                .where(answers.c.purpose == Purpose.PHONE.value, answers.c.key.in_(people))
+            )
+        }
+        for row in rows:
+            order_id, state = orders.get(bytes(row.person), ("", ""))
+            joining = update(phone_waits).where(phone_waits.c.id == row.id)
+            if order_id and state not in ("expired", "not sent", "nothing"):
+                connection.execute(joining.values(state=WAITING, order_id=order_id))
+                connection.execute(
+                    update(deliveries)
+                    .where(deliveries.c.order_id == order_id, deliveries.c.state == "done")
+                    .values(state="new", attempts=0)
+                )
+            else:
+                reason = "nobody is asking for this phone" if not order_id else f"its order is {state}"
+                connection.execute(joining.values(state=NOT_ORDERED, reason=reason, settled_at=now))
+
+    # --- what waits ---------------------------------------------------------------------------------------------
+
+    def order(self, order_id: str) -> Order | None:
+        found = self.orders([order_id])
+        return found.get(order_id)
+
+    def orders(self, order_ids: Iterable[str]) -> dict[str, Order]:
+        ids = sorted(set(order_ids))
+        found: dict[str, Order] = {}
+        with self._store.read() as connection:
+            for start in range(0, len(ids), _AT_ONCE):
+                rows = connection.execute(_ORDERS.where(reveal_orders.c.id.in_(ids[start : start + _AT_ONCE])))
+                found |= {row.id: _order(row) for row in rows}
+        return found
+
+    def waits_for(self, order_id: str, people: Iterable[bytes]) -> list[Wait]:
+        """Who waits for these people's numbers and may get them by this order: those who wait for it, and those whose
+        own order was skipped in its favour."""
+        wanted = list(people)
+        found: list[Wait] = []
+        for start in range(0, len(wanted), _AT_ONCE):
+            elsewhere = select(reveal_orders.c.id).where(
+                reveal_orders.c.id == phone_waits.c.order_id, reveal_orders.c.state == "skipped"
+            )
+            found += self._waits(
+                and_(
+                    phone_waits.c.person.in_(wanted[start : start + _AT_ONCE]),
+                    phone_waits.c.state.in_((DUE, WAITING)),
+                    or_(phone_waits.c.order_id == order_id, phone_waits.c.order_id.is_(None), elsewhere.exists()),
+                )
+            )
+        return found
+
+    def late_for(self, order_id: str) -> list[Wait]:
+        """Who waited under this order and was given up on."""
+        return self._waits(and_(phone_waits.c.order_id == order_id, phone_waits.c.state == EXPIRED))
+
+    def under(self, order_id: str) -> list[Wait]:
+        """Whoever waited under this order, whatever came of it."""
+        return self._waits(phone_waits.c.order_id == order_id)
+
+    def settled_by(self, delivery_id: int) -> list[Wait]:
+        """Whose wait a delivery has ended."""
+        return self._waits(phone_waits.c.delivery_id == delivery_id)
+
+    def reopen(self, delivery_ids: Sequence[int]) -> int:
+        """Let those wait again whose wait these deliveries have ended without a number written, or came too late for;
+        returns how many. Their orders are awaited again too."""
+        ends = (KEPT, NO_NUMBER, LISTED, HELD, SKIPPED, REJECTED, EXPIRED)
+        count = 0
+        for start in range(0, len(delivery_ids), _AT_ONCE):
+            some = delivery_ids[start : start + _AT_ONCE]
+            orders = select(deliveries.c.order_id).where(deliveries.c.id.in_(some))
+            with self._store.write() as connection:
+                count += connection.execute(
+                    update(phone_waits)
+                    .where(
+                        or_(
+                            phone_waits.c.delivery_id.in_(some),
+                            and_(phone_waits.c.order_id.in_(orders), phone_waits.c.state == EXPIRED),
+                        ),
+                        phone_waits.c.state.in_(ends),
+                    )
+                    .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
+                ).rowcount
+        return count
+
+    def _waits(self, which: ColumnElement[bool], *, limit: int | None = None, newest: bool = False) -> list[Wait]:
+        query = select(phone_waits).where(which).order_by(phone_waits.c.id.desc() if newest else phone_waits.c.id)
+        with self._store.read() as connection:
+            return [_wait(row) for row in connection.execute(query.limit(limit) if limit is not None else query)]
+
+    # --- settling -----------------------------------------------------------------------------------------------
+
+    def settle(self, settlement: Settlement, *, now: datetime) -> None:
+        """The delivery's end, whose wait is over, and its bill, in one transaction."""
+        crash.point("reveals.settle.before")
+        with self._store.write() as connection:
+            if settlement.credits is not None:
+                self._journal.bill(connection, settlement.order_id, settlement.credits)
+            for end in settlement.ends:
+                connection.execute(
+                    update(phone_waits)
+                    .where(phone_waits.c.id == end.wait_id)
+                    .values(
+                        state=end.state,
+                        reason=end.reason,
+                        settled_at=now,
+                        settled_run=end.run_id,
+                        delivery_id=settlement.delivery_id,
+                    )
+                )
+            for people, verdict in ((settlement.found, Verdict.MATCHED), (settlement.empty, Verdict.NO_MATCH)):
+                if people:
+                    # What is known of a phone is as old as its delivery; nobody buys it again while that is fresh.
+                    connection.execute(
+                        update(answers)
+                        .where(answers.c.purpose == Purpose.PHONE.value, answers.c.key.in_(sorted(people)))
+                        .values(verdict=verdict.value, obtained_at=now)
+                    )
+            end_delivery(
+                connection,
+                settlement.delivery_id,
+                settlement.state,
+                settlement.reason,
+                belief=settlement.belief,
+                now=now,
+            )
+            crash.point("reveals.settle.inside")
+            self._close_orders(connection, settlement.order_id)
+        crash.point("reveals.settle.after")
+
+    def _close_orders(self, connection: Connection, order_id: str) -> None:
+        """Orders that nobody waits for any more, and runs all of whose phones are there."""
+        open_waits = select(phone_waits.c.id).where(
+            phone_waits.c.order_id == reveal_orders.c.id, phone_waits.c.state.in_((DUE, WAITING))
+        )
+        connection.execute(
+            update(reveal_orders)
+            .where(
+                or_(reveal_orders.c.id == order_id, reveal_orders.c.state == "skipped"),
+                reveal_orders.c.state.in_(("open", "skipped")),
+                ~open_waits.exists(),
+            )
+            .values(state="closed", next_poll_at=None)
+        )
+        self._finish_runs(connection)
+
+    def finish_runs(self) -> None:
+        """Runs all of whose phones are there are completed."""
+        with self._store.write() as connection:
+            self._finish_runs(connection)
+
+    def _finish_runs(self, connection: Connection) -> None:
+        still = select(phone_waits.c.id).where(
+            phone_waits.c.run_id == runs.c.id, phone_waits.c.state.in_((DUE, WAITING))
+        )
+        connection.execute(
+            update(runs)
+            .where(runs.c.status == RunStatus.WAITING_FOR_PHONES.value, ~still.exists())
+            .values(status=RunStatus.COMPLETED.value)
+        )
+
+    def give_up(self, order_id: str, why: str, *, now: datetime) -> None:
+        """An order's time is over."""
+        with self._store.write() as connection:
+            self._journal.nothing_came(connection, order_id, why, now=now)
+            self._finish_runs(connection)
+        crash.point("reveals.given_up")
+
+    # --- polling ------------------------------------------------------------------------------------------------
+
+    def to_poll(self, *, now: datetime, limit: int) -> list[Order]:
+        """Orders whose time to be asked for has come, or of which a delivery could not be taken; oldest first."""
+        due = or_(reveal_orders.c.next_poll_at <= now, reveal_orders.c.poll_needed == 1)
+        return self._orders(
+            and_(due, reveal_orders.c.request_id != "", reveal_orders.c.state.in_(_POLLED)), limit=limit
+        )
+
+    def awaited(self, *, limit: int) -> list[Order]:
+        """All orders that Apollo can be asked about, oldest first."""
+        states = reveal_orders.c.state.in_(_POLLED)
+        return self._orders(and_(reveal_orders.c.request_id != "", states), limit=limit)
+
+    def unanswered(self, *, before: datetime) -> bool:
+        """Whether an order has been without Apollo's answer since before that moment."""
+        query = (
+            select(func.count())
+            .select_from(reveal_orders)
+            .where(
+                reveal_orders.c.state == "sent",
+                reveal_orders.c.created_at < before,
+                reveal_orders.c.batch_id.is_not(None),
+            )
+        )
+        with self._store.read() as connection:
+            return bool(connection.execute(query).scalar())
+
+    def to_give_up(self, *, now: datetime, limit: int) -> list[Order]:
+        """Orders whose time is over."""
+        states = reveal_orders.c.state.in_((*AWAITED, "skipped"))
+        over = and_(reveal_orders.c.gives_up_at <= now, states, reveal_orders.c.batch_id.is_not(None))
+        return self._orders(over, limit=limit)
+
+    def polled(self, order_id: str, *, next_poll_at: datetime | None, reason: str = "") -> None:
+        """It was asked for once more; `reason`: what Apollo said, where nothing came."""
+        with self._store.write() as connection:
+            connection.execute(
+                update(reveal_orders)
+                .where(reveal_orders.c.id == order_id)
+                .values(polls=reveal_orders.c.polls + 1, next_poll_at=next_poll_at, poll_needed=0, reason=reason)
+            )
+
+    def next_moment(self) -> datetime | None:
+        """When the next order is to be asked for or given up; None when nothing is awaited."""
+        with self._store.read() as connection:
+            moments = [
+                connection.execute(select(func.min(column)).where(reveal_orders.c.state.in_(states))).scalar()
+                for column, states in (
+                    (reveal_orders.c.next_poll_at, _POLLED),
+                    (reveal_orders.c.gives_up_at, (*AWAITED, "skipped")),
+                )
+            ]
+        return min((each for each in moments if each is not None), default=None)
+
+    def _orders(self, which: ColumnElement[bool], *, limit: int) -> list[Order]:
+        query = _ORDERS.where(which).order_by(reveal_orders.c.created_at, reveal_orders.c.id).limit(limit)
+        with self._store.read() as connection:
+            return [_order(row) for row in connection.execute(query)]
+
+    # --- questions ----------------------------------------------------------------------------------------------
+
+    def counts(self, *, run_id: str = "") -> dict[str, int]:
+        """State of the waits -> how many; of one run, or of all."""
+        query = select(phone_waits.c.state, func.count()).group_by(phone_waits.c.state)
+        if run_id:
+            query = query.where(phone_waits.c.run_id == run_id)
+        with self._store.read() as connection:
+            return {state: int(count) for state, count in connection.execute(query)}
+
+    def waiting_in(self, run_id: str) -> int:
+        """How many of a run's records still wait."""
+        counts = self.counts(run_id=run_id)
+        return counts.get(DUE, 0) + counts.get(WAITING, 0)
+
+    def waiting(self, *, limit: int = 200, sync: str = "") -> list[Wait]:
+        """Oldest first."""
+        which = phone_waits.c.state.in_((DUE, WAITING))
+        return self._waits(and_(which, phone_waits.c.sync == sync) if sync else which, limit=limit)
+
+    def settled(self, *, states: Sequence[str] = (), limit: int = 200, sync: str = "") -> list[Wait]:
+        """Newest first."""
+        which: list[ColumnElement[bool]] = [phone_waits.c.state.not_in((DUE, WAITING))]
+        if states:
+            which.append(phone_waits.c.state.in_(list(states)))
+        if sync:
+            which.append(phone_waits.c.sync == sync)
+        return self._waits(and_(*which), limit=limit, newest=True)
+
+    def of_record(self, object_type: str, record_id: str) -> list[Wait]:
+        return self._waits(and_(phone_waits.c.record_id == record_id, phone_waits.c.object_type == object_type))
+
+    def bills(self) -> Mapping[str, Decimal]:
+        """What is still to be billed at worst, and what deliveries have cost so far."""
+        with self._store.read() as connection:
+            to_come, billed = connection.execute(
+                select(func.sum(reveal_orders.c.to_come), func.sum(reveal_orders.c.billed))
+            ).one()
+        return {"to_come": to_come or Decimal(0), "billed": billed or Decimal(0)}
+
+
+_RENEWED = (
+    "run_id", "person", "identity", "batch_id", "position", "order_id", "state", "reason", "asked_at", "settled_at",
+    "settled_run", "delivery_id",
+)  # fmt: skip
+_ORDERS = select(*[reveal_orders.c[name] for name in Order.__dataclass_fields__])
+
+
+def _order(row: Row[Any]) -> Order:
+    return Order(**{**row._mapping, "poll_needed": bool(row.poll_needed)})  # noqa: SLF001
+
+
+def _wait(row: Row[Any]) -> Wait:
+    found = dict(row._mapping)  # noqa: SLF001
+    return Wait(**{**found, "person": bytes(row.person), "identity": bytes(row.identity)})

@@ -1,0 +1,34 @@
+"""The token of a callback's address stays out of the logs: who reads one there may ring for its order."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+#: Whatever follows /webhooks/, also where the slashes are doubled or encoded; and a token that stands elsewhere, as in
+#: a Referer.
+_PATH = re.compile(r"(?:/|%2f)+webhooks(?:/|%2f)+[^\s\"'<>]*", re.IGNORECASE)
+_TOKEN = re.compile(r"v1_[0-9a-f]{16}_[0-9a-f]{32}[0-9a-f_]*", re.IGNORECASE)
+#: Those that tell a request's path: waitress for what breaks off, Flask for an error of ours, gunicorn for each request.
+_LOGGERS = ("waitress", "crm_sync.web", "gunicorn.access", "gunicorn.error")
+_FORMATTER = logging.Formatter()
+
+
+def masked(text: str) -> str:
+    return _TOKEN.sub("v1_…", _PATH.sub("/webhooks/apollo/…", text))
+
+
+def mask_logs() -> None:
+    """Let no logger that tells a request's path tell a token. A filter of a logger outlives what gunicorn does to its
+    handlers at a reload; one of the root logger would not see what others log."""
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        if _mask not in logger.filters:
+            logger.addFilter(_mask)
+
+
+def _mask(record: logging.LogRecord) -> bool:
+    record.msg, record.args = masked(record.getMessage()), None
+    if record.exc_info:
+        record.exc_text = masked(_FORMATTER.formatException(record.exc_info))  # a formatter takes it as it is
+    return True

@@ -1,0 +1,114 @@
+"""How work that waits is executed: deliveries are carried out and orders are asked about, by one process at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+from crm_sync.errors import CrmSyncError
+from crm_sync.pipeline.recover import recover
+from crm_sync.pipeline.resolve import Resolver
+from crm_sync.services import Services
+from crm_sync.store.exclusive import Exclusive
+
+_log = logging.getLogger(__name__)
+
+#: How soon a delivery that came meanwhile is seen: one look at an index.
+_LOOK_EVERY_S = 0.5
+#: How often orders are looked at; the soonest of their times is two minutes.
+_SWEEP_EVERY_S = 5.0
+#: Another process has the lock, or the database does not answer.
+_TRY_AGAIN_S = 2.0
+#: An order without Apollo's answer for so long was asked by a process that has died: no call takes longer.
+_LOST_AFTER = timedelta(seconds=90)
+
+
+class PhoneWorker:
+    """Carries out what is delivered until it is told to stop. Whatever goes wrong is told, and ends nothing."""
+
+    def __init__(self, services: Callable[[], Services], lock: Exclusive) -> None:
+        """`services` makes them for the newest applied configuration."""
+        self._services = services
+        self._lock = lock
+        self._resolver: Resolver | None = None
+        self._complaint = ""
+
+    def run(self, stop: threading.Event) -> None:
+        swept_for = _SWEEP_EVERY_S
+        while not stop.is_set():
+            pause = _LOOK_EVERY_S
+            try:
+                if self._lock.take():
+                    is_time = swept_for >= _SWEEP_EVERY_S
+                    pause = 0.0 if self.once(sweep=is_time) else _LOOK_EVERY_S
+                    swept_for = 0.0 if is_time else swept_for + max(pause, 0.05)
+                    self._complaint = ""
+                else:
+                    pause = _TRY_AGAIN_S
+            except Exception as error:  # noqa: BLE001 - whatever it is, what waits is still there, and so are we
+                self._complain(error)
+                self._forget()
+                pause = _TRY_AGAIN_S
+            if pause:
+                stop.wait(pause)
+        self.close()
+
+    def once(self, *, sweep: bool) -> bool:
+        """One look at what waits; True when there was something.
+
+        Raises:
+            CrmSyncError: the database, the configuration or Apollo's settings; nothing is lost.
+        """
+        resolver = self._current()
+        services = resolver.services
+        busy = False
+        if sweep:
+            if services.reveals.unanswered(before=services.clock.now() - _LOST_AFTER):
+                for name in services.config.crms:
+                    recover(services, name)
+            busy = resolver.sweep().did_something
+            services.reveals.finish_runs()
+            resolver.runs.close_quiet()
+        return resolver.drain().did_something or busy
+
+    def close(self) -> None:
+        """End the runs under way; what waits is carried out by the next one who has the lock."""
+        try:
+            if self._resolver is not None:
+                self._resolver.runs.close_quiet(all_of_them=True)
+        except CrmSyncError as error:
+            _log.warning("the phones' run could not be closed: %s; the next run closes it", error)
+        self._resolver = None
+        self._lock.release()
+
+    def _current(self) -> Resolver:
+        """A resolver for the newest configuration."""
+        if self._resolver is not None and self._resolver.services.config_version == self._newest():
+            return self._resolver
+        if self._resolver is not None:
+            self._resolver.runs.close_quiet(all_of_them=True)
+        self._resolver = Resolver(self._services())
+        return self._resolver
+
+    def _newest(self) -> int | None:
+        assert self._resolver is not None
+        return self._resolver.services.newest_version()
+
+    def _forget(self) -> None:
+        """What failed may be in any state: the next try begins anew, and recovers the run that was under way."""
+        resolver, self._resolver = self._resolver, None
+        if resolver is not None:
+            resolver.runs.abandon()
+
+    def _complain(self, error: Exception) -> None:
+        """Once for each new trouble, not for each try."""
+        text = str(error) if isinstance(error, CrmSyncError) else f"unexpected {type(error).__name__}"
+        if text == self._complaint:
+            return
+        self._complaint = text
+        if isinstance(error, CrmSyncError):
+            _log.warning("deliveries wait: %s", text)
+        else:
+            _log.error("deliveries wait: %s", text, exc_info=error)
