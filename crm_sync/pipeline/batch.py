@@ -50,6 +50,11 @@ class Desk:
         with self._lock:
             return self._close() if self._filling else None
 
+    def waiting(self, key: str) -> list[Due]:
+        """The records that wait for this key so far."""
+        with self._lock:
+            return list(self._waiting.get(key, ()))
+
     def answered(self, key: str) -> list[Due]:
         """All records that wait for this key; it is closed now."""
         with self._lock:

@@ -39,6 +39,7 @@ from crm_sync.store.journal import (
     Plan,
     PlannedCall,
 )  # fmt: skip
+from crm_sync.store.reveals import NewWait
 
 #: After so many lost answers in a row a run stops: each holds up to ten people in doubt.
 DOUBTS_IN_A_ROW = 3
@@ -203,7 +204,7 @@ class EnrichRoom:
             calls=calls,
             single=single,
             endpoint=walk.enricher.endpoint(walk.purpose, single=single),
-            most=walk.enricher.most(walk.purpose),
+            most=walk.enricher.most(walk.purpose, reveals=walk.orders is not None),
             day=day_of(now, walk.timezone),
             fresh_since=walk.fresh_since,
             no_match_since=walk.no_match_since,
@@ -402,9 +403,17 @@ class EnrichRoom:
             self._accepted = True
         crash.point("enrich.read")
         expansion = expansion_of(
-            call.id, walk.purpose, keys, reading, raw.credits, single=call.single, answered_at=answered_at
+            call.id,
+            walk.purpose,
+            keys,
+            reading,
+            raw.credits,
+            single=call.single,
+            answered_at=answered_at,
+            with_phones=bool(call.order_id),
         )
         if call.order_id and walk.orders is not None:
+            self._choose(call, reading)
             answer = walk.enricher.order_answer(raw.body)
             expansion = replace(expansion, ordered=walk.orders.ordered(answer, keys, reading, answered_at))
         self._keep(expansion)
@@ -420,6 +429,26 @@ class EnrichRoom:
                 waiting = self._desk.answered(key.key)
                 bought.answered += [_answered(due, enrichment, call.id, answered_at) for due in waiting]
         return bought
+
+    def _choose(self, call: PlannedCall, reading: Reading) -> None:
+        """Note who waits for the numbers of a call that matched and ordered in one: before it is indexed, since Apollo
+        may have delivered by now."""
+        assert self._walk.orders is not None
+        self._walk.orders.choose(
+            [
+                NewWait(
+                    record_id=due.record.ref.id,
+                    apollo_id=enrichment.apollo_id,
+                    key=key.key,
+                    batch_id=call.id,
+                    position=position,
+                )
+                for position, (key, enrichment) in enumerate(zip(call.keys, reading.enrichments, strict=True))
+                if enrichment is not None and enrichment.verdict is Verdict.MATCHED and enrichment.apollo_id
+                if not key.apollo_id
+                for due in self._desk.waiting(key.key)
+            ]
+        )
 
     def _close(
         self,
@@ -517,8 +546,10 @@ def expansion_of(
     *,
     single: bool,
     answered_at: datetime | None,
+    with_phones: bool = False,
 ) -> Expansion:
-    """The index rows of one answer; a person's employer becomes known as a company too."""
+    """The index rows of one answer; a person's employer becomes known as a company too. `with_phones`: the call has
+    ordered the phones of those that it matched."""
     source = "single" if single else "bulk"
     rows: list[NewAnswer] = []
     found: set[str] = set()
@@ -539,6 +570,18 @@ def expansion_of(
                 NewAnswer(purpose=purpose, key=other, verdict=Verdict.MATCHED, source="alias", position=position)
                 for other in other_keys(key, enrichment)
             ]
+            if with_phones and purpose is Purpose.PERSON and enrichment.apollo_id:
+                # Nobody orders it by Apollo's id as well.
+                phone = MatchKeys(purpose=Purpose.PHONE, apollo_id=enrichment.apollo_id).key
+                rows.append(
+                    NewAnswer(
+                        purpose=Purpose.PHONE,
+                        key=phone,
+                        verdict=Verdict.MATCHED,
+                        source="bulk",
+                        position=position,
+                    )
+                )
             domain = registrable_domain(enrichment.organization.get("primary_domain") or "")
             if purpose is Purpose.PERSON and domain:
                 rows.append(

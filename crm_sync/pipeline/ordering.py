@@ -12,6 +12,7 @@ from crm_sync.domain.enrichment import MatchKeys, Purpose, Reading, Verdict
 from crm_sync.domain.reveals import OrderAnswer, Ordering
 from crm_sync.ports import Callbacks, Enricher
 from crm_sync.store.orders import Ordered
+from crm_sync.store.reveals import NewWait
 
 #: How long after an order Apollo is asked, by and by (design/reliability.md 2.2, M8); those before `phones.wait` are
 #: left out. Callbacks were measured to come within ten minutes, and hours late on bad days.
@@ -24,12 +25,14 @@ NO_PHONES = Phones(reveal_when=None, route={})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
     """`person` stands for an Apollo id (store.reveals.Reveals.person); `per_number`: what a delivered number costs at
-    worst beside the call itself."""
+    worst beside the call itself. `choose` notes who waits, before a call's answer is indexed; of a call by Apollo's
+    ids that was done before it was planned."""
 
     phones: Phones
     callbacks: Callbacks
     person: Callable[[str], bytes]
     per_number: Decimal
+    choose: Callable[[Sequence[NewWait]], None]
 
     def callback(self, order_id: str) -> str:
         return self.callbacks.url_of(order_id)
@@ -70,6 +73,11 @@ def ordered(
         reason=answer.reason,
         to_come=per_number * sum(found) if is_accepted else Decimal(0),
         first_poll_at=answered_at + phones.wait if is_awaited else None,
+        found=tuple(
+            person(each.apollo_id)
+            for key, each in zip(keys, reading.enrichments, strict=True)
+            if is_awaited and not key.apollo_id and each is not None and each.verdict is Verdict.MATCHED
+        ),
         unmatched=tuple(
             person(key.apollo_id) for key, is_found in zip(keys, found, strict=True) if key.apollo_id and not is_found
         ),

@@ -230,6 +230,7 @@ def settle_calls(run: SyncRun, services: Services) -> None:
             call.credits,
             single=call.single,
             answered_at=call.answered_at,
+            with_phones=call.purse == PHONES,
         )
         expansions.append(_with_order(expansion, call, reading, services) if call.purse == PHONES else expansion)
     if expansions:

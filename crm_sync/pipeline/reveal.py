@@ -59,7 +59,7 @@ def order_phones(walk: Walk, services: Services) -> Ordered:
     if found.problem:
         return found
     leg = _leg(walk, phones, services)
-    stages = Stages(leg, on_expected=lambda _: None, pages=_pages(walk, phones, services, found))
+    stages = Stages(leg, on_expected=lambda _: None, pages=_pages(walk, leg, services, found))
     try:
         for _group in stages.answered():
             if services.runs.cancel_asked(walk.run_id):
@@ -74,23 +74,53 @@ def order_phones(walk: Walk, services: Services) -> Ordered:
 
 def _leg(walk: Walk, phones: Phones, services: Services) -> Walk:
     """The walk as its second leg has it: it asks for phones, by ids that nothing has to be proved for."""
-    orders = Orders(
+    return replace(
+        walk, purpose=Purpose.PHONE, orders=orders_of(walk, phones, services), match=Match(send=(), need_one_of=((),))
+    )
+
+
+def orders_of(walk: Walk, phones: Phones, services: Services) -> Orders:
+    """How this walk's calls order phones."""
+
+    def choose(waits: Sequence[NewWait]) -> None:
+        services.reveals.choose(
+            waits,
+            crm=walk.crm.name,
+            object_type=walk.object_type,
+            sync=walk.sync_name,
+            run_id=walk.run_id,
+            now=services.clock.now(),
+        )
+
+    return Orders(
         phones=phones,
         callbacks=services.callbacks,
         person=services.reveals.person,
         per_number=per_number(walk.enricher),
+        choose=choose,
     )
-    return replace(walk, purpose=Purpose.PHONE, orders=orders, match=Match(send=(), need_one_of=((),)))
 
 
-def _pages(walk: Walk, phones: Phones, services: Services, found: Ordered) -> Iterator[DuePage]:
-    room = walk.at_most
+def with_match(walk: Walk, services: Services) -> Walk | None:
+    """The walk that matches and orders in one call, for those of its records who are to get a phone; None where the
+    sync does not order so, or nothing can be ordered now."""
+    phones = walk.sync.phones
+    if phones is None or phones.order != "with_match" or walk.kind is not RunKind.RUN or walk.free:
+        return None
+    if services.callbacks.problem():
+        return None  # told by the second leg
+    return replace(walk, orders=orders_of(walk, phones, services))
+
+
+def _pages(walk: Walk, leg: Walk, services: Services, found: Ordered) -> Iterator[DuePage]:
+    assert leg.orders is not None
+    orders, phones, room = leg.orders, leg.orders.phones, walk.at_most
     served = EnrichRoom(walk, Desk(walk.enricher.per_call))
     for page in walk.crm.select(to_be_revealed(walk, phones)):
         records = [record for record in page.records if not _is_marked(record, phones, found.left_out)]
         if walk.only:
             records = [each for each in records if lacking(each.values, phone_fields(phones), walk.folded_placeholders)]
-        due = _to_ask(walk, services, served, records, found.left_out)
+        due = _to_ask(walk, orders, services, served, records, found.left_out)
         if room is not None:
             due = due[:room]
             room -= len(due)
@@ -107,7 +137,12 @@ def _is_marked(record: Record, phones: Phones, left_out: Counter[str]) -> bool:
 
 
 def _to_ask(
-    walk: Walk, services: Services, served: EnrichRoom, records: Sequence[Record], left_out: Counter[str]
+    walk: Walk,
+    orders: Orders,
+    services: Services,
+    served: EnrichRoom,
+    records: Sequence[Record],
+    left_out: Counter[str],
 ) -> list[Due]:
     """Those of a page whose phone is to be asked for: known to Apollo, believed, and not asked for yet. They are noted
     as waiting before anything is planned."""
@@ -137,14 +172,7 @@ def _to_ask(
             continue
         chosen.append(_wait_of(answered))
         (joined if is_known else asked).append(Due(record=answered.due.record, keys=key, lacking=()))
-    services.reveals.choose(
-        chosen,
-        crm=walk.crm.name,
-        object_type=walk.object_type,
-        sync=walk.sync_name,
-        run_id=walk.run_id,
-        now=services.clock.now(),
-    )
+    orders.choose(chosen)
     left_out[JOINED] += len(joined)
     return asked
 

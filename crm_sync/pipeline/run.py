@@ -18,7 +18,7 @@ from crm_sync.pipeline import doubt, restore
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settle_calls
-from crm_sync.pipeline.reveal import Ordered, order_phones
+from crm_sync.pipeline.reveal import Ordered, order_phones, with_match
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.verdict import verdict
@@ -223,7 +223,7 @@ def _walk(
 ) -> SyncRun:
     desk = WritingDesk(walk)
     expected: list[int] = []
-    stages = Stages(walk, on_expected=expected.append)
+    stages = Stages(walk, on_expected=expected.append, revealing=with_match(walk, services))
     saved_at = watched_at = services.clock.now()
     for group in stages.answered():
         desk.take(group)

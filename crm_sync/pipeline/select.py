@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from crm_sync import crash
@@ -24,6 +24,9 @@ from crm_sync.store.runs import SETTLED, RecordState
 
 #: Refreshed records are looked up by id this many at a time (one HubSpot search takes 100 values).
 _REFRESH_PAGE = 100
+
+#: Rules that write, where they never wrote before, into what is blank alone.
+_NEED_BLANK = (WriteRule.FILL, WriteRule.TRACK)
 
 LEFT_OUT_SEEN = "nothing new since the last attempt"
 LEFT_OUT_DOUBT = "in doubt"
@@ -137,7 +140,7 @@ def to_be_revealed(walk: Walk, phones: Phones) -> Selection:
     """Who is to get a phone: both filters hold, and one of the fields that it may go to is blank, if a blank is what
     the rule writes to."""
     fields = phone_fields(phones)
-    needs_blank = phones.rule in (WriteRule.FILL, WriteRule.TRACK)
+    needs_blank = phones.rule in _NEED_BLANK
     names = dict.fromkeys((*selected_fields(walk), *fields))
     if phones.mark:
         names[phones.mark] = None
@@ -149,6 +152,24 @@ def to_be_revealed(walk: Walk, phones: Phones) -> Selection:
         placeholders=walk.placeholders,
         ids=walk.only,
     )
+
+
+def to_reveal(walk: Walk, due: Sequence[Due]) -> frozenset[str]:
+    """The ids of those among these records who are to get a phone."""
+    phones = walk.sync.phones
+    if phones is None or not due:
+        return frozenset()
+    chosen: set[str] = set()
+    selection = to_be_revealed(walk, phones)
+    blank = phone_fields(phones) if phones.rule in _NEED_BLANK else ()
+    for start in range(0, len(due), _REFRESH_PAGE):
+        ids = tuple(each.record.ref.id for each in due[start : start + _REFRESH_PAGE])
+        for page in walk.crm.select(replace(selection, ids=ids, missing_any=())):
+            for record in page.records:
+                is_marked = bool(phones.mark) and record.values.get(phones.mark) is True
+                if not is_marked and (not blank or lacking(record.values, blank, walk.folded_placeholders)):
+                    chosen.add(record.ref.id)
+    return frozenset(chosen)
 
 
 def selected_fields(walk: Walk) -> tuple[str, ...]:

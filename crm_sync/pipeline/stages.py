@@ -19,7 +19,7 @@ from crm_sync.errors import CrmSyncError
 from crm_sync.mapping.match_keys import weakness
 from crm_sync.pipeline.batch import Batch, Desk, likely_same_together
 from crm_sync.pipeline.enrich import EnrichRoom
-from crm_sync.pipeline.select import DuePage, due_pages
+from crm_sync.pipeline.select import DuePage, due_pages, to_reveal
 from crm_sync.pipeline.walk import Answered, Due, Walk
 from crm_sync.store.journal import PlannedCall
 
@@ -31,19 +31,33 @@ _HEARTBEAT_S = 1.0
 _PLAN_AT = 16
 
 
+class _Lane:
+    """Records that are asked for in one way: by plain calls, or by calls that order their phones too."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.desk = Desk(walk.enricher.per_call)
+        self.room = EnrichRoom(walk, self.desk)
+        self.formed: list[Batch] = []
+
+
 class Stages:
     """The reading and the asking stage of one walk."""
 
     def __init__(
-        self, walk: Walk, *, on_expected: Callable[[int], None], pages: Iterator[DuePage] | None = None
+        self,
+        walk: Walk,
+        *,
+        on_expected: Callable[[int], None],
+        pages: Iterator[DuePage] | None = None,
+        revealing: Walk | None = None,
     ) -> None:
-        """`pages`: what to read in place of what is due."""
+        """`pages`: what to read in place of what is due. `revealing`: the walk whose calls order phones too, for those
+        whom `phones.reveal_when` names; None where none does."""
         self._walk = walk
         self._on_expected = on_expected
         self._pages = pages
-        self._desk = Desk(walk.enricher.per_call)
-        self._room = EnrichRoom(walk, self._desk)
-        self._formed: list[Batch] = []
+        self._lane = _Lane(walk)
+        self._revealing = _Lane(revealing) if revealing is not None else None
         self._planned: queue.Queue[PlannedCall | None] = queue.Queue(maxsize=walk.workers)
         self._results: queue.Queue[list[Answered] | None] = queue.Queue(maxsize=4 * walk.workers)
         self._abandoned = threading.Event()
@@ -78,9 +92,14 @@ class Stages:
                 thread.join()
             self._flush()
 
+    @property
+    def _lanes(self) -> list[_Lane]:
+        return [self._lane] if self._revealing is None else [self._lane, self._revealing]
+
     def _flush(self) -> None:
         try:
-            self._room.flush()
+            for lane in self._lanes:
+                lane.room.flush()
         except CrmSyncError as error:  # the answers are stored; whoever closes the run indexes them
             self._walk.stop.raise_(str(error), error)
 
@@ -95,7 +114,8 @@ class Stages:
                 self.selected += len(page.due)
                 self._take(page)
                 self._plan()
-            self._form(self._desk.rest())
+            for lane in self._lanes:
+                self._form(lane, lane.desk.rest())
             self._plan()
         except CrmSyncError as error:
             walk.stop.raise_(str(error), error)
@@ -117,36 +137,43 @@ class Stages:
                 weak.append(Answered(due=due, outcome=RecordOutcome.SKIPPED, reason=problem))
             else:
                 strong.append(due)
-        served, open_ = self._room.serve(strong, page.stored)
+        served, open_ = self._lane.room.serve(strong, page.stored)
         if weak or served:
             self._put([*weak, *served])
+        chosen = to_reveal(walk, open_) if self._revealing is not None else frozenset()
         for due in open_:
-            alone = self._room.was_left_open(page.stored.get(due.keys.key))
-            self._form(self._desk.take(due, alone=alone))
+            alone = self._lane.room.was_left_open(page.stored.get(due.keys.key))
+            lane = self._lane
+            if self._revealing is not None and due.record.ref.id in chosen and not alone:
+                # Unless somebody else with this key has been put down for a plain call.
+                lane = self._lane if self._lane.desk.waiting(due.keys.key) else self._revealing
+            self._form(lane, lane.desk.take(due, alone=alone))
 
-    def _form(self, batch: Batch | None) -> None:
+    def _form(self, lane: _Lane, batch: Batch | None) -> None:
         if batch is not None:
-            self._formed.append(batch)
+            lane.formed.append(batch)
             crash.point("batch.formed")
-        if len(self._formed) >= _PLAN_AT:
+        if len(lane.formed) >= _PLAN_AT:
             self._plan()
 
     def _plan(self) -> None:
         per_call = self._walk.enricher.per_call
-        for calls, answered in self._room.plan(likely_same_together(self._formed, per_call)):
-            if answered:
-                self._put(answered)
-            for call in calls:
-                self._pass_on(self._planned, call)
-        self._formed = []
+        for lane in self._lanes:
+            for calls, answered in lane.room.plan(likely_same_together(lane.formed, per_call)):
+                if answered:
+                    self._put(answered)
+                for call in calls:
+                    self._pass_on(self._planned, call)
+            lane.formed = []
 
     def _give_up_rest(self) -> None:
         """What the reader leaves behind when it was stopped in mid-page still has its place in the books."""
-        rest = self._desk.rest()
-        formed, self._formed = [*self._formed, *([rest] if rest else [])], []
-        left = self._room.give_up((key for batch in formed for key in batch.keys), self._walk.stop.reason)
-        if left:
-            self._put(left)
+        for lane in self._lanes:
+            rest = lane.desk.rest()
+            formed, lane.formed = [*lane.formed, *([rest] if rest else [])], []
+            left = lane.room.give_up((key for batch in formed for key in batch.keys), self._walk.stop.reason)
+            if left:
+                self._put(left)
 
     # --- asking -------------------------------------------------------------------------------------------------
 
@@ -164,7 +191,8 @@ class Stages:
             self._put(None)  # whatever happened: the writer waits for it
 
     def _ask(self, call: PlannedCall) -> list[Answered]:
-        walk, room = self._walk, self._room
+        walk = self._walk
+        room = (self._revealing if self._revealing is not None and call.order_id else self._lane).room
         try:
             if walk.stop:
                 return room.let_go(call)

@@ -30,12 +30,13 @@ _ZERO = Decimal(0)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ordered:
     """What Apollo's answer says about an order. `to_come`: worst cost of what it still delivers; `first_poll_at`: when
-    Apollo is asked, should nothing have come; `unmatched`: keyed digests of the people it did not find."""
+    Apollo is asked, should nothing have come; `found` and `unmatched`: keyed digests of people."""
 
     ordering: Ordering
     reason: str
     to_come: Decimal
     first_poll_at: datetime | None
+    found: tuple[bytes, ...] = ()
     unmatched: tuple[bytes, ...] = ()
 
 
@@ -69,12 +70,17 @@ def planned(
         )
     )
     if people:
-        connection.execute(
-            update(phone_waits)
-            .where(phone_waits.c.person.in_(people), phone_waits.c.state == DUE)
-            .values(order_id=order_id, state=WAITING, asked_at=now)
-        )
+        _join(connection, order_id, people, now=now)
     return order_id
+
+
+def _join(connection: Connection, order_id: str, people: Sequence[bytes], *, now: datetime) -> None:
+    """Whoever waits for one of these people without an order waits for this one."""
+    connection.execute(
+        update(phone_waits)
+        .where(phone_waits.c.person.in_(people), phone_waits.c.state == DUE)
+        .values(order_id=order_id, state=WAITING, asked_at=now)
+    )
 
 
 def blank_order(order_id: str, *, now: datetime, gives_up_at: datetime) -> dict[str, object]:
@@ -110,6 +116,9 @@ def answered(connection: Connection, batch_id: int, ordered: Ordered, *, request
         )
     )
     order_id = _id_of(connection, batch_id)
+    if ordered.found:
+        # Of a call that matched and ordered in one, whose people nobody knew before.
+        _join(connection, order_id, ordered.found, now=now)
     if ordered.ordering in (Ordering.NOTHING, Ordering.NOBODY):
         _close_waits(connection, order_id, "not ordered", ordered.reason, now=now)
     elif ordered.unmatched:

@@ -214,7 +214,7 @@ class Reveals:
                 connection.execute(joining.values(state=WAITING, order_id=order_id))
                 connection.execute(
                     update(deliveries)
-                    .where(deliveries.c.order_id == order_id, deliveries.c.state == "done")
+                    .where(deliveries.c.order_id == order_id, deliveries.c.state.in_(("done", "duplicate", "unknown")))
                     .values(state="new", attempts=0)
                 )
             else:
