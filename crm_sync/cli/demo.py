@@ -1,4 +1,5 @@
-"""demo and sandbox: the whole story without an account; its later chapters are in demo_changes.py and demo_kill.py."""
+"""demo and sandbox: the whole story without an account; its later chapters are in demo_changes.py, demo_phones.py and
+demo_kill.py."""
 
 from __future__ import annotations
 
@@ -31,16 +32,17 @@ _CRMS = ("salesforce", "hubspot")
 @click.command()
 @click.option("--contacts", type=click.IntRange(5, 1_000_000), default=50, show_default=True)
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another world.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: each CRM's chapters, and the kill.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: each CRM's chapters, the phones, the kill.")
 def demo(contacts: int, seed: int, as_json: bool) -> None:
     """The whole story on the built-in sandbox, no account needed: for both CRMs a plan, a run, a second run, an undo,
-    and a run during which people edit; then a run whose process is killed while Apollo works, started again, and
-    Apollo's ledger beside ours.
+    and a run during which people edit; then phones, ordered, delivered and written; then a run whose process is killed
+    while Apollo works, started again, and Apollo's ledger beside ours.
 
     Nothing leaves this machine; the database is a temporary one.
     """
     from crm_sync.cli.demo_changes import CHAPTERS, undo_and_run_again
     from crm_sync.cli.demo_kill import kill_and_restart
+    from crm_sync.cli.demo_phones import order_and_receive
     from crm_sync.sandbox.run import Sandbox
 
     out = Console(quiet=True) if as_json else render.console()
@@ -63,6 +65,8 @@ def demo(contacts: int, seed: int, as_json: bool) -> None:
                 finally:
                     app.close()
         told |= {chapter: told[_CRMS[0]][chapter] for chapter in CHAPTERS}
+        out.print(Rule("[bold]Phones[/]", align="left"))
+        told["phones"] = order_and_receive(contacts, seed, out)
         out.print(Rule("[bold]A process killed in mid-flight[/]", align="left"))
         told["kill"] = kill_and_restart(contacts, seed, out)
         if as_json:
@@ -134,6 +138,8 @@ def _exit_code(told: dict[str, Any]) -> int:
     """0 when every run ended as it should, the second ones changed and spent nothing, and the kill cost nothing."""
     kill = told["kill"]
     if kill["charged_twice"] or kill["answers_lost"] or not kill["finished_after_restart"]:
+        return 1
+    if told["phones"]["waiting"] or (told["phones"]["ordered"] and not told["phones"]["applied"]):
         return 1
     for crm in (told[name] for name in _CRMS):
         if any(crm[step]["status"] == "Failed" for step in ("plan", "run", "second_run")):

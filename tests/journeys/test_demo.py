@@ -27,7 +27,7 @@ def test_a_run_killed_in_mid_flight_costs_nothing_twice(tmp_path: Path) -> None:
 
     assert ended.returncode == 0, ended.stderr
     told = orjson.loads(ended.stdout)
-    assert set(told) == {"salesforce", "hubspot", "human_edit", "salvage", "undo", "kill"}
+    assert set(told) == {"salesforce", "hubspot", "human_edit", "salvage", "undo", "phones", "kill"}
     for story in (told, told["salesforce"], told["hubspot"]):
         assert story["human_edit"]["kept"] is True
         assert story["salvage"]["fields_reported"] > 0
@@ -35,6 +35,12 @@ def test_a_run_killed_in_mid_flight_costs_nothing_twice(tmp_path: Path) -> None:
         assert story["undo"]["restored"] > 20
         assert story["undo"]["conflicts"] == 1
     assert told["kill"] == {"charged_twice": 0, "answers_lost": 0, "in_doubt": 10, "finished_after_restart": True}
+    phones = told["phones"]
+    assert phones["ordered"] > 30
+    assert phones["applied"] > 15
+    assert phones["waiting"] == 0
+    for what in ("do_not_call", "duplicates", "recovered_by_poll"):
+        assert phones[what] > 0, what
     assert list(tmp_path.iterdir()) == []
 
 
@@ -44,3 +50,4 @@ def test_with_few_contacts_it_says_that_there_was_nothing_to_kill(tmp_path: Path
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "It had finished before there was a second call" in ended.stdout
     assert "Charged twice: nobody. Answers lost: none." in ended.stdout
+    assert "a mobile, written" in ended.stdout
