@@ -84,6 +84,12 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, file: Path | No
     cost = walk.estimate(chosen, services, limit=limit)
     if not as_json:
         out.print(_cost_words(cost, chosen, free=free), soft_wrap=True)
+        if cost.phones:
+            out.print(
+                f"A run would order {render.counted(cost.phones, 'phone')} at most, for up to "
+                f"{render.credit_words(cost.phones_most)}; a plan orders none.",
+                soft_wrap=True,
+            )
         out.print()
     if not free and cost.most > _ASK_ABOVE and not yes:
         _ask_to_spend(cost.most)
@@ -105,7 +111,14 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, file: Path | No
     elif file is not None:
         click.echo(f"The plan changes nothing, so {file} was not written.", err=True)
     if as_json:
-        told = {"calls": 0 if free else cost.calls, "least": 0, "most": 0 if free else cost.most, "stored": cost.served}
+        told = {
+            "calls": 0 if free else cost.calls,
+            "least": 0,
+            "most": 0 if free else cost.most,
+            "stored": cost.served,
+            "phones_of_a_run": cost.phones,
+            "phones_most": cost.phones_most,
+        }
         render.print_json(
             {
                 **render.run_json(result, at_worst=services.runs.at_worst(result.id)),
@@ -240,6 +253,8 @@ def _next_steps(run: SyncRun, sync: Sync, limit: int | None, *, unmapped: int, p
         yield f"Once what the CRM refused is mended: crm-sync retry {run.id}"
     if unmapped:
         yield f"{render.counted(unmapped, 'value')} of Apollo's without a CRM value yet: crm-sync picklists {sync.name}"
+    if run.status is RunStatus.WAITING_FOR_PHONES:
+        yield "Apollo delivers the numbers later, to crm-sync serve: crm-sync phones shows what is awaited"
     if proposals:
         verb = "waits" if proposals == 1 else "wait"
         yield f"{render.counted(proposals, 'proposal')} {verb} for a person: crm-sync review"

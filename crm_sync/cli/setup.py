@@ -130,6 +130,7 @@ def _checks(app: App) -> Iterator[AccessCheck]:
         yield _secret_key(app)
         yield _configuration(app)
         yield from _doubt(app)
+        yield from _phones(app)
     else:
         yield AccessCheck(name="configuration", ok=False, detail="not known while the database cannot be used")
         app.go_unpaced()
@@ -142,6 +143,32 @@ def _checks(app: App) -> Iterator[AccessCheck]:
                 yield from _opt_outs(app, name, kind)
     if not app.missing_settings([]):
         yield from _access("Apollo", lambda: app.enricher)
+
+
+def _phones(app: App) -> Iterator[AccessCheck]:
+    """Whether Apollo could deliver here, by a delivery of our own; and what is awaited."""
+    try:
+        orders = any(sync.phones is not None for sync in app.applied()[0].syncs.values())
+    except CrmSyncError:
+        orders = False
+    try:
+        address = app.settings.public_url
+        if address or orders:
+            problem = app.callbacks.problem()
+            yield AccessCheck(
+                name="public address",
+                ok=not problem or not orders,
+                detail=problem or f"a delivery of our own to {address} has arrived",
+                cure="phones are not ordered before that; docs/phones.md" if problem else "",
+            )
+        waiting = app.reveals.waiting(limit=1)
+        if waiting:
+            count = sum(app.reveals.counts().get(state, 0) for state in ("due", "waiting"))
+            age = render.duration((app.clock.now() - waiting[0].asked_at).total_seconds())
+            detail = f"{render.counted(count, 'number')} awaited, the oldest for {age}"
+            yield AccessCheck(name="phones", ok=True, detail=detail)
+    except CrmSyncError as error:
+        yield AccessCheck(name="public address", ok=not orders, detail=str(error), cure="mend the settings above")
 
 
 def _settings(app: App, crms: Sequence[tuple[str, str]]) -> Iterator[AccessCheck]:

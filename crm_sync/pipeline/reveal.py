@@ -28,7 +28,7 @@ from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import Answered, Due, Walk
 from crm_sync.services import Services
 from crm_sync.store.journal import ABANDONED, GUARDING
-from crm_sync.store.reveals import NewWait
+from crm_sync.store.reveals import NOT_ORDERED, NewWait
 
 #: Why somebody whom the filter names is not asked for.
 LEFT_OUT_WAITING = "phone: asked for already"
@@ -101,6 +101,21 @@ def orders_of(walk: Walk, phones: Phones, services: Services) -> Orders:
     )
 
 
+def how_many(walk: Walk, services: Services) -> int:
+    """For how many records a run of this walk would order a phone at most: some of them Apollo may not know."""
+    phones = walk.sync.phones
+    if phones is None:
+        return 0
+    count = 0
+    for page in walk.crm.select(to_be_revealed(walk, phones)):
+        ids = [record.ref.id for record in page.records if not _is_marked(record, phones, Counter())]
+        asked = services.reveals.of_records(walk.crm.name, walk.object_type, walk.sync_name, ids)
+        count += sum(each not in asked or asked[each].state == NOT_ORDERED for each in ids)
+        if walk.at_most is not None and count >= walk.at_most:
+            return walk.at_most
+    return count
+
+
 def with_match(walk: Walk, services: Services) -> Walk | None:
     """The walk that matches and orders in one call, for those of its records who are to get a phone; None where the
     sync does not order so, or nothing can be ordered now."""
@@ -167,7 +182,7 @@ def _to_ask(
             or answer.obtained_at >= (walk.no_match_since if answer.verdict == ABANDONED else walk.fresh_since)
         )
         is_own = wait is not None and wait.person == services.reveals.person(key.apollo_id)
-        if is_known and is_own and wait is not None and wait.state != "not ordered":
+        if is_known and is_own and wait is not None and wait.state != NOT_ORDERED:
             left_out[LEFT_OUT_KNOWN] += 1
             continue
         chosen.append(_wait_of(answered))

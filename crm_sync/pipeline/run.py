@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from crm_sync import crash
 from crm_sync.config.model import Sync
+from crm_sync.domain.enrichment import Purpose
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
 from crm_sync.errors import BusyError, ConfigError, CrmSyncError
 from crm_sync.mapping.match_keys import weakness
@@ -18,7 +19,7 @@ from crm_sync.pipeline import doubt, restore
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settle_calls
-from crm_sync.pipeline.reveal import Ordered, order_phones, with_match
+from crm_sync.pipeline.reveal import Ordered, how_many, order_phones, with_match
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.verdict import verdict
@@ -163,7 +164,8 @@ def _to_its_end(
 class Estimate:
     """What a walk over its first due records would take: `served` have a stored answer, `weak` cannot be asked for.
 
-    At most `most` credits: Apollo charges for those it finds, so it may be none.
+    At most `most` credits: Apollo charges for those it finds, so it may be none. A run would also order `phones` at
+    most, for up to `phones_most` credits; a plan orders none.
     """
 
     due: int
@@ -172,6 +174,8 @@ class Estimate:
     asked: int
     calls: int
     most: Decimal
+    phones: int
+    phones_most: Decimal
 
 
 def estimate(sync: Sync, services: Services, *, limit: int | None) -> Estimate:
@@ -191,6 +195,7 @@ def estimate(sync: Sync, services: Services, *, limit: int | None) -> Estimate:
         weak += len(page.due) - len(strong)
         served += len(answered)
         asked |= {hash(each.keys.key) for each in left}
+    phones = how_many(walk, services)
     return Estimate(
         due=due,
         served=served,
@@ -198,6 +203,8 @@ def estimate(sync: Sync, services: Services, *, limit: int | None) -> Estimate:
         asked=len(asked),
         calls=-(-len(asked) // walk.enricher.per_call),
         most=walk.enricher.most(walk.purpose) * len(asked),
+        phones=phones,
+        phones_most=walk.enricher.most(Purpose.PHONE) * phones,
     )
 
 
