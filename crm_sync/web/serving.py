@@ -7,9 +7,9 @@ import resource
 import time
 from typing import TYPE_CHECKING, Any
 
-from waitress import create_server, wasyncore
+from waitress import wasyncore
 from waitress.channel import HTTPChannel
-from waitress.server import BaseWSGIServer
+from waitress.server import BaseWSGIServer, create_server
 
 from crm_sync.web.masking import mask_logs
 
