@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from crm_sync import crash
 from crm_sync.config.model import Phones, Sync
 from crm_sync.domain.changes import FieldOutcome
-from crm_sync.domain.enrichment import Enrichment, MatchKeys
+from crm_sync.domain.enrichment import Enrichment, MatchKeys, Verdict
 from crm_sync.domain.records import Record
 from crm_sync.domain.reveals import PhoneDelivery, PhoneNumber, PollState
 from crm_sync.domain.runs import RecordOutcome
@@ -24,11 +24,12 @@ from crm_sync.errors import (
 )
 from crm_sync.mapping.identities import of_phone
 from crm_sync.mapping.phones import COUNTRY_FIELDS, Judged, NumberVerdict, judge, phone_fields, region_of, wanted
+from crm_sync.pipeline.belief import believed
 from crm_sync.pipeline.follow import is_same
 from crm_sync.pipeline.ordering import next_poll, per_number
 from crm_sync.pipeline.phone_runs import PhoneRuns
 from crm_sync.pipeline.settled import Candidate, Settled, plain
-from crm_sync.pipeline.walk import Walk
+from crm_sync.pipeline.walk import Answered, Due, Walk
 from crm_sync.pipeline.write import write_candidates
 from crm_sync.services import Services
 from crm_sync.store.deliveries import POLL, Delivery
@@ -319,7 +320,7 @@ class Resolver:
             record, whom = current[each.wait.record_id], asked[each.wait.id]
             judged[each.wait.record_id] = self._judged(each, phones, current, suppressed)
             candidate = self._candidate(each, phones, judged[each.wait.record_id], record, whom, walk)
-            refusal = self._refusal(walk, phones, each.wait, record, whom)
+            refusal = self._refusal(walk, phones, each, record, whom)
             if refusal is not None:
                 ends[each.wait.id] = WaitEnd(
                     wait_id=each.wait.id, state=refusal[0], reason=refusal[1], run_id=walk.run_id
@@ -407,11 +408,14 @@ class Resolver:
         )
 
     def _refusal(
-        self, walk: Walk, phones: Phones, wait: Wait, record: Record | None, whom: _Asked
+        self, walk: Walk, phones: Phones, each: _Awaited, record: Record | None, whom: _Asked
     ) -> tuple[str, str] | None:
         """Why a record gets no number whatever came, and what its wait is called then."""
+        wait = each.wait
         if record is None:
             return None  # it may live on elsewhere: writing follows it
+        if wait.batch_id == each.believed.order.batch_id and (doubt := _doubt(walk, record, whom)):
+            return HELD, doubt  # matched and ordered in one call, before anybody could look at the match
         if phones.mark and record.values.get(phones.mark) is True and phones.if_listed != "write":
             return SKIPPED, "the record was marked as do not call since"
         keys = walk.keys_of(record.values)
@@ -477,6 +481,16 @@ class Resolver:
     def _wait(self, order: Order) -> timedelta:
         phones = self._phones(order)
         return phones.wait if phones is not None else timedelta(hours=2)
+
+
+def _doubt(walk: Walk, record: Record, whom: _Asked) -> str:
+    """Why the answer that the phone was ordered with is not believed to be about the record; "" when it is."""
+    if whom.keys is None or whom.enrichment is None:
+        return ""
+    unproved = whom.enrichment.reason if whom.enrichment.verdict is Verdict.UNPROVED else ""
+    due = Due(record=record, keys=whom.keys, lacking=())
+    ((answered, _),) = believed(walk, [Answered(due=due, enrichment=whom.enrichment, unproved=unproved)])
+    return answered.reason if answered.outcome is not None else ""
 
 
 def _end_of(settled: Settled, phones: Phones, judged: Sequence[Judged]) -> tuple[str, str]:

@@ -43,3 +43,21 @@ def test_match_and_order_in_one_call_asks_once_and_writes_both(open_phones: Open
     again = office.walk()
     assert again.credits == 0
     assert office.sold["more_than_once"] == {}
+
+
+def test_a_phone_ordered_with_a_match_that_nobody_trusts_is_held(open_phones: OpenPhones, crm: str) -> None:
+    """The phone of somebody else: paid for, since it was ordered with the match, and never written."""
+    office = open_phones(tidy=True, contacts=30)
+    first = {"salesforce": "FirstName", "hubspot": "firstname"}[crm]
+    targets = [index for index in range(30) if office.sandbox.world.contact(index).status == "Target"]
+    for index in targets[:2]:
+        office.edit(index, {first: "Zebedee"})
+    office.text = office.text.replace("      send:", "      trust_when: {all: [first_name_agrees]}\n      send:", 1)
+    office.order_phones(**{"      route:": "      order: with_match\n      route:"})
+
+    run = office.walk()
+    office.carry_out()
+
+    assert run.counts.needs_review == 2
+    assert office.app.reveals.counts() == {"held": 2, "applied": len(targets) - 2}
+    assert [index for index in targets if not office.value(index, MOBILE[crm])] == targets[:2]
