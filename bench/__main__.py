@@ -1,4 +1,5 @@
-"""`python -m bench [--sizes 2000,20000,200000]`: records per second, CPU, memory and calls, beside two baselines."""
+"""`python -m bench [--sizes 2000,20000,200000]`: records per second, CPU, memory and calls, beside two baselines;
+and the receiver beside a server that stores nothing (bench/webhook.py; that alone: --part webhook)."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench import webhook
 from bench.measure import ROOT, Cost, run, sandbox
 
 #: Calls that the contracts allow at the least for 1,000 due contacts (contracts/apollo.md 2.1: ten people to a call;
@@ -28,18 +30,25 @@ def main() -> None:
     parser.add_argument("--sizes", default="2000,20000,200000", help="contacts in the sandbox, several")
     parser.add_argument("--naive", type=int, default=300, help="contacts for the naive script")
     parser.add_argument("--crm", choices=("salesforce", "hubspot", "both"), default="both")
+    parser.add_argument("--part", choices=("runs", "webhook", "all"), default="all")
+    webhook.add_arguments(parser)
     given = parser.parse_args()
     sizes = [int(size) for size in given.sizes.split(",")]
     crms = ("salesforce", "hubspot") if given.crm == "both" else (given.crm,)
     console = Console(width=None if sys.stdout.isatty() else 130)
+    if given.part == "webhook":
+        webhook.measure(given, console)
+        return
     results = {crm: measure(crm, sizes, given.naive, console) for crm in crms}
     for crm in crms:
         console.print(table(crm, results[crm]))
-    told = {
+    told: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "results": {crm: figures(crm, costs) for crm, costs in results.items()},
     }
+    if given.part == "all":
+        told["webhook"] = webhook.measure(given, console)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(told, indent=2) + "\n")
     console.print(ratios(told["results"]))

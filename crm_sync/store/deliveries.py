@@ -6,32 +6,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
 from crm_sync import crash
+from crm_sync.store.arrivals import CALLBACK, MOST_BODIES, MOST_BYTES, POLL, Arrival, Arrivals, Taken
 from crm_sync.store.engine import Store
 from crm_sync.store.orders import blank_order
 from crm_sync.store.tables import deliveries, reveal_orders
 from crm_sync.store.vault import Vault
 
-#: More distinct bodies, or bytes, for one order are a leaked token (design/reliability.md 4).
-MOST_BODIES, MOST_BYTES = 20, 1 << 20
-
-CALLBACK, POLL = "callback", "poll"
-
-
-class Taken(Enum):
-    """What became of a delivery. All but UNKNOWN and FLOOD are in the database, for good."""
-
-    STORED = "stored"
-    DUPLICATE = "duplicate"
-    #: No call was ever sent under this order.
-    UNKNOWN = "unknown"
-    #: Too many bodies for one order.
-    FLOOD = "flood"
+__all__ = ["CALLBACK", "MOST_BODIES", "MOST_BYTES", "POLL", "Deliveries", "Delivery", "Taken", "end_delivery"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +46,7 @@ class Deliveries:
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store = store
         self._vault = vault
+        self._arrivals = Arrivals(store)
 
     # --- what comes in ------------------------------------------------------------------------------------------
 
@@ -84,9 +71,9 @@ class Deliveries:
         """
         crash.point("inbox.take.before")
         digest = hashlib.sha256(raw).digest()
-        body = self._vault.seal(raw, _place(order_id, digest))
-        taken = self._store.together(
-            lambda connection: _take(connection, order_id, digest, body, len(raw), now, source)
+        body = self._vault.seal(raw, delivery_name(order_id, digest))
+        taken = self._arrivals.take(
+            Arrival(order_id=order_id, digest=digest, sealed=body, size=len(raw), at=now, source=source)
         )
         crash.point("inbox.take.after")
         return taken
@@ -183,7 +170,7 @@ class Deliveries:
             ).one_or_none()
         if row is None:
             raise LookupError(f"There is no delivery {delivery_id}")
-        return self._vault.unseal(row.body, _place(row.order_id, bytes(row.digest)))
+        return self._vault.unseal(row.body, delivery_name(row.order_id, bytes(row.digest)))
 
     # --- what became of it --------------------------------------------------------------------------------------
 
@@ -242,53 +229,6 @@ def end_delivery(connection: Connection, delivery_id: int, state: str, why: str,
     )
 
 
-def _take(
-    connection: Connection, order_id: str, digest: bytes, body: bytes, size: int, now: datetime, source: str
-) -> Taken:
-    order = connection.execute(
-        select(reveal_orders.c.state, reveal_orders.c.deliveries, reveal_orders.c.received_bytes)
-        .where(reveal_orders.c.id == order_id)
-        .with_for_update()
-    ).one_or_none()
-    if order is None or order.state == "planned":
-        return Taken.UNKNOWN
-    again = connection.execute(
-        update(deliveries)
-        .where(deliveries.c.order_id == order_id, deliveries.c.digest == digest)
-        .values(times=deliveries.c.times + 1)
-    )
-    if again.rowcount:
-        return Taken.DUPLICATE
-    # What we fetched ourselves is Apollo's: a flood under a leaked token must not keep it out.
-    if source == CALLBACK and (order.deliveries >= MOST_BODIES or order.received_bytes + size > MOST_BYTES):
-        return Taken.FLOOD
-    connection.execute(
-        insert(deliveries).values(
-            order_id=order_id,
-            digest=digest,
-            body=body,
-            size=size,
-            state="new",
-            attempts=0,
-            reason="",
-            received_at=now,
-            times=1,
-            source=source,
-            belief="",
-        )
-    )
-    connection.execute(
-        update(reveal_orders)
-        .where(reveal_orders.c.id == order_id)
-        .values(
-            deliveries=reveal_orders.c.deliveries + 1,
-            received_bytes=reveal_orders.c.received_bytes + size,
-        )
-    )
-    crash.point("inbox.take.inside")
-    return Taken.STORED
-
-
 _COLUMNS = [deliveries.c[field] for field in Delivery.__dataclass_fields__]
 
 
@@ -296,5 +236,5 @@ def _made(row: Row[Any]) -> Delivery:
     return Delivery(**row._mapping)  # noqa: SLF001
 
 
-def _place(order_id: str, digest: bytes) -> bytes:
+def delivery_name(order_id: str, digest: bytes) -> bytes:
     return f"deliveries.body:{order_id}:{digest.hex()}".encode()

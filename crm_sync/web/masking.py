@@ -9,7 +9,7 @@ import re
 #: a Referer.
 _PATH = re.compile(r"(?:/|%2f)+webhooks(?:/|%2f)+[^\s\"'<>]*", re.IGNORECASE)
 _TOKEN = re.compile(r"v1_[0-9a-f]{16}_[0-9a-f]{32}[0-9a-f_]*", re.IGNORECASE)
-#: Those that tell a request's path: waitress for what breaks off, Flask for an error of ours, gunicorn for each request.
+#: Those that tell a path: waitress of what breaks off, Flask of an error of ours, gunicorn of each request.
 _LOGGERS = ("waitress", "crm_sync.web", "gunicorn.access", "gunicorn.error")
 _FORMATTER = logging.Formatter()
 
