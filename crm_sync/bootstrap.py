@@ -371,6 +371,7 @@ class App:
             journal=self.journal,
             instance=self.instance,
             suppressions=self.suppressions,
+            privacy=self.privacy,
             reveals=self.reveals,
             deliveries=self.deliveries,
             callbacks=self.callbacks,

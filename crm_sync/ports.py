@@ -357,6 +357,23 @@ class Archive(Protocol):
         them."""
         ...
 
+    # --- what was delivered: it is not paired with keys, everybody in it stands under the enricher's id ---
+
+    def ids_in(self, body: bytes) -> frozenset[str]:
+        """Everything in a delivery that may be the enricher's id of somebody, theirs among it; also of one that cannot
+        be read."""
+        ...
+
+    def delivery_mentions(self, body: bytes, names: Callable[[bytes], bool]) -> bool: ...
+
+    def delivered(self, body: bytes, names: Callable[[bytes], bool]) -> list[Any]:
+        """The entries about that somebody, with their numbers, as they came."""
+        ...
+
+    def delivery_without(self, body: bytes, names: Callable[[bytes], bool]) -> bytes:
+        """`body` without those entries; an empty object when it cannot be read and may hold them."""
+        ...
+
 
 #: The limit of a window that the provider says is unlimited (Apollo sends an empty header).
 UNLIMITED = 2**31 - 1

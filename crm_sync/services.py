@@ -12,6 +12,7 @@ from crm_sync.store.answers import Answers
 from crm_sync.store.deliveries import Deliveries
 from crm_sync.store.instance import Instance
 from crm_sync.store.journal import Journal
+from crm_sync.store.privacy import Privacy
 from crm_sync.store.provenance import Provenance
 from crm_sync.store.reveals import Reveals
 from crm_sync.store.reviews import Reviews
@@ -39,6 +40,7 @@ class Services:
     journal: Journal
     instance: Instance
     suppressions: Suppressions
+    privacy: Privacy
     reveals: Reveals
     deliveries: Deliveries
     callbacks: Callbacks

@@ -114,7 +114,7 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
     if as_json:
         render.print_json(
             {
-                **render.run_json(run, at_worst=app.runs.at_worst(run.id)),
+                **render.run_json(run, app.runs.unsettled(run.id)),
                 "reasons": [
                     {
                         "object": name,
@@ -129,7 +129,7 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
         )
         return
     out = render.console()
-    render.print_run(out, run, now=app.clock.now(), at_worst=app.runs.at_worst(run.id))
+    render.print_run(out, run, now=app.clock.now(), unsettled=app.runs.unsettled(run.id))
     render.print_reasons(out, reasons, kind=run.kind)
     word = render.outcome_word(wanted, run.kind)
     if records:

@@ -25,7 +25,7 @@ from crm_sync.cli import EXIT_AT_BUDGET, EXIT_FAILED, EXIT_WITH_ERRORS
 from crm_sync.domain.changes import FieldDecision, FieldOutcome
 from crm_sync.domain.enrichment import MatchKeys
 from crm_sync.domain.records import Value
-from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun
+from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun, Unsettled
 from crm_sync.store.runs import RunRecord
 
 STATUS_STYLE = {
@@ -49,6 +49,8 @@ _EXIT = {
     RunStatus.STOPPED_AT_BUDGET: EXIT_AT_BUDGET,
 }
 WOULD_UPDATE = "Would update"
+#: Of a run that has nothing open.
+SETTLED = Unsettled()
 #: Blanks between two columns of a table.
 _GAP = 2
 _FUNNEL = (
@@ -87,9 +89,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def run_json(run: SyncRun, *, at_worst: Decimal = Decimal(0)) -> dict[str, Any]:
+def run_json(run: SyncRun, unsettled: Unsettled = SETTLED) -> dict[str, Any]:
     """One run, flat: the counts beside the rest. `calls` are all provider calls together, `calls_by` each kind;
-    `at_worst` is what its calls in doubt may have cost beside `credits`."""
+    `credits_in_doubt` and `credits_to_come` are at worst, beside `credits`."""
     return {
         "id": run.id,
         "sync": run.sync,
@@ -104,7 +106,8 @@ def run_json(run: SyncRun, *, at_worst: Decimal = Decimal(0)) -> dict[str, Any]:
         "finished_at": run.finished_at,
         **asdict(run.counts),
         "credits": run.credits,
-        "credits_in_doubt": at_worst,
+        "credits_in_doubt": unsettled.in_doubt,
+        "credits_to_come": unsettled.to_come,
         "calls": sum(run.calls.values()),
         "calls_by": run.calls,
         "left_out": run.left_out,
@@ -184,10 +187,9 @@ def print_run(
     *,
     timezone: str = "UTC",
     now: datetime | None = None,
-    at_worst: Decimal = Decimal(0),
+    unsettled: Unsettled = SETTLED,
 ) -> None:
-    """The run's books as a funnel, then its calls. `now`: for a run that may be under way; `at_worst` is what its calls
-    in doubt may have cost."""
+    """The run's books as a funnel, then its calls. `now`: for a run that may be under way."""
     style = STATUS_STYLE.get(run.status, "")
     word = "Plan" if run.kind is RunKind.PLAN else "Run"
     sync = "" if run.sync == run.object_type else f"{escape(run.sync)} · "
@@ -226,7 +228,11 @@ def print_run(
     if run.status is RunStatus.RUNNING:
         out.print(f"{credit_words(run.credits)} so far; what is selected and not yet listed is under way")
     else:
-        doubtful = f", and at worst {credit_words(at_worst)} in doubt (crm-sync doubt list)" if at_worst else ""
+        doubtful = ""
+        if unsettled.in_doubt:
+            doubtful = f", and at worst {credit_words(unsettled.in_doubt)} in doubt (crm-sync doubt list)"
+        if unsettled.to_come:
+            doubtful += f", and up to {credit_words(unsettled.to_come)} for phones that are awaited"
         out.print(
             f"{credit_words(run.credits)}{doubtful} · {counted(sum(run.calls.values()), 'call')}"
             + (f" ({calls})" if calls else "")

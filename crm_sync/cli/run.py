@@ -121,14 +121,19 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, file: Path | No
         }
         render.print_json(
             {
-                **render.run_json(result, at_worst=services.runs.at_worst(result.id)),
+                **render.run_json(result, unsettled=services.runs.unsettled(result.id)),
                 "cost": told,
                 "records": [render.record_json(record, RunKind.PLAN) for record in records],
             }
         )
     else:
         render.print_records(out, records, RunKind.PLAN, labels)
-        render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
+        render.print_run(
+            out,
+            result,
+            timezone=services.config.timezone,
+            unsettled=services.runs.unsettled(result.id),
+        )
         if file is not None and plans_something:
             out.print(
                 f"\nNext: crm-sync apply {escape(str(file))} writes exactly this, within "
@@ -171,7 +176,12 @@ def run(
         )
         results.append(result)
         if not as_json:
-            render.print_run(out, result, timezone=services.config.timezone, at_worst=services.runs.at_worst(result.id))
+            render.print_run(
+                out,
+                result,
+                timezone=services.config.timezone,
+                unsettled=services.runs.unsettled(result.id),
+            )
             render.print_reasons(out, services.runs.reasons(result.id))
             for sentence in _next_steps(
                 result, sync, limit, unmapped=_unmapped(services, sync), proposals=services.reviews.count(sync.name)
@@ -181,7 +191,7 @@ def run(
         if result.status is RunStatus.CANCELLED:
             break
     if as_json:
-        found = [render.run_json(result, at_worst=services.runs.at_worst(result.id)) for result in results]
+        found = [render.run_json(result, unsettled=services.runs.unsettled(result.id)) for result in results]
         render.print_json(found[0] if len(chosen) == 1 and not every else found)
     purge_after_run(app, services.config)
     click.get_current_context().exit(render.exit_code(results))

@@ -70,6 +70,14 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unsettled:
+    """Credits at worst beside those of a run: of calls without an end or in doubt, and of phones that are to come."""
+
+    in_doubt: Decimal = Decimal(0)
+    to_come: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRun:
     """One run of a configured sync.
 

@@ -2,6 +2,7 @@
 
 email:ada@lovelace.example    domain:lovelace.example    linkedin:in/ada-lovelace
 record:salesforce:Contact:003000000000001AAA             phone:+442071234567
+apollo:66f1f9a2c3d4e5f6a7b8c9d0                          (Apollo's own id of a person)
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from crm_sync.domain.enrichment import Purpose
 from crm_sync.domain.records import Value
 from crm_sync.mapping.match_keys import email, linkedin_url, registrable_domain
 
-KINDS = ("email", "domain", "linkedin", "record", "phone")
+KINDS = ("email", "domain", "linkedin", "record", "phone", "apollo")
 
 #: CRM name -> type, as in the configuration.
 Crms = Mapping[str, str]
@@ -78,6 +79,12 @@ def _dialled(text: str) -> str:
     return _NOT_DIALLED.sub("", _EXTENSION.sub("", text.strip()))
 
 
+def of_apollo(apollo_id: str) -> str:
+    """Spelled as MatchKeys.key spells a person whose phone is asked for: one digest stands for both."""
+    found = apollo_id.strip()
+    return f"apollo:{found}" if 0 < len(found) <= 64 and found.isprintable() and " " not in found else ""
+
+
 def of_record(crm: str, object_type: str, record_id: str) -> str:
     return f"record:{crm}:{object_type}:{long_id(record_id) or record_id}"
 
@@ -104,6 +111,8 @@ def identify(kind: str, text: str, crms: Crms, *, of_object: str = "") -> tuple[
         found = of_linkedin(text)
     elif kind == "phone":
         found = of_phone(text)
+    elif kind == "apollo":
+        found = of_apollo(text)
     if not found:
         raise NotAnIdentityError(_WANTED[kind])
     return (found,)
@@ -114,6 +123,7 @@ _WANTED = {
     "domain": "it is no domain; write it bare: acme.com",
     "linkedin": "it is no LinkedIn profile or company page; write linkedin.com/in/… or linkedin.com/company/…",
     "phone": "it is no phone number with a country code; write it as in +44 20 7123 4567",
+    "apollo": "it is no id of Apollo's, as in 66f1f9a2c3d4e5f6a7b8c9d0",
 }
 
 

@@ -75,12 +75,14 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Believed:
-    """A delivery that is to be carried out."""
+    """A delivery that is to be carried out. `erased`: Apollo's ids of people who were erased since they were asked for;
+    what is kept of the delivery is without them already."""
 
     delivery: Delivery
     order: Order
     content: PhoneDelivery
     belief: str
+    erased: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +151,10 @@ class Resolver:
             self._end(delivery, "dead", delivery.reason or f"tried {MOST_TRIES} times without an end", done)
             return None
         services.deliveries.attempted([delivery.id])
+        body = services.deliveries.body(delivery.id)
+        erased = services.privacy.cut_erased(delivery.id)
         try:
-            content = services.enricher().read_delivery(services.deliveries.body(delivery.id))
+            content = services.enricher().read_delivery(body)
         except ContractError as error:
             services.deliveries.need_poll(order.id)  # a retry of the sender's would not heal it
             self._end(delivery, "dead", str(error), done)
@@ -159,10 +163,14 @@ class Resolver:
         if not content.finished:
             self._end(delivery, "done", "it says that nothing is there yet", done)
             return None
-        belief = "poll" if delivery.source == POLL else self._belief(delivery, order, content, done)
-        return _Believed(delivery=delivery, order=order, content=content, belief=belief) if belief else None
+        belief = "poll" if delivery.source == POLL else self._belief(delivery, order, content, erased, done)
+        if not belief:
+            return None
+        return _Believed(delivery=delivery, order=order, content=content, belief=belief, erased=erased)
 
-    def _belief(self, delivery: Delivery, order: Order, content: PhoneDelivery, done: Resolved) -> str:
+    def _belief(
+        self, delivery: Delivery, order: Order, content: PhoneDelivery, erased: frozenset[str], done: Resolved
+    ) -> str:
         """By what a callback is believed: it is only a doorbell, and Apollo's own copy counts (reliability.md 4).
         "" where it is not, or not yet."""
         services, now = self.services, self.services.clock.now()
@@ -183,7 +191,9 @@ class Resolver:
             self._end(delivery, "quarantined", f"Apollo does not confirm it: {polled.reason or polled.state}", done)
             return ""
         own = services.enricher().read_delivery(polled.body)
-        if own.people == content.people:
+        if [each for each in own.people if each.apollo_id not in erased] == [
+            each for each in content.people if each.apollo_id not in erased
+        ]:
             return "poll"
         services.deliveries.take(order.id, polled.body, now=now, source=POLL)
         self._end(delivery, "quarantined", "it differs from what Apollo itself tells, which is used in its place", done)

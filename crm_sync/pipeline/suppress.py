@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from crm_sync.config.model import Suppress, Sync
 from crm_sync.domain.enrichment import Enrichment, MatchKeys
 from crm_sync.domain.records import FieldKind, ObjectSchema, Value
-from crm_sync.mapping.identities import emails_in, implied, kind_of, of_domain, of_email, of_linkedin, phones_in
+from crm_sync.mapping.identities import (
+    emails_in,
+    implied,
+    kind_of,
+    of_apollo,
+    of_domain,
+    of_email,
+    of_linkedin,
+    phones_in,
+)
 from crm_sync.mapping.opt_outs import Sign, readable, signs
 from crm_sync.ports import Crm
 from crm_sync.store.suppressions import Suppressions
@@ -21,6 +30,7 @@ _WORDS = {
     "linkedin": "suppressed LinkedIn page",
     "record": "suppressed record",
     "phone": "suppressed phone",
+    "apollo": "suppressed Apollo id",
 }
 #: HubSpot keeps a merged contact's other addresses here (contracts/hubspot.md 7).
 _MORE_EMAILS = "hs_additional_emails"
@@ -158,8 +168,10 @@ class Screen:
     def suppressed_since(self, keys: Sequence[MatchKeys]) -> dict[str, str]:
         """MatchKeys.key -> why it is not asked for, of somebody suppressed since the walk began. Costs nothing while
         nobody is; a page was looked at when it was selected."""
-        if not self._changed():
-            return {}
+        return self.suppressed(keys) if self._changed() else {}
+
+    def suppressed(self, keys: Sequence[MatchKeys]) -> dict[str, str]:
+        """MatchKeys.key -> why it must not be asked for, of somebody who is suppressed now."""
         kinds = self.kinds_now()
         named = [(key.key, identity) for key in keys for identity in _of_keys(key, kinds)]
         barred = self._suppressions.among({identity for _, identity in named})
@@ -207,6 +219,8 @@ def _of_keys(keys: MatchKeys, kinds: frozenset[str]) -> Iterator[str]:
             yield f"domain:{keys.domain}"
     if "linkedin" in kinds and keys.linkedin_url and (page := of_linkedin(keys.linkedin_url)):
         yield page
+    if "apollo" in kinds and keys.apollo_id and (person := of_apollo(keys.apollo_id)):
+        yield person
 
 
 def _of_answer(enrichment: Enrichment) -> Iterator[str]:
@@ -215,6 +229,8 @@ def _of_answer(enrichment: Enrichment) -> Iterator[str]:
     for address in (person.get("email"), *_listed(person.get("personal_emails"))):
         if isinstance(address, str) and (identity := of_email(address)):
             yield identity
+    if enrichment.apollo_id and (identity := of_apollo(enrichment.apollo_id)):
+        yield identity
     page = person.get("linkedin_url") if person else enrichment.organization.get("linkedin_url")
     if isinstance(page, str) and (identity := of_linkedin(page)):
         yield identity

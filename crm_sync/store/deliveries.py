@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from crm_sync.store.orders import blank_order
 from crm_sync.store.tables import deliveries, reveal_orders
 from crm_sync.store.vault import Vault
 
+_RESEAL_AT_ONCE = 100
 __all__ = ["CALLBACK", "MOST_BODIES", "MOST_BYTES", "POLL", "Deliveries", "Delivery", "Taken", "end_delivery"]
 
 
@@ -172,6 +173,34 @@ class Deliveries:
             raise LookupError(f"There is no delivery {delivery_id}")
         return self._vault.unseal(row.body, delivery_name(row.order_id, bytes(row.digest)))
 
+    # --- keys ---------------------------------------------------------------------------------------------------
+
+    def sealed_count(self) -> int:
+        with self._store.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(deliveries)).scalar() or 0)
+
+    def reseal(self, newest: Vault) -> Iterator[int]:
+        """As Journal.reseal, for every body."""
+        after = 0
+        while True:
+            with self._store.write() as connection:
+                rows = connection.execute(
+                    select(deliveries.c.id, deliveries.c.order_id, deliveries.c.digest, deliveries.c.body)
+                    .where(deliveries.c.id > after)
+                    .order_by(deliveries.c.id)
+                    .limit(_RESEAL_AT_ONCE)
+                    .with_for_update()  # somebody may be cut out of one at this moment
+                ).all()
+                for row in rows:
+                    if not newest.is_newest(row.body):
+                        place = delivery_name(row.order_id, bytes(row.digest))
+                        body = newest.seal(newest.unseal(row.body, place), place)
+                        connection.execute(update(deliveries).where(deliveries.c.id == row.id).values(body=body))
+            yield len(rows)
+            if len(rows) < _RESEAL_AT_ONCE:
+                return
+            after = rows[-1].id
+
     # --- what became of it --------------------------------------------------------------------------------------
 
     def put_off(self, delivery_id: int, why: str, *, until: datetime) -> None:
@@ -237,4 +266,5 @@ def _made(row: Row[Any]) -> Delivery:
 
 
 def delivery_name(order_id: str, digest: bytes) -> bytes:
+    """What a body is sealed for; `digest` is of the bytes as they came, also after somebody was cut out of them."""
     return f"deliveries.body:{order_id}:{digest.hex()}".encode()

@@ -585,6 +585,7 @@ class Journal:
                     .where(batches.c.id > after)
                     .order_by(batches.c.id)
                     .limit(_RESEAL_AT_ONCE)
+                    .with_for_update()  # somebody may be cut out of one at this moment
                 ).all()
                 for row in rows:
                     changed = {

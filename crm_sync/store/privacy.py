@@ -2,7 +2,7 @@
 
 Who is meant is known by an e-mail address. The paid answers are sealed, so finding somebody opens them all: their
 positions in requests and answers, and by the answers proved to be theirs also their LinkedIn page, their other
-addresses and the enricher's id, until nothing new is found.
+addresses and the enricher's id, until nothing new is found. What was delivered about them is found by that id.
 """
 
 from __future__ import annotations
@@ -21,28 +21,44 @@ from crm_sync import crash
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose, Verdict
 from crm_sync.domain.runs import RunKind
 from crm_sync.errors import ContractError
-from crm_sync.mapping.identities import of_record
+from crm_sync.mapping.identities import of_apollo, of_record
 from crm_sync.ports import Archive
+from crm_sync.store.deliveries import delivery_name
 from crm_sync.store.engine import Store
 from crm_sync.store.journal import body_name, keys_of, request_name, request_of
+from crm_sync.store.reveals import finish_runs
 from crm_sync.store.runs import record_of
 from crm_sync.store.suppressions import ERASED, Suppressions
 from crm_sync.store.tables import (
     answers,
     batches,
     config_versions,
+    deliveries,
+    phone_waits,
     provenance,
     record_states,
+    reveal_orders,
     reviews,
     run_records,
     runs,
     unmapped_values,
 )
-from crm_sync.store.traces import AnswerTrace, CallTrace, Person, RecordTrace, StateTrace, Traces
+from crm_sync.store.traces import (
+    AnswerTrace,
+    CallTrace,
+    DeliveryTrace,
+    Person,
+    RecordTrace,
+    StateTrace,
+    Traces,
+    WaitTrace,
+)
 from crm_sync.store.vault import Vault
 
-#: Calls that are opened at a time.
+#: Calls, and deliveries, that are opened at a time.
 _AT_ONCE = 200
+#: What the index has about people: the answers, and that their phone was asked for.
+_OF_PEOPLE = (Purpose.PERSON.value, Purpose.PHONE.value)
 
 
 class Privacy:
@@ -61,15 +77,28 @@ class Privacy:
             while True:
                 size = person.size
                 calls = list(self._calls(connection, person))
+                self._learn_from_waits(connection, person)
                 if person.size == size:
                     break
             traces = Traces(person=person, calls=calls)
-            traces.index = self._index(connection, traces)
-            self._add_records(connection, traces)
-            traces.states = self._states(connection, traces.own_records)
-            traces.kept = self._kept(connection, traces.own_records)
+            digests = self._digests(connection, person)
+            traces.index = self._index(connection, digests, [(call.id, at) for call in calls for at in call.positions])
+            self._add_all(connection, traces, digests)
+            traces.deliveries = self._deliveries(connection, person)
             self._add_texts(connection, traces)
         return traces
+
+    def _add_all(self, connection: Connection, traces: Traces, digests: Sequence[bytes]) -> None:
+        """The rows about their records; `digests`: what stands for them."""
+        traces.waits = self._waits(connection, digests)
+        traces.own_records.update((each.crm, each.object_type, each.record_id) for each in traces.waits)
+        self._add_records(connection, traces)
+        known = {each.id for each in traces.waits}
+        for record in traces.own_records:
+            found = connection.execute(select(phone_waits).where(_is_of(phone_waits, record)))
+            traces.waits += [_wait(row) for row in found if row.id not in known]
+        traces.states = self._states(connection, traces.own_records)
+        traces.kept = self._kept(connection, traces.own_records)
 
     def find_again(self, digests: Collection[tuple[str, bytes]]) -> list[Traces]:
         """Everybody of whom these digests of suppressions are known: a restored database holds them again."""
@@ -79,14 +108,18 @@ class Privacy:
             records = self._recognised_records(connection, wanted)
         found: list[Traces] = []
         for person in people:
-            if not any(person.emails <= each.person.emails and person.pages <= each.person.pages for each in found):
+            if not any(person.is_within(each.person) for each in found):
                 found.append(self.find("", person))
         known = {record for traces in found for record in traces.own_records}
-        rest = self._of_records(records - known)
+        waits = {each.id for traces in found for each in traces.waits}
+        rows = {(row.purpose, row.key) for traces in found for row in traces.index}
+        rest = self._of_records(records - known, wanted)
+        rest.waits = [each for each in rest.waits if each.id not in waits]
+        rest.index = [row for row in rest.index if (row.purpose, row.key) not in rows]
         return [traces for traces in (*found, rest) if traces.counts()]
 
     def _recognised(self, connection: Connection, wanted: set[bytes]) -> list[Person]:
-        """The people behind the digests, as paid calls have them."""
+        """The people behind the digests, as paid calls and deliveries have them."""
         digest = self._vault.digest
         people: dict[str, Person] = {}
         for row in _people_calls(connection):
@@ -103,6 +136,10 @@ class Privacy:
                     if digest(identity) in wanted:
                         of_one = people.setdefault(identity, Person(emails=set()))
                         of_one.learn_identity(identity)
+        for _, body in self._opened(connection):
+            for apollo_id in self._archive.ids_in(body):
+                if (identity := of_apollo(apollo_id)) and digest(identity) in wanted:
+                    people.setdefault(identity, Person(emails=set())).learn_identity(identity)
         return list(people.values())
 
     def _recognised_records(self, connection: Connection, wanted: set[bytes]) -> set[tuple[str, str, str]]:
@@ -114,23 +151,24 @@ class Privacy:
         for some in _slices(sorted(wanted)):
             rows = connection.execute(select(*columns).select_from(joined).where(run_records.c.identity.in_(some)))
             found.update((row.crm, row.object_type, row.record_id) for row in rows)
+        found.update((each.crm, each.object_type, each.record_id) for each in self._waits(connection, sorted(wanted)))
         states = select(runs.c.crm, record_states.c.object_type, record_states.c.record_id).join_from(
             record_states, runs, runs.c.id == record_states.c.run_id
         )
-        kept = [select(t.c.crm, t.c.object_type, t.c.record_id).distinct() for t in (provenance, reviews)]
+        tables = (provenance, reviews, phone_waits)
+        kept = [select(t.c.crm, t.c.object_type, t.c.record_id).distinct() for t in tables]
         for query in (select(*columns).select_from(joined).distinct(), states, *kept):
             for crm, object_type, record_id in connection.execute(query):
                 if digest(of_record(crm, object_type, record_id)) in wanted:
                     found.add((crm, object_type, record_id))
         return found
 
-    def _of_records(self, records: set[tuple[str, str, str]]) -> Traces:
+    def _of_records(self, records: set[tuple[str, str, str]], wanted: set[bytes]) -> Traces:
         """What is left of people of whom no paid call knows any more."""
         traces = Traces(person=Person(emails=set()), own_records=set(records))
         with self._store.read() as connection:
-            self._add_records(connection, traces)
-            traces.states = self._states(connection, traces.own_records)
-            traces.kept = self._kept(connection, traces.own_records)
+            traces.index = self._index(connection, sorted(wanted), ())
+            self._add_all(connection, traces, ())
         return traces
 
     def erase(self, traces: Traces, *, now: datetime) -> int:
@@ -148,6 +186,12 @@ class Privacy:
             for table in (provenance, reviews):
                 for record in traces.own_records:
                     connection.execute(delete(table).where(_is_of(table, record)))
+            for delivery in traces.deliveries:
+                self._cut(connection, delivery.id, traces.person.names())
+            for some in _slices([each.id for each in traces.waits]):
+                connection.execute(delete(phone_waits).where(phone_waits.c.id.in_(some)))
+            if traces.waits:
+                finish_runs(connection)  # that waited for this phone alone
             for sync, name, value in traces.unmapped:
                 row_ = unmapped_values.c
                 connection.execute(
@@ -157,6 +201,8 @@ class Privacy:
                 connection.execute(update(batches).where(batches.c.id.in_(traces.errors)).values(error=""))
             if traces.reasons:
                 connection.execute(update(runs).where(runs.c.id.in_(traces.reasons)).values(reason=""))
+            if traces.orders:
+                connection.execute(update(reveal_orders).where(reveal_orders.c.id.in_(traces.orders)).values(reason=""))
             crash.point("privacy.erase.inside")
             return self._suppressions.add_in(connection, traces.identities(), ERASED, now=now)
 
@@ -228,14 +274,109 @@ class Privacy:
             .values(request=self._vault.seal(request, request_name(fingerprint)), fingerprint=fingerprint, body=body)
         )
 
+    # --- phones -----------------------------------------------------------------------------------------------------
+
+    def _learn_from_waits(self, connection: Connection, person: Person) -> None:
+        """Apollo's id of somebody whose answers are not kept any more: their wait has its digest, a delivery the id."""
+        identities = [self._vault.digest(key) for key in person.all_keys()]
+        unknown = self._persons_of_waits(connection, identities) - set(identities)
+        if unknown:
+            for _, body in self._opened(connection):
+                person.ids.update(each for each in self._archive.ids_in(body) if self._stands_for(each) in unknown)
+
+    def _stands_for(self, apollo_id: str) -> bytes:
+        return self._vault.digest(f"apollo:{apollo_id}")
+
+    def _waits(self, connection: Connection, digests: Sequence[bytes]) -> list[WaitTrace]:
+        """Waits for them, and for records that were looked up as theirs."""
+        found: dict[int, WaitTrace] = {}
+        for some in _slices(digests):
+            which = or_(phone_waits.c.person.in_(some), phone_waits.c.identity.in_(some))
+            found |= {row.id: _wait(row) for row in connection.execute(select(phone_waits).where(which))}
+        return list(found.values())
+
+    def _deliveries(self, connection: Connection, person: Person) -> list[DeliveryTrace]:
+        names = person.names()
+        return [
+            DeliveryTrace(
+                id=row.id,
+                order_id=row.order_id,
+                state=row.state,
+                reason=row.reason,
+                received_at=row.received_at,
+                source=row.source,
+                entries=tuple(self._archive.delivered(body, names)),
+            )
+            for row, body in self._opened(connection)
+            if self._archive.delivery_mentions(body, names) or names(row.reason.lower().encode())
+        ]
+
+    def _opened(self, connection: Connection) -> Iterator[tuple[Row[Any], bytes]]:
+        """Every delivery with its body, oldest first, some at a time."""
+        after = 0
+        while True:
+            query = select(deliveries).where(deliveries.c.id > after).order_by(deliveries.c.id).limit(_AT_ONCE)
+            rows = connection.execute(query).all()
+            if not rows:
+                return
+            for row in rows:
+                yield row, self._vault.unseal(row.body, delivery_name(row.order_id, bytes(row.digest)))
+                after = row.id
+
+    def cut_erased(self, delivery_id: int) -> frozenset[str]:
+        """Cut everybody who was erased out of a delivery that came all the same; Apollo's ids of them."""
+        with self._store.read() as connection:
+            row = connection.execute(select(deliveries).where(deliveries.c.id == delivery_id)).one_or_none()
+        if row is None:
+            return frozenset()
+        body = self._vault.unseal(row.body, delivery_name(row.order_id, bytes(row.digest)))
+        ids = {identity: each for each in self._archive.ids_in(body) if (identity := of_apollo(each))}
+        erased = frozenset(ids[e.identity] for e in self._suppressions.entries(ids) if e.source == ERASED)
+        if erased:
+            with self._store.write() as connection:
+                self._cut(connection, delivery_id, Person(emails=set(), ids=set(erased)).names())
+            crash.point("privacy.cut")
+        return erased
+
+    def _cut(self, connection: Connection, delivery_id: int, names: Callable[[bytes], bool]) -> None:
+        """As the row is now. It keeps its digest, so that the same bytes are not taken a second time."""
+        row = connection.execute(
+            select(deliveries.c.order_id, deliveries.c.digest, deliveries.c.body, deliveries.c.reason)
+            .where(deliveries.c.id == delivery_id)
+            .with_for_update()
+        ).one_or_none()
+        if row is None:
+            return  # purged meanwhile
+        place = delivery_name(row.order_id, bytes(row.digest))
+        rest = self._archive.delivery_without(self._vault.unseal(row.body, place), names)
+        reason = "" if names(row.reason.lower().encode()) else row.reason
+        connection.execute(
+            update(deliveries)
+            .where(deliveries.c.id == delivery_id)
+            .values(body=self._vault.seal(rest, place), reason=reason)
+        )
+
     # --- the other tables -----------------------------------------------------------------------------------------
 
-    def _index(self, connection: Connection, traces: Traces) -> list[AnswerTrace]:
-        digests = [self._vault.digest(key) for key in traces.person.all_keys()]
-        places = [(call.id, at) for call in traces.calls for at in call.positions]
+    def _digests(self, connection: Connection, person: Person) -> list[bytes]:
+        """What stands for them in the tables; of a phone that was asked for as theirs also where Apollo's id is not
+        known any more."""
+        known = [self._vault.digest(key) for key in person.all_keys()]
+        return sorted({*known, *self._persons_of_waits(connection, known)})
+
+    def _persons_of_waits(self, connection: Connection, identities: Sequence[bytes]) -> set[bytes]:
+        found: set[bytes] = set()
+        for some in _slices(identities):
+            rows = connection.execute(select(phone_waits.c.person).where(phone_waits.c.identity.in_(some))).scalars()
+            found.update(bytes(each) for each in rows)
+        return found
+
+    def _index(
+        self, connection: Connection, digests: Sequence[bytes], places: Sequence[tuple[int, int]]
+    ) -> list[AnswerTrace]:
         found: dict[tuple[str, bytes], AnswerTrace] = {}
         conditions: list[ColumnElement[bool]] = [
-            and_(answers.c.purpose == Purpose.PERSON.value, answers.c.key.in_(some)) for some in _slices(digests)
+            and_(answers.c.purpose.in_(_OF_PEOPLE), answers.c.key.in_(some)) for some in _slices(digests)
         ]
         conditions += [tuple_(answers.c.batch_id, answers.c.position).in_(some) for some in _slices(places)]
         for condition in conditions:
@@ -338,6 +479,7 @@ class Privacy:
         traces.unmapped = [(row.sync, row.field, row.value) for row in rows]
         traces.errors = [row.id for row in holding(batches.c.id, text=batches.c.error)]
         traces.reasons = [row.id for row in holding(runs.c.id, text=runs.c.reason)]
+        traces.orders = [row.id for row in holding(reveal_orders.c.id, text=reveal_orders.c.reason)]
         names = traces.person.names()
         traces.versions = [
             row.number
@@ -356,7 +498,7 @@ def _people_calls(connection: Connection) -> Iterator[Any]:
     while True:
         rows = connection.execute(
             select(*columns)
-            .where(batches.c.id > after, batches.c.purpose == Purpose.PERSON.value, batches.c.request != b"")
+            .where(batches.c.id > after, batches.c.purpose.in_(_OF_PEOPLE), batches.c.request != b"")
             .order_by(batches.c.id)
             .limit(_AT_ONCE)
         ).all()
@@ -365,6 +507,10 @@ def _people_calls(connection: Connection) -> Iterator[Any]:
         for row in rows:
             yield row
             after = row.id
+
+
+def _wait(row: Row[Any]) -> WaitTrace:
+    return WaitTrace(**{name: getattr(row, name) for name in WaitTrace.__dataclass_fields__})
 
 
 def _is_record(found: RecordTrace) -> ColumnElement[bool]:

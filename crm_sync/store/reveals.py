@@ -347,28 +347,18 @@ class Reveals:
             )
             .values(state="closed", next_poll_at=None)
         )
-        self._finish_runs(connection)
+        finish_runs(connection)
 
     def finish_runs(self) -> None:
         """Runs all of whose phones are there are completed."""
         with self._store.write() as connection:
-            self._finish_runs(connection)
-
-    def _finish_runs(self, connection: Connection) -> None:
-        still = select(phone_waits.c.id).where(
-            phone_waits.c.run_id == runs.c.id, phone_waits.c.state.in_((DUE, WAITING))
-        )
-        connection.execute(
-            update(runs)
-            .where(runs.c.status == RunStatus.WAITING_FOR_PHONES.value, ~still.exists())
-            .values(status=RunStatus.COMPLETED.value)
-        )
+            finish_runs(connection)
 
     def give_up(self, order_id: str, why: str, *, now: datetime) -> None:
         """An order's time is over."""
         with self._store.write() as connection:
             self._journal.nothing_came(connection, order_id, why, now=now)
-            self._finish_runs(connection)
+            finish_runs(connection)
         crash.point("reveals.given_up")
 
     # --- polling ------------------------------------------------------------------------------------------------
@@ -477,6 +467,16 @@ _RENEWED = (
     "settled_run", "delivery_id",
 )  # fmt: skip
 _ORDERS = select(*[reveal_orders.c[name] for name in Order.__dataclass_fields__])
+
+
+def finish_runs(connection: Connection) -> None:
+    """Complete the runs all of whose phones are there."""
+    still = select(phone_waits.c.id).where(phone_waits.c.run_id == runs.c.id, phone_waits.c.state.in_((DUE, WAITING)))
+    connection.execute(
+        update(runs)
+        .where(runs.c.status == RunStatus.WAITING_FOR_PHONES.value, ~still.exists())
+        .values(status=RunStatus.COMPLETED.value)
+    )
 
 
 def _order(row: Row[Any]) -> Order:

@@ -13,9 +13,18 @@ from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, 
 
 from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
-from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun
+from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun, Unsettled
 from crm_sync.store.engine import Store
-from crm_sync.store.tables import millis, record_states, run_records, runs, spending, unmapped_values
+from crm_sync.store.orders import AWAITED
+from crm_sync.store.tables import (
+    millis,
+    record_states,
+    reveal_orders,
+    run_records,
+    runs,
+    spending,
+    unmapped_values,
+)
 from crm_sync.store.upsert import run_many, upsert
 
 #: A run record whose CRM write was intended and is not yet confirmed.
@@ -81,12 +90,16 @@ class Runs:
         with self._store.read() as connection:
             return connection.execute(select(runs.c.cancel_asked_at).where(runs.c.id == run_id)).scalar() is not None
 
-    def at_worst(self, run_id: str) -> Decimal:
-        """What the run's paid calls without an end, or in doubt, may have cost beside its credits."""
-        query = select(func.sum(spending.c.reserved)).where(spending.c.run_id == run_id)
+    def unsettled(self, run_id: str) -> Unsettled:
+        """What the run may have cost beside its credits, or may yet cost."""
+        reserved = select(func.sum(spending.c.reserved)).where(spending.c.run_id == run_id)
+        awaited = select(func.sum(reveal_orders.c.to_come)).where(
+            reveal_orders.c.run_id == run_id, reveal_orders.c.state.in_(AWAITED)
+        )
         with self._store.read() as connection:
-            total = connection.execute(query).scalar()
-        return total if total is not None else Decimal(0)
+            total = connection.execute(reserved).scalar() or Decimal(0)
+            to_come = connection.execute(awaited).scalar() or Decimal(0)
+        return Unsettled(in_doubt=total - to_come, to_come=to_come)
 
     def unfinished(self) -> list[tuple[SyncRun, str, datetime]]:
         """(run, owner, last sign of life) of every run that has not ended."""

@@ -350,7 +350,7 @@ data_keys = Table(
 suppressions = Table(
     "suppressions",
     metadata,
-    Column("kind", String(10), primary_key=True),  # email | domain | linkedin | record | phone
+    Column("kind", String(10), primary_key=True),  # email | domain | linkedin | record | phone | apollo
     Column("digest", LargeBinary(16), primary_key=True),
     Column("source", String(200), primary_key=True),  # by hand | erased | list:FILE | file:FILE
     Column("added_at", Moment, nullable=False),

@@ -22,7 +22,7 @@ _PAGE = "http://www.linkedin.com/"
 @dataclass(slots=True)
 class Person:
     """By what somebody is known; grows while their answers are found. `pages` are LinkedIn's ("in/ada-lovelace"),
-    `keys` each MatchKeys.key they were asked for by."""
+    `ids` Apollo's, `keys` each MatchKeys.key they were asked for by."""
 
     emails: set[str]
     pages: set[str] = field(default_factory=set)
@@ -63,15 +63,20 @@ class Person:
         self.keys.add(key.key)
         self.emails.update(filter(None, (key.email,)))
         self.pages.update(filter(None, (_page_of(key.linkedin_url),)))
+        self.ids.update(filter(None, (key.apollo_id,)))
         if enrichment is not None and enrichment.verdict is Verdict.MATCHED:
             self.emails.update(_addresses(enrichment.person))
             self.pages.update(filter(None, (_page_of(enrichment.person.get("linkedin_url")),)))
             self.ids.update(filter(None, (enrichment.apollo_id,)))
 
     def learn_identity(self, identity: str) -> None:
-        """An e-mail address or a LinkedIn page of theirs, as mapping/identities.py spells it."""
+        """An e-mail address, a LinkedIn page or Apollo's id of theirs, as mapping/identities.py spells it."""
         kind, _, text = identity.partition(":")
-        (self.emails if kind == "email" else self.pages).add(text)
+        {"email": self.emails, "linkedin": self.pages, "apollo": self.ids}[kind].add(text)
+
+    def is_within(self, other: Person) -> bool:
+        """Whether `other` is known by all that this one is."""
+        return self.emails <= other.emails and self.pages <= other.pages and self.ids <= other.ids
 
     @property
     def size(self) -> int:
@@ -79,11 +84,18 @@ class Person:
 
     def identities(self) -> set[str]:
         """For the suppressions: what the person is known by whoever enriches."""
-        return {f"email:{each}" for each in self.emails} | {f"linkedin:{each}" for each in self.pages}
+        return (
+            {f"email:{each}" for each in self.emails}
+            | {f"linkedin:{each}" for each in self.pages}
+            | {f"apollo:{each}" for each in self.ids}
+        )
 
     def all_keys(self) -> set[str]:
         return (
-            self.keys | {f"email:{each}" for each in self.emails} | {f"linkedin:{_PAGE}{each}" for each in self.pages}
+            self.keys
+            | {f"email:{each}" for each in self.emails}
+            | {f"linkedin:{_PAGE}{each}" for each in self.pages}
+            | {f"apollo:{each}" for each in self.ids}
         )
 
 
@@ -140,6 +152,37 @@ class RecordTrace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitTrace:
+    """A phone that was asked for as theirs, or for a record of theirs."""
+
+    id: int
+    crm: str
+    object_type: str
+    record_id: str
+    sync: str
+    run_id: str
+    order_id: str | None
+    state: str
+    reason: str
+    asked_at: datetime
+    settled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryTrace:
+    """What was delivered about them: `entries`, with their numbers, as Apollo told them; none where the delivery cannot
+    be read, or only its `reason` names them."""
+
+    id: int
+    order_id: str
+    state: str
+    reason: str
+    received_at: datetime
+    source: str
+    entries: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StateTrace:
     """The last attempt at a record of theirs by a sync."""
 
@@ -162,9 +205,12 @@ class Traces:
     index: list[AnswerTrace] = field(default_factory=list)
     records: list[RecordTrace] = field(default_factory=list)
     states: list[StateTrace] = field(default_factory=list)
+    waits: list[WaitTrace] = field(default_factory=list)
+    deliveries: list[DeliveryTrace] = field(default_factory=list)
     unmapped: list[tuple[str, str, str]] = field(default_factory=list)
     errors: list[int] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    orders: list[str] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     own_records: set[tuple[str, str, str]] = field(default_factory=set)
     #: Table -> rows about their records that hold digests and reasons, no values; as they are told.
@@ -177,9 +223,12 @@ class Traces:
             "answers": len(self.index),
             "run_records": len(self.records),
             "record_states": len(self.states),
+            "phone_waits": len(self.waits),
+            "deliveries": len(self.deliveries),
             **{table: len(rows) for table, rows in self.kept.items()},
             "unmapped_values": len(self.unmapped),
             "runs": len(self.reasons),
+            "reveal_orders": len(self.orders),
         }
         return {table: count for table, count in found.items() if count}
 

@@ -41,7 +41,7 @@ def test_a_planned_call_is_written_down_with_its_worst_cost_and_its_guard(books:
     assert (call.most, call.credits, call.day) == (Decimal(3), None, "2026-10-08")
     assert (call.planned_at, call.sent_at, call.answered_at) == (NOON, None, None)
     assert [books.verdict(person) for person in (1, 2, 3)] == [ASKED, ASKED, ""]
-    assert books.runs.at_worst(a_run().id) == 3
+    assert books.runs.unsettled(a_run().id).in_doubt == 3
     assert books.journal.spent(a_run().id) == 0
 
 
@@ -70,7 +70,7 @@ def test_calls_planned_together_have_each_their_own_number_keys_and_cost(books: 
     assert [call.keys for call in calls] == [people_keys(1, 2), people_keys(3), people_keys(4, 5, 6)]
     assert [books.call(call.id).keys for call in calls] == [call.keys for call in calls]
     assert [books.call(call.id).most for call in calls] == [2, 1, 3]
-    assert books.runs.at_worst(a_run().id) == 6
+    assert books.runs.unsettled(a_run().id).in_doubt == 6
     assert books.recomputed() == books.sums()
 
 
@@ -131,7 +131,7 @@ def test_somebody_who_is_held_costs_nothing_and_leaves_no_call(books: Books) -> 
     plan = books.plan(people_keys(2, 1))
 
     assert (plan.calls, plan.held) == ((), people_keys(2, 1))
-    assert books.runs.at_worst(a_run().id) == 2
+    assert books.runs.unsettled(a_run().id).in_doubt == 2
     assert books.sums() == books.recomputed()
 
 
@@ -306,7 +306,7 @@ def test_a_call_that_was_not_charged_gives_back_its_keys_and_its_credits(books: 
     call = books.call(batch)
     assert (call.state, call.credits, call.error) == (state, 0, "no implicit conversion")
     assert books.guards() == {}
-    assert (books.runs.at_worst(a_run().id), books.journal.spent(a_run().id)) == (0, 0)
+    assert (books.runs.unsettled(a_run().id).in_doubt, books.journal.spent(a_run().id)) == (0, 0)
     assert len(books.plan(people_keys(1, 2)).calls) == 1
 
 
@@ -318,7 +318,7 @@ def test_a_call_in_doubt_keeps_its_keys_and_its_credits(books: Books) -> None:
     [call] = books.journal.doubts()
     assert (call.id, call.state, call.error) == (batch, "in doubt", "cut off")
     assert (books.verdict(1), books.verdict(2)) == (IN_DOUBT, IN_DOUBT)
-    assert (books.runs.at_worst(a_run().id), books.journal.spent(a_run().id)) == (2, 0)
+    assert (books.runs.unsettled(a_run().id).in_doubt, books.journal.spent(a_run().id)) == (2, 0)
     assert books.plan(people_keys(1, 2)).held == people_keys(1, 2)
 
 
@@ -339,7 +339,7 @@ def test_a_doubt_that_evidence_clears_may_be_asked_again_and_cost_nothing(books:
     assert (call.state, call.credits, call.error) == ("not charged", 0, "the meter did not move")
     assert (call.resolved_at, call.resolved_by) == (NOON + DAY, "evidence")
     assert (books.journal.doubts(), books.guards()) == ([], {})
-    assert books.runs.at_worst(a_run().id) == 0
+    assert books.runs.unsettled(a_run().id).in_doubt == 0
     assert len(books.plan(people_keys(1, 2)).calls) == 1
 
 
@@ -421,7 +421,7 @@ def test_an_answer_that_two_processes_index_is_settled_once(books: Books) -> Non
     for _ in range(2):
         books.journal.expand([expansion], now=NOON)
 
-    assert (books.journal.spent(a_run().id), books.runs.at_worst(a_run().id)) == (Decimal("1.01"), 0)
+    assert (books.journal.spent(a_run().id), books.runs.unsettled(a_run().id).in_doubt) == (Decimal("1.01"), 0)
     assert (books.verdict(1), books.verdict(2)) == ("matched", "no match")
     assert books.sums() == books.recomputed()
 
@@ -433,7 +433,7 @@ def test_a_call_that_two_processes_close_gives_its_credits_back_once(books: Book
     for _ in range(2):
         books.journal.not_charged(planned.id, "unsent", "the process ended", now=NOON)
 
-    assert books.runs.at_worst(a_run().id) == 1
+    assert books.runs.unsettled(a_run().id).in_doubt == 1
     assert books.sums() == books.recomputed()
 
 
@@ -496,7 +496,7 @@ def test_an_answer_that_arrives_after_its_run_was_taken_for_dead_is_kept(books: 
     books.expand(batch, a_row(1))
 
     assert books.verdict(1) == "matched"
-    assert (books.journal.spent(a_run().id), books.runs.at_worst(a_run().id)) == (1, 0)
+    assert (books.journal.spent(a_run().id), books.runs.unsettled(a_run().id).in_doubt) == (1, 0)
     assert books.sums() == books.recomputed()
 
 
@@ -732,7 +732,7 @@ def test_threads_that_want_the_same_person_get_one_call(books: Books) -> None:
 
     assert sum(len(plan.calls) for plan in plans) == 1
     assert sum(plan.held == people_keys(1, 2) for plan in plans) == 7
-    assert books.runs.at_worst(a_run().id) == 2
+    assert books.runs.unsettled(a_run().id).in_doubt == 2
 
 
 def test_a_doubt_that_two_clear_at_once_gives_its_credits_back_once(books: Books) -> None:
@@ -756,7 +756,7 @@ def test_a_doubt_that_two_clear_at_once_gives_its_credits_back_once(books: Books
             thread.join()
 
         assert len(refused) == 1
-        assert books.runs.at_worst(a_run().id) == 1
+        assert books.runs.unsettled(a_run().id).in_doubt == 1
 
 
 # --- whatever happens ---------------------------------------------------------------------------------------------

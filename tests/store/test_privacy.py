@@ -277,7 +277,7 @@ def test_an_answer_that_cannot_be_read_goes_whole_and_its_call_stays_in_doubt(bo
 
     [doubt] = books.journal.doubts()
     assert [key.email for key in doubt.keys] == ["", BOB]
-    assert Runs(books.store).at_worst(a_run().id) == 2
+    assert Runs(books.store).unsettled(a_run().id).in_doubt == 2
     books.journal.clear(call.id, "the meter", by="evidence", now=NOON)
     assert not books.is_known(person(email=BOB))
 
