@@ -103,6 +103,46 @@ POINTS: dict[str, Point] = {
     ),
     "review.accepted": Point("accepted, and nothing of it is written", "the next run writes it"),
     "release.forgotten": Point("its attempts are forgotten, the field is still locked", "released by the same command"),
+    # --- ordering phone numbers (docs/phones.md) ---
+    "reveals.chosen": Point("it is noted who waits (due); nothing is planned", "ordered by the next run"),
+    "orders.planned": Point("inside: an order with its token and who waits for it, no guard", _AS_BEFORE),
+    "orders.answered": Point("inside: what Apollo said about an order, not committed", "read again from the bytes"),
+    "reveals.ordered": Point(
+        "all is ordered; a second record of somebody whose phone was asked for is not joined to that order",
+        "joined when the dead run is closed; one purchase, and both get the number",
+    ),
+    "reveals.join.inside": Point("inside: it waits for another's order, whose deliveries are read again", _AS_BEFORE),
+    # --- what is delivered: reliability.md 2.3, 20 to 22 ---
+    "inbox.take.before": Point(
+        "a delivery is in memory, nothing of it is stored, and nobody got a 200", "sent again, or fetched by a poll"
+    ),
+    "inbox.take.inside": Point("inside: a delivery, not committed, and nobody got a 200", _AS_BEFORE),
+    "inbox.take.after": Point("new; the 200 has not left", "carried out; the same bytes once more change nothing"),
+    # --- carrying it out: 23 to 29 ---
+    "resolve.due": Point("new, acknowledged; nobody has read it", "carried out"),
+    "resolve.read": Point("new, counted as tried and read in memory; not confirmed by Apollo", "read again"),
+    "resolve.differs": Point(
+        "new, and what Apollo itself tells beside it; it is not put aside yet", "put aside; Apollo's own is carried out"
+    ),
+    "phone_runs.opened": Point("a run of kind phones is Running; nothing else", "closed as failed; carried out"),
+    "resolve.judged": Point(
+        "records were read and numbers judged in memory; nothing is intended", "judged again, by what holds then"
+    ),
+    "reveals.settle.before": Point(
+        "the number is in the field and confirmed; its delivery, its bill and whoever waited are open",
+        "found in place; no value is written twice",
+    ),
+    "reveals.settle.inside": Point("inside: billed, the waits and the delivery ended, its order not", _AS_BEFORE),
+    "reveals.settle.after": Point("a delivery has its end, its run has none", "closed as failed; nothing is repeated"),
+    "phone_runs.closed": Point("all of it has an end", "nothing is left to do"),
+    # --- asking for what was not delivered ---
+    "resolve.polled": Point("Apollo's own copy is in memory", "asked for again; costs nothing"),
+    "resolve.fetched": Point("Apollo's own copy is new; that it was asked is not noted", "asked again; one delivery"),
+    "reveals.give_up.inside": Point("inside: an order and whoever waits expired, its run does not know", _AS_BEFORE),
+    "reveals.given_up": Point(
+        "one order of several is given up, at its worst cost", "the others too; nobody buys it again while fresh"
+    ),
+    "reveals.replay.inside": Point("inside: who got no number waits again, its delivery is not read again", _AS_BEFORE),
     # --- letting go of what was kept ---
     "purge.kept": Point("inside: what a run wrote is kept as digests, its rows are still there", _AS_BEFORE),
     "purge.run": Point("the rows of one run of several are gone", "ours is known as before; the rest goes later"),

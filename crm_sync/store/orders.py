@@ -14,6 +14,7 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, Update, insert, select, update
 
+from crm_sync import crash
 from crm_sync.domain.reveals import Ordering
 from crm_sync.store.hook_tokens import new_order_id
 from crm_sync.store.tables import phone_waits, reveal_orders
@@ -71,6 +72,7 @@ def planned(
     )
     if people:
         _join(connection, order_id, people, now=now)
+    crash.point("orders.planned")
     return order_id
 
 
@@ -123,6 +125,7 @@ def answered(connection: Connection, batch_id: int, ordered: Ordered, *, request
         _close_waits(connection, order_id, "not ordered", ordered.reason, now=now)
     elif ordered.unmatched:
         _close_waits(connection, order_id, "no number", "Apollo does not find this person", ordered.unmatched, now=now)
+    crash.point("orders.answered")
 
 
 def not_sent(connection: Connection, batch_id: int, why: str, *, now: datetime) -> None:
