@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from crm_sync.errors import CrmSyncError
+from crm_sync.errors import ConfigError, CrmSyncError, ProviderError
 from crm_sync.pipeline.recover import recover
 from crm_sync.pipeline.resolve import Resolver
 from crm_sync.services import Services
@@ -34,16 +35,19 @@ class PhoneWorker:
         self._lock = lock
         self._resolver: Resolver | None = None
         self._complaint = ""
+        #: Runs of this process, or of the one before it, may have been left without an end.
+        self._is_new = True
 
     def run(self, stop: threading.Event) -> None:
-        swept_for = _SWEEP_EVERY_S
+        swept_at = -_SWEEP_EVERY_S
         while not stop.is_set():
             pause = _LOOK_EVERY_S
             try:
                 if self._lock.take():
-                    is_time = swept_for >= _SWEEP_EVERY_S
+                    is_time = time.monotonic() - swept_at >= _SWEEP_EVERY_S
+                    if is_time:
+                        swept_at = time.monotonic()
                     pause = 0.0 if self.once(sweep=is_time) else _LOOK_EVERY_S
-                    swept_for = 0.0 if is_time else swept_for + max(pause, 0.05)
                     self._complaint = ""
                 else:
                     pause = _TRY_AGAIN_S
@@ -65,13 +69,23 @@ class PhoneWorker:
         services = resolver.services
         busy = False
         if sweep:
-            if services.reveals.unanswered(before=services.clock.now() - _LOST_AFTER):
-                for name in services.config.crms:
-                    recover(services, name)
+            self._recover(services)
             busy = resolver.sweep().did_something
             services.reveals.finish_runs()
             resolver.runs.close_quiet()
         return resolver.drain().did_something or busy
+
+    def _recover(self, services: Services) -> None:
+        """Close what a dead process left behind, at the beginning and where an order waits for Apollo's answer. A CRM
+        that cannot be asked keeps its runs open, and nobody from getting numbers."""
+        if not self._is_new and not services.reveals.unanswered(before=services.clock.now() - _LOST_AFTER):
+            return
+        self._is_new = False
+        for name in services.config.crms:
+            try:
+                recover(services, name)
+            except (ProviderError, ConfigError) as error:
+                _log.warning("runs that broke off on %s are not closed yet: %s", name, error)
 
     def close(self) -> None:
         """End the runs under way; what waits is carried out by the next one who has the lock."""
@@ -101,6 +115,7 @@ class PhoneWorker:
         resolver, self._resolver = self._resolver, None
         if resolver is not None:
             resolver.runs.abandon()
+        self._is_new = True
 
     def _complain(self, error: Exception) -> None:
         """Once for each new trouble, not for each try."""

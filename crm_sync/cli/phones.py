@@ -283,8 +283,7 @@ def replay(
         if as_json:
             render.print_json({"deliveries": len(ids), "dry_run": dry_run})
         return
-    waits = app.reveals.reopen(ids)
-    app.deliveries.again(ids)
+    waits = app.reveals.replay(ids)
     done = _carry_out(app)
     if as_json:
         render.print_json(

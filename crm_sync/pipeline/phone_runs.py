@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from crm_sync import crash
 from crm_sync.config.model import Phones, Sync
 from crm_sync.domain.changes import WriteRule
 from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.mapping.apply import Mapper
+from crm_sync.mapping.opt_outs import Sign
 from crm_sync.mapping.phones import phone_fields
 from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.recover import give_up
@@ -19,8 +21,8 @@ from crm_sync.pipeline.verdict import verdict
 from crm_sync.pipeline.walk import AS_BUDGETED, Target, Walk, prepare
 from crm_sync.services import Services
 
-#: A run is closed when nothing more came for so long.
-_QUIET = timedelta(seconds=20)
+#: A run is closed when nothing more came for so long, and at the latest after so long.
+_QUIET, _LONGEST = timedelta(seconds=20), timedelta(minutes=30)
 TRIGGER = "deliveries"
 
 
@@ -63,6 +65,7 @@ class PhoneRuns:
                 kind=RunKind.PHONES,
                 trigger=TRIGGER,
             )
+            crash.point("phone_runs.opened")
             walk = replace(walk, run_id=run.id, jobs=services.write_jobs.book(run.id, sync.crm, services.clock))
             mine = _Open(run, walk, Audit(context=walk), before, services.clock.now())
             self._open[sync.name] = mine
@@ -92,11 +95,12 @@ class PhoneRuns:
     def close_quiet(self, *, all_of_them: bool = False) -> None:
         """End the runs that nothing has come for lately."""
         now = self._services.clock.now()
-        for name in [name for name, mine in self._open.items() if all_of_them or now - mine.used_at >= _QUIET]:
-            self._end(name)
+        for name, mine in tuple(self._open.items()):
+            if all_of_them or now - mine.used_at >= _QUIET or now - mine.run.started_at >= _LONGEST:
+                self._end(name)
 
     def abandon(self) -> None:
-        """Let go of them without an end, after a failure: the next run on their CRM closes them."""
+        """Let go of them without an end, after a failure: whoever recovers next closes them."""
         for mine in self._open.values():
             give_up(mine.run.id)
         self._open.clear()
@@ -110,6 +114,7 @@ class PhoneRuns:
             return end(run, services, *verdict(run, audit, mine.walk.stop))
 
         closed(mine.run, services, to_its_end, before=mine.before)
+        crash.point("phone_runs.closed")
 
 
 def _prepared(sync: Sync, services: Services) -> Walk:
@@ -130,10 +135,19 @@ def _prepared(sync: Sync, services: Services) -> Walk:
 
 
 def _target(target: Target, phones: Phones) -> Target:
-    schema = target.schema
+    schema, guard = target.schema, target.guard
+    if phones.mark in schema.fields and phones.if_listed != "write":
+        # Like whoever opted out: a survivor of a merge and a mark that was set just now are looked at too.
+        marked = Sign(
+            fields=(phones.mark,),
+            holds=lambda values: values.get(phones.mark) is True,
+            words=f"marked as do not call ({phones.mark})",
+        )
+        guard = replace(guard, signs=(*guard.signs, marked))
     names = dict.fromkeys((*phone_fields(phones), *([phones.mark] if phones.mark else [])))
     return replace(
         target,
+        guard=guard,
         mapper=Mapper((), schema),
         read_fields=tuple(name for name in names if name in schema.fields),
         tracks=phones.rule is WriteRule.TRACK,

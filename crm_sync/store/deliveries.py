@@ -17,6 +17,8 @@ from crm_sync.store.orders import blank_order
 from crm_sync.store.tables import deliveries, reveal_orders
 from crm_sync.store.vault import Vault
 
+#: By what a delivery is believed: Apollo's own copy, fetched with our key, or its address, which only Apollo has.
+BY_POLL, BY_TOKEN = "poll", "token"
 _RESEAL_AT_ONCE = 100
 __all__ = ["CALLBACK", "MOST_BODIES", "MOST_BYTES", "POLL", "Deliveries", "Delivery", "Taken", "end_delivery"]
 
@@ -203,13 +205,13 @@ class Deliveries:
 
     # --- what became of it --------------------------------------------------------------------------------------
 
-    def put_off(self, delivery_id: int, why: str, *, until: datetime) -> None:
-        """Look at it again later."""
+    def put_off(self, delivery_id: int, why: str, *, until: datetime, belief: str = "") -> None:
+        """Look at it again later; `belief`: by what it is believed, where that is known by now."""
         with self._store.write() as connection:
             connection.execute(
                 update(deliveries)
                 .where(deliveries.c.id == delivery_id)
-                .values(state="waiting", reason=why, try_at=until)
+                .values(state="waiting", reason=why, try_at=until, belief=belief)
             )
 
     def attempted(self, delivery_ids: Sequence[int]) -> None:
@@ -226,17 +228,13 @@ class Deliveries:
         with self._store.write() as connection:
             end_delivery(connection, delivery_id, state, why, belief=belief, now=now)
 
-    def again(self, delivery_ids: Sequence[int]) -> int:
-        """Read these once more, whatever became of them; returns how many there were."""
-        found = 0
-        for start in range(0, len(delivery_ids), 500):
-            with self._store.write() as connection:
-                found += connection.execute(
-                    update(deliveries)
-                    .where(deliveries.c.id.in_(delivery_ids[start : start + 500]))
-                    .values(state="new", attempts=0, reason="", try_at=None, ended_at=None)
-                ).rowcount
-        return found
+    def revive(self, order_id: str, raw: bytes) -> None:
+        """Try one anew that could not be carried out: its order was asked about once more, and it is what came."""
+        mine = and_(deliveries.c.order_id == order_id, deliveries.c.digest == hashlib.sha256(raw).digest())
+        with self._store.write() as connection:
+            connection.execute(
+                update(deliveries).where(mine, deliveries.c.state == "dead").values(state="new", attempts=0)
+            )
 
     def _select(self, which: ColumnElement[bool], *, limit: int, newest: bool = False) -> list[Delivery]:
         query = (

@@ -522,7 +522,7 @@ class Journal:
         if bill is None:
             return False
         call = self._call(connection, bill.batch_id)
-        if call.state == IN_DOUBT:
+        if call.state in (IN_DOUBT, "accepted"):
             # Apollo's own answer is lost: one credit a person for it (contracts/apollo.md 5), at worst.
             known = Decimal(len(call.keys))
             connection.execute(
@@ -530,9 +530,11 @@ class Journal:
                 .where(batches.c.id == call.id)
                 .values(state="done", credits=known + charged, error="", resolved_by="its delivery")
             )
-            rows = _guarding(self._digests(call.keys), call.purpose, call.id)
+            rows = and_(answers.c.batch_id == call.id, answers.c.verdict.in_((*GUARDING, ABANDONED)))
             connection.execute(update(answers).where(rows).values(verdict=Verdict.MATCHED.value))
-            _spend(connection, call, reserved=-call.most, settled=known + charged)
+            # One that was given up on counts at its worst cost already.
+            worst = {"reserved" if call.state == IN_DOUBT else "doubted": -call.most}
+            _spend(connection, call, settled=known + charged, **worst)
             return True
         connection.execute(
             update(batches)

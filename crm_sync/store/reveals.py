@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select, update
 
 from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, Verdict
@@ -25,6 +25,8 @@ from crm_sync.store.vault import Vault
 APPLIED, KEPT, NO_NUMBER, LISTED, HELD = "applied", "kept", "no number", "listed", "held"
 SKIPPED, REJECTED, EXPIRED, NOT_ORDERED = "skipped", "rejected", "expired", "not ordered"
 _AT_ONCE = 500
+#: An order that somebody waits for once more is not given up before.
+_AGAIN_FOR = timedelta(days=1)
 #: Orders that Apollo may be asked about.
 _POLLED = ("open", "skipped", "in doubt")
 
@@ -196,29 +198,26 @@ class Reveals:
             ).all()
             for start in range(0, len(rows), _AT_ONCE):
                 self._join(connection, rows[start : start + _AT_ONCE], now)
+                crash.point("reveals.join.inside")
 
     def _join(self, connection: Connection, rows: Sequence[Row[Any, Any]], now: datetime) -> None:
         people = list({bytes(row.person) for row in rows})
         orders = {
-            bytes(key): (order_id, state)
-            for key, order_id, state in connection.execute(
-                select(answers.c.key, reveal_orders.c.id, reveal_orders.c.state)
+            bytes(row.key): row
+            for row in connection.execute(
+                select(answers.c.key, reveal_orders.c.id, reveal_orders.c.state, reveal_orders.c.reason)
                 .join(reveal_orders, reveal_orders.c.batch_id == answers.c.batch_id)
                 .where(answers.c.purpose == Purpose.PHONE.value, answers.c.key.in_(people))
             )
         }
         for row in rows:
-            order_id, state = orders.get(bytes(row.person), ("", ""))
+            order = orders.get(bytes(row.person))
             joining = update(phone_waits).where(phone_waits.c.id == row.id)
-            if order_id and state not in ("expired", "not sent", "nothing"):
-                connection.execute(joining.values(state=WAITING, order_id=order_id))
-                connection.execute(
-                    update(deliveries)
-                    .where(deliveries.c.order_id == order_id, deliveries.c.state.in_(("done", "duplicate", "unknown")))
-                    .values(state="new", attempts=0)
-                )
+            if order is not None and order.state not in ("expired", "not sent", "nothing"):
+                connection.execute(joining.values(state=WAITING, order_id=order.id))
+                _read_again(connection, order.id, now)
             else:
-                reason = "nobody is asking for this phone" if not order_id else f"its order is {state}"
+                reason = "nobody is asking for this phone" if order is None else order.reason
                 connection.execute(joining.values(state=NOT_ORDERED, reason=reason, settled_at=now))
 
     # --- what waits ---------------------------------------------------------------------------------------------
@@ -236,21 +235,23 @@ class Reveals:
                 found |= {row.id: _order(row) for row in rows}
         return found
 
-    def waits_for(self, order_id: str, people: Iterable[bytes]) -> list[Wait]:
-        """Who waits for these people's numbers and may get them by this order: those who wait for it, and those whose
-        own order was skipped in its favour."""
+    def waits_for(self, order_id: str, people: Iterable[bytes], *, free: Collection[bytes] = ()) -> list[Wait]:
+        """Who waits for these people's numbers and may get them by this order: those who wait for it, those whose own
+        order was skipped in its favour, and whoever waits for one of `free`, under any order."""
         wanted = list(people)
         found: list[Wait] = []
         for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
             elsewhere = select(reveal_orders.c.id).where(
                 reveal_orders.c.id == phone_waits.c.order_id, reveal_orders.c.state == "skipped"
             )
+            may = [
+                phone_waits.c.order_id == order_id,
+                phone_waits.c.person.in_([each for each in some if each in free]),
+                elsewhere.exists(),
+            ]
             found += self._waits(
-                and_(
-                    phone_waits.c.person.in_(wanted[start : start + _AT_ONCE]),
-                    phone_waits.c.state.in_((DUE, WAITING)),
-                    or_(phone_waits.c.order_id == order_id, phone_waits.c.order_id.is_(None), elsewhere.exists()),
-                )
+                and_(phone_waits.c.person.in_(some), phone_waits.c.state.in_((DUE, WAITING)), or_(*may))
             )
         return found
 
@@ -266,9 +267,9 @@ class Reveals:
         """Whose wait a delivery has ended."""
         return self._waits(phone_waits.c.delivery_id == delivery_id)
 
-    def reopen(self, delivery_ids: Sequence[int]) -> int:
-        """Let those wait again whose wait these deliveries have ended without a number written, or came too late for;
-        returns how many. Their orders are awaited again too."""
+    def replay(self, delivery_ids: Sequence[int]) -> int:
+        """Read these deliveries once more, whatever became of them, and let those wait again whose wait they have ended
+        without a number written, or came too late for; returns how many."""
         ends = (KEPT, NO_NUMBER, LISTED, HELD, SKIPPED, REJECTED, EXPIRED)
         count = 0
         for start in range(0, len(delivery_ids), _AT_ONCE):
@@ -286,6 +287,12 @@ class Reveals:
                     )
                     .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
                 ).rowcount
+                crash.point("reveals.replay.inside")
+                connection.execute(
+                    update(deliveries)
+                    .where(deliveries.c.id.in_(some))
+                    .values(state="new", attempts=0, reason="", try_at=None, ended_at=None)
+                )
         return count
 
     def _waits(self, which: ColumnElement[bool], *, limit: int | None = None, newest: bool = False) -> list[Wait]:
@@ -342,7 +349,11 @@ class Reveals:
             update(reveal_orders)
             .where(
                 or_(reveal_orders.c.id == order_id, reveal_orders.c.state == "skipped"),
-                reveal_orders.c.state.in_(("open", "skipped")),
+                or_(
+                    reveal_orders.c.state.in_(("open", "skipped")),
+                    # A delivery has proved that the call was carried out.
+                    and_(reveal_orders.c.state == "in doubt", reveal_orders.c.billed.is_not(None)),
+                ),
                 ~open_waits.exists(),
             )
             .values(state="closed", next_poll_at=None)
@@ -359,7 +370,33 @@ class Reveals:
         with self._store.write() as connection:
             self._journal.nothing_came(connection, order_id, why, now=now)
             finish_runs(connection)
+            crash.point("reveals.give_up.inside")
         crash.point("reveals.given_up")
+
+    def close_stranded(self, *, now: datetime) -> int:
+        """Close waits for which nothing can come any more; returns how many. Their order has ended and no delivery of
+        it is to be read, as after a replay that failed; or their run has ended before it could order."""
+        closed = select(reveal_orders.c.id).where(
+            reveal_orders.c.id == phone_waits.c.order_id,
+            reveal_orders.c.state.in_(("closed", "expired", "not sent", "nothing")),
+            ~_unread().exists(),
+        )
+        ended = select(runs.c.id).where(runs.c.id == phone_waits.c.run_id, runs.c.finished_at.is_not(None))
+        stranded = (
+            (and_(phone_waits.c.state == WAITING, closed.exists()), EXPIRED, "what came could not be carried out"),
+            (and_(phone_waits.c.state == DUE, ended.exists()), NOT_ORDERED, "its run ended before it was ordered"),
+        )
+        with self._store.read() as connection:
+            looks = [select(phone_waits.c.id).where(which).limit(1) for which, *_ in stranded]
+            if not any(connection.execute(look).all() for look in looks):
+                return 0
+        with self._store.write() as connection:
+            count = 0
+            for which, state, reason in stranded:
+                closing = update(phone_waits).where(which).values(state=state, reason=reason, settled_at=now)
+                count += connection.execute(closing).rowcount
+            finish_runs(connection)
+        return count
 
     # --- polling ------------------------------------------------------------------------------------------------
 
@@ -390,9 +427,11 @@ class Reveals:
             return bool(connection.execute(query).scalar())
 
     def to_give_up(self, *, now: datetime, limit: int) -> list[Order]:
-        """Orders whose time is over."""
+        """Orders whose time is over, but for those of which something has come that is still to be carried out."""
         states = reveal_orders.c.state.in_((*AWAITED, "skipped"))
-        over = and_(reveal_orders.c.gives_up_at <= now, states, reveal_orders.c.batch_id.is_not(None))
+        over = and_(
+            reveal_orders.c.gives_up_at <= now, states, reveal_orders.c.batch_id.is_not(None), ~_unread().exists()
+        )
         return self._orders(over, limit=limit)
 
     def polled(self, order_id: str, *, next_poll_at: datetime | None, reason: str = "") -> None:
@@ -460,6 +499,27 @@ class Reveals:
                 select(func.sum(reveal_orders.c.to_come), func.sum(reveal_orders.c.billed))
             ).one()
         return {"to_come": to_come or Decimal(0), "billed": billed or Decimal(0)}
+
+
+def _unread() -> Select[Any]:
+    """The deliveries of an order that are to be read."""
+    return select(deliveries.c.id).where(
+        deliveries.c.order_id == reveal_orders.c.id, deliveries.c.state.in_(("new", "waiting"))
+    )
+
+
+def _read_again(connection: Connection, order_id: str, now: datetime) -> None:
+    """Somebody waits for an order whose numbers may be here already: they are read once more, and fetched where they
+    are not kept any more."""
+    there = connection.execute(
+        update(deliveries)
+        .where(deliveries.c.order_id == order_id, deliveries.c.state.in_(("done", "duplicate", "unknown")))
+        .values(state="new", attempts=0)
+    ).rowcount
+    again = update(reveal_orders).where(reveal_orders.c.id == order_id, reveal_orders.c.state == "closed")
+    at_least = now + _AGAIN_FOR
+    gives_up_at = case((reveal_orders.c.gives_up_at < at_least, at_least), else_=reveal_orders.c.gives_up_at)
+    connection.execute(again.values(state="open", gives_up_at=gives_up_at, next_poll_at=None if there else now))
 
 
 _RENEWED = (
