@@ -29,10 +29,12 @@ from crm_sync import crash
 from tests.faults import mutants
 from tests.faults.crashes import SAMPLE, Bench, Result, cells, run_cell, scenes_of, warm
 from tests.faults.mutants import MUTANTS, Caught
+from tests.faults.phone_stories import BY_NAME as PHONE_STORIES
 from tests.faults.pool import Pool, postgres, workshop
 from tests.faults.scenes import BY_NAME, CRMS, DATABASES, Cell
-from tests.faults.stories import BY_NAME as STORIES
+from tests.faults.stories import BY_NAME as WRITING_STORIES
 
+STORIES = WRITING_STORIES | PHONE_STORIES
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "tests" / "faults" / "out" / "latest.json"
 

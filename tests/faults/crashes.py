@@ -26,6 +26,10 @@ from crm_sync.mapping.match_keys import registrable_domain
 from tests.faults.forks import Child, Databases, Ended
 from tests.faults.judge import Books, Clean, Judgement, judge, lost_answers
 from tests.faults.office import leaks
+from tests.faults.phone_judge import PhoneBooks, PhoneJudgement, PhonesTold, judge_end, judge_phones
+from tests.faults.phone_stories import BY_NAME as PHONE_STORIES_BY_NAME
+from tests.faults.phone_stories import PHONE_STORIES, POLL, RUN, PhoneStory, playing
+from tests.faults.phone_stories import tell as tell_of_phones
 from tests.faults.scenes import (
     BY_NAME,
     CRMS,
@@ -61,6 +65,8 @@ class Result:
     runs: int
     seconds: float
     said: str = ""
+    deliveries_lost: int = 0
+    applied_twice: int = 0
 
 
 @dataclass(kw_only=True)
@@ -75,6 +81,7 @@ class Bench:
     known_people: dict[str, list[str]] = field(default_factory=dict)
     _clean: dict[tuple[str, tuple[str, ...], bool], Clean] = field(default_factory=dict)
     _told: dict[tuple[str, str], Told] = field(default_factory=dict)
+    _phones_told: dict[tuple[str, str], PhonesTold] = field(default_factory=dict)
 
     @classmethod
     @contextlib.contextmanager
@@ -137,8 +144,26 @@ class Bench:
                 self._told[key] = Told(report=report, kept=Kept.read(crm, settings, report))
         return self._told[key]
 
-    def census_of(self, crm: str, story: Story) -> dict[str, int]:
+    def phones_told_of(self, crm: str, story: PhoneStory) -> PhonesTold:
+        """As told_of."""
+        key = (crm, story.name)
+        if key not in self._phones_told:
+            with playing(self, crm, "sqlite") as play:
+                tell_of_phones(play, story)
+                report = self.sandbox.report()
+                told = play.told + judge_phones(story, play.settings, report, None, None).violations
+                assert not told, (key, told)
+                self._phones_told[key] = PhonesTold(report=report, books=PhoneBooks.read(play.settings))
+        return self._phones_told[key]
+
+    def census_of(self, crm: str, story: Story | PhoneStory) -> dict[str, int]:
         """As census."""
+        if isinstance(story, PhoneStory):
+            with playing(self, crm, "sqlite") as play:
+                counts = self.folder / "counts.json"
+                tell_of_phones(play, story, counts=counts)
+                counted: dict[str, int] = orjson.loads(counts.read_bytes())
+                return counted
         with self.installation(crm, "sqlite") as settings:
             play = Play(bench=self, crm=crm, settings=settings)
             counts = self.folder / "counts.json"
@@ -216,6 +241,8 @@ class Bench:
 def run_cell(bench: Bench, cell: Cell, *, mutant: Callable[[], None] | None = None) -> Result:
     if cell.scene in STORIES_BY_NAME:
         return run_story(bench, cell, mutant)
+    if cell.scene in PHONE_STORIES_BY_NAME:
+        return run_phone_story(bench, cell, mutant)
     scene = BY_NAME[cell.scene]
     clean = bench.clean_of(cell.crm, scene)
     began = time.monotonic()
@@ -259,6 +286,41 @@ def run_story(bench: Bench, cell: Cell, mutant: Callable[[], None] | None) -> Re
         runs=count,
         seconds=time.monotonic() - began,
         said="\n".join(bench.said),
+    )
+
+
+def run_phone_story(bench: Bench, cell: Cell, mutant: Callable[[], None] | None) -> Result:
+    story = PHONE_STORIES_BY_NAME[cell.scene]
+    clean = bench.phones_told_of(cell.crm, story)
+    began = time.monotonic()
+    bench.said.clear()
+    judgement = PhoneJudgement()
+    with playing(bench, cell.crm, cell.database, mutant) as play:
+        try:
+            count = tell_of_phones(play, story, kill=f"{cell.point}:{cell.hit}")
+            report = bench.sandbox.report()
+            judgement = judge_phones(story, play.settings, report, clean, cell)
+            if PhoneBooks.read(play.settings).lost:
+                play.minutes += 3 * 24 * 60
+                play.well(*POLL)
+                play.well(*RUN)
+                play.told += judge_end(play.settings, report, bench.sandbox.report())
+        except Exception as error:
+            if mutant is None:
+                raise
+            play.told.append(f"{type(error).__name__}: {error}")  # a bug may stop the story itself
+            count = 0
+    return Result(
+        cell=cell,
+        violations=(*play.told, *judgement.violations),
+        in_doubt=judgement.in_doubt,
+        charged_twice=judgement.charged_twice,
+        answers_lost=judgement.answers_lost,
+        runs=count,
+        seconds=time.monotonic() - began,
+        said="\n".join(bench.said),
+        deliveries_lost=judgement.deliveries_lost,
+        applied_twice=judgement.applied_twice,
     )
 
 
@@ -444,11 +506,23 @@ def cells(census: Mapping[tuple[str, str], Mapping[str, int]]) -> list[Cell]:
                 for hit in hits_of(count, story.at_most):
                     database = DATABASES[len(found) % 2]  # in turn: their product is large, and they tell the same
                     found.append(Cell(crm=crm, database=database, scene=story.name, point=point, hit=hit))
+        for phones in PHONE_STORIES:
+            for point, count in census[crm, phones.name].items():
+                if not point.startswith(phones.also):
+                    continue
+                is_new = point not in covered
+                covered.add(point)
+                for hit in hits_of(count, phones.at_most):
+                    found += [
+                        Cell(crm=crm, database=database, scene=phones.name, point=point, hit=hit)
+                        for database in (DATABASES if is_new else [DATABASES[len(found) % 2]])
+                    ]
     return found
 
 
 def scenes_of(crm: str) -> list[str]:
-    return [scene.name for scene in SCENES] + [story.name for story in STORIES if crm in story.crms]
+    written = [story.name for story in STORIES if crm in story.crms]
+    return [*(scene.name for scene in SCENES), *written, *(story.name for story in PHONE_STORIES)]
 
 
 #: A kill of each kind, for `make test`.

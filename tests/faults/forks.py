@@ -68,13 +68,20 @@ class Child:
                 os._exit(code)
         return cls(pid=pid, output=output)
 
+    def ended(self) -> Ended | None:
+        """How it ended; None while it runs. Not to be asked once more after that."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if not pid:
+            return None
+        return Ended(code=os.waitstatus_to_exitcode(status), output=self.output.read_text(errors="replace"))
+
     def wait(self, limit_s: float = LIMIT_S) -> Ended:
         deadline = time.monotonic() + limit_s
         nap = 0.0005
         while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return Ended(code=os.waitstatus_to_exitcode(status), output=self.output.read_text(errors="replace"))
+            ended = self.ended()
+            if ended is not None:
+                return ended
             if time.monotonic() > deadline:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)

@@ -104,8 +104,9 @@ class Play:
     minutes: float = 0
 
     def configure(self, **options: Any) -> None:
-        content = text(self.crm, **options)
+        self.configure_with(text(self.crm, **options))
 
+    def configure_with(self, content: bytes) -> None:
         def work() -> int:
             os.environ.update(self.settings)
             config = loaded(content).require()

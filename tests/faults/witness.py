@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import signal
@@ -10,7 +11,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from tests.faults.office import _STAMPS, twice_a_company
 SEED, CONTACTS = 5840, 35
 
 _SILENCE_S = 0.4
+#: Reveals take until they are told to be done, so that no story depends on time.
+_UNTIL_TOLD_S = 3600.0
+#: How often a callback is tried, and how long after each other: whoever is started again meanwhile gets one.
+TRIES, _SPACING_S = 3, (0.1, 0.3)
 
 PAID = ("people/bulk_match", "people/match", "organizations/bulk_enrich", "organizations/enrich")
 
@@ -104,10 +109,24 @@ class _Body:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sold:
+    """One call that started reveals. `order_id`: what it is delivered under; `taken`: the SHA-256 of each body that was
+    answered with a 200; `called` and `credits`: what the call itself and its numbers have cost; `is_sent`: whether its
+    callback was tried."""
+
+    order_id: str
+    request_id: str
+    taken: tuple[bytes, ...]
+    called: int
+    credits: int
+    is_sent: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What the services hold: edits by object and record, credits by Apollo id, all paid answers, writing calls, and
     every (object, number, field) that ever got two different values; `story`: all values that each of them got, in
-    order."""
+    order; `phones`: Apollo's own word about reveals, and its `orders`."""
 
     touched: dict[str, dict[str, dict[str, Any]]]
     charged: dict[str, int]
@@ -115,6 +134,8 @@ class Report:
     writes: int
     overwritten: tuple[tuple[str, int, str], ...]
     story: dict[tuple[str, int, str], tuple[str, ...]]
+    phones: dict[str, Any]
+    orders: tuple[Sold, ...]
 
 
 @dataclass
@@ -166,6 +187,18 @@ class SandboxProcess:
         """Edits that come with calls to the CRM (crm_sync/sandbox/edits.py)."""
         self._ask("edits", list(script))
 
+    def script(self, callbacks: Iterable[Mapping[str, Any]]) -> None:
+        """What becomes of the callbacks of the orders to come (crm_sync/sandbox/apollo/callbacks.py)."""
+        self._ask("script", list(callbacks))
+
+    def deliver(self) -> None:
+        """All reveals that were ordered so far are done now, one after the other, and their callbacks leave."""
+        self._ask("deliver")
+
+    def wait_for_callbacks(self) -> None:
+        """Until each of them was taken or given up."""
+        self._ask("callbacks")
+
     def wait_for_silence(self) -> None:
         """Until nobody has called for a while, though somebody may be connected."""
         self._ask("silence")
@@ -188,7 +221,8 @@ class SandboxProcess:
 
 
 def _serve(wire: socket.socket) -> None:
-    with Sandbox(contacts=CONTACTS, seed=SEED, unlimited=True, per_minute=None) as sandbox:
+    reveals = {"reveal_delay_s": _UNTIL_TOLD_S, "callback_tries": TRIES, "callback_spacing_s": _SPACING_S}
+    with Sandbox(contacts=CONTACTS, seed=SEED, unlimited=True, per_minute=None, apollo_options=reveals) as sandbox:
         told: dict[str, Any] = {}
         while True:
             try:
@@ -214,7 +248,8 @@ def _do(sandbox: Sandbox, told: dict[str, Any], verb: str, *rest: Any) -> Any:
         door: Any = app.wsgi_app
         witness = door._inner = Witness(door._inner, app.extensions["ledger"].charged)
         witness.hold = hold
-        told.update(crm=crm, witness=witness, values={})
+        told.update(crm=crm, witness=witness, values={}, bodies={})
+        _watch_callbacks(app.extensions["simulator"]._reveals, told["bodies"])
         _watch_writes(sandbox.apps[crm].extensions["simulator"], told["values"])
         for service, fault in script:
             sandbox.faults[service or crm].add([fault])
@@ -232,6 +267,13 @@ def _do(sandbox: Sandbox, told: dict[str, Any], verb: str, *rest: Any) -> Any:
         return sandbox.apps[told["crm"]].extensions["simulator"].edit(*rest)
     if verb == "edits":
         return sandbox.edits[told["crm"]].add(rest[0])
+    if verb == "script":
+        sandbox.apps["apollo"].extensions["callbacks"].add(rest[0])
+        return None
+    if verb in ("deliver", "callbacks"):
+        reveals = sandbox.apps["apollo"].extensions["simulator"]._reveals
+        (_deliver if verb == "deliver" else _wait_for_callbacks)(reveals)
+        return None
     if verb == "silence":
         before: list[dict[str, int]] = []
         while before != (now := [traffic.calls() for traffic in sandbox.traffic.values()]):
@@ -241,6 +283,7 @@ def _do(sandbox: Sandbox, told: dict[str, Any], verb: str, *rest: Any) -> Any:
     assert verb == "report"
     _quiet(sandbox)
     state = sandbox.apps[told["crm"]].extensions["simulator"].state()
+    apollo = sandbox.apps["apollo"].extensions["simulator"]
     return Report(
         touched={
             name: {key: {f: v for f, v in edits.items() if f not in _STAMPS} for key, edits in records.items()}
@@ -255,7 +298,64 @@ def _do(sandbox: Sandbox, told: dict[str, Any], verb: str, *rest: Any) -> Any:
         ),
         overwritten=tuple(sorted(key for key, values in told["values"].items() if len(set(values)) > 1)),
         story={key: tuple(values) for key, values in told["values"].items()},
+        phones=apollo.state()["phones"],
+        orders=tuple(_sold(apollo._reveals, told["bodies"])),
     )
+
+
+def _deliver(reveals: Any) -> None:
+    for order in list(reveals._orders.values()):
+        if not order.is_finished:
+            reveals._courier._end(order)
+
+
+def _wait_for_callbacks(reveals: Any) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while any(
+        order.is_finished and order.what not in _NOT_SENT and not order.is_delivered and len(order.attempts) < TRIES
+        for order in list(reveals._orders.values())
+    ):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the callbacks do not come to rest")
+        time.sleep(0.005)
+
+
+#: Nobody tries to deliver these.
+_NOT_SENT = ("never", "failed", "reversed")
+
+
+def _sold(reveals: Any, bodies: Mapping[int, list[bytes]]) -> Iterator[Sold]:
+    called = {answer.request_id: answer.credits for answer in reveals._ledger.answered}
+    for order in reveals._orders.values():
+        yield Sold(
+            order_id=order.url.rpartition("/")[2].split("_")[2],
+            request_id=str(order.request_id),
+            taken=tuple(bodies.get(order.number, ())),
+            called=called[str(order.request_id)],
+            credits=order.credits,
+            is_sent=bool(order.attempts) and order.what not in _NOT_SENT,
+        )
+
+
+def _watch_callbacks(reveals: Any, bodies: dict[int, list[bytes]]) -> None:
+    """Keep a digest of what was taken."""
+    courier, build = reveals._courier, reveals._courier._body
+    sent: dict[int, bytes] = {}
+
+    def built(order: Any) -> bytes:
+        body: bytes = build(order)
+        sent[order.number] = hashlib.sha256(body).digest()
+        return body
+
+    post = courier._post
+
+    def posted(order: Any) -> str | None:
+        failure: str | None = post(order)
+        if failure is None:
+            bodies.setdefault(order.number, []).append(sent[order.number])
+        return failure
+
+    courier._body, courier._post = built, posted
 
 
 def _quiet(sandbox: Sandbox) -> None:
