@@ -25,7 +25,7 @@ from crm_sync.domain.enrichment import CreditBalance
 from crm_sync.errors import ConfigError, CrmSyncError
 from crm_sync.pipeline import doubt as doubts
 from crm_sync.pipeline.budget import day_of
-from crm_sync.store.journal import Call
+from crm_sync.store.journal import LOOKUPS, PHONES, Call
 from crm_sync.store.ledger import BY, Total, purpose_word
 
 
@@ -91,9 +91,21 @@ def _day(text: str | None) -> str:
 
 
 def _limits(app: App, budget: Budget, today: str) -> list[tuple[str, Decimal, Decimal]]:
-    """(limit's name, its credits, what counts against it) of each limit that is set."""
-    spans = ((budget.per_day, "today", today), (budget.per_month, "this month", f"{today[:7]}-01"))
-    return [(name, limit, app.ledger.spent(since, today)) for limit, name, since in spans if limit is not None]
+    """(limit's name, its credits, what counts against it) of each limit that is set, as pipeline/budget.room has it:
+    phones have a purse of their own where they have a limit of their own."""
+    month = f"{today[:7]}-01"
+    phones = budget.phones_per_month
+    mine = (LOOKUPS, PHONES) if phones is None else (LOOKUPS,)
+    spans = (
+        (budget.per_day, "today", today, mine),
+        (budget.per_month, "this month", month, mine),
+        (phones, "phones this month", month, (PHONES,)),
+    )
+    return [
+        (name, limit, app.ledger.spent(since, today, purses=purses))
+        for limit, name, since, purses in spans
+        if limit is not None
+    ]
 
 
 def _meter(app: App) -> CreditBalance | None:
@@ -216,13 +228,18 @@ def doubt_explain(app: App, call_id: int, as_json: bool) -> None:
     out.print(f"Planned {_moment(call.planned_at)}, left {_moment(call.sent_at)}, ended {_moment(call.answered_at)}.")
     if call.error:
         out.print(f"What happened: {escape(call.error)}")
-    records = app.runs.of_call(call.run_id, call.id)
+    records = _records_of(app, call)
     if records:
         out.print(f"Records: {', '.join(f'{kind} {record}' for kind, record in records)}")
     if evidence is None:
         return
     out.print(f"Evidence: {escape(evidence.why)}.")
-    if evidence.nothing_was_charged:
+    if call.purse == PHONES:
+        out.print(
+            "It has ordered phones, so what is delivered for it proves that it was charged. Until then, or until "
+            "`give_up_after`, nobody orders them again; you can resend or abandon it."
+        )
+    elif evidence.nothing_was_charged:
         out.print("So nothing was charged: the next run clears it by itself and asks for these records again.")
     else:
         policy = services.config.budget.in_doubt
@@ -231,6 +248,11 @@ def doubt_explain(app: App, call_id: int, as_json: bool) -> None:
 
 def _moment(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "never"
+
+
+def _records_of(app: App, call: Call) -> list[tuple[str, str]]:
+    """Whom it was about; those whose phone it has ordered have no row for it in the run."""
+    return list(dict.fromkeys([*app.runs.of_call(call.run_id, call.id), *app.ledger.records_of(call.id)]))
 
 
 def _call_json(app: App, call: Call) -> dict[str, Any]:
@@ -246,7 +268,7 @@ def _call_json(app: App, call: Call) -> dict[str, Any]:
         "sent_at": call.sent_at,
         "ended_at": call.answered_at,
         "reason": call.error,
-        "records": [{"object": kind, "id": record} for kind, record in app.runs.of_call(call.run_id, call.id)],
+        "records": [{"object": kind, "id": record} for kind, record in _records_of(app, call)],
     }
 
 

@@ -34,6 +34,9 @@ _TABLES = {
     "record_states": "last attempts",
     "provenance": "records with fields known as written by crm-sync",
     "reviews": "questions put to a person",
+    "phone_waits": "phones asked for",
+    "deliveries": "deliveries of phone numbers, from which it is cut out",
+    "reveal_orders": "orders of phones with it in their reason",
     "unmapped_values": "picklist values",
     "runs": "runs with it in their reason",
 }
@@ -41,6 +44,9 @@ _PURGED = {
     "batches": "paid answers emptied; their credits stay in the ledger",
     "answers": "rows of the index of answers",
     "run_records": "records in runs",
+    "deliveries": "deliveries of phone numbers",
+    "reveal_orders": "orders of phones that are over",
+    "phone_waits": "phones asked for, long settled",
 }
 
 
@@ -64,8 +70,8 @@ class _Discreet(Subcommands):
 def suppress() -> None:
     """Whom to leave alone: no look-up, no write. Kept as keyed digests, from which nobody can be read.
 
-    KIND is email, domain, linkedin, record or phone, and may be left out where the value tells. A record is a
-    Salesforce id, or CRM:OBJECT:ID as in hubspot:contacts:12345.
+    KIND is email, domain, linkedin, record, phone or apollo (Apollo's own id of a person), and may be left out where
+    the value tells. A record is a Salesforce id, or CRM:OBJECT:ID as in hubspot:contacts:12345.
     """
 
 
@@ -420,9 +426,12 @@ def _exported(traces: Traces, entries: Sequence[Entry]) -> dict[str, Any]:
         ],
         "record_states": [asdict(state) for state in traces.states],
         **traces.kept,
+        "phone_waits": [asdict(wait) for wait in traces.waits],
+        "deliveries": [asdict(delivery) for delivery in traces.deliveries],
         "unmapped_values": [dict(zip(("sync", "field", "value"), row, strict=True)) for row in traces.unmapped],
         "batches_with_it_in_an_error": traces.errors,
         "runs_with_it_in_the_reason": traces.reasons,
+        "orders_with_it_in_the_reason": traces.orders,
         "config_versions": traces.versions,
     }
 
@@ -439,7 +448,7 @@ def _filled(key: Any) -> dict[str, str]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: rows by table.")
 @click.pass_obj
 def purge(app: App, dry_run: bool, as_json: bool) -> None:
-    """Remove what `keep:` has let go: paid answers, details of runs. Also done by itself after a run, once a day.
+    """Remove what `keep:` has let go: paid answers, deliveries, details of runs. A run does it by itself, once a day.
 
     What was paid stays in the ledger, and no answer is forgotten so that it would be bought again.
     """

@@ -19,6 +19,7 @@ from crm_sync.pipeline.belief import believed
 from crm_sync.pipeline.follow import is_same
 from crm_sync.pipeline.phone_runs import PhoneRuns
 from crm_sync.pipeline.settled import Candidate, Settled, plain
+from crm_sync.pipeline.suppress import DO_NOT_ENRICH
 from crm_sync.pipeline.walk import Answered, Due, Walk
 from crm_sync.pipeline.write import write_candidates
 from crm_sync.services import Services
@@ -37,12 +38,14 @@ from crm_sync.store.reveals import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaited:
-    """One record with the numbers that came for it, by the delivery and the call that ordered them."""
+    """One record with the numbers that came for it, by the delivery and the call that ordered them. `is_erased`: they
+    are of somebody who was erased, whatever record waits for them."""
 
     wait: Wait
     numbers: tuple[PhoneNumber, ...]
     delivery_id: int
     ordered_by: int
+    is_erased: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +207,8 @@ def _wishes(wanted: Sequence[WantedValue], walk: Walk) -> tuple[tuple[WantedValu
 def _refusal(walk: Walk, each: _Ready, services: Services) -> tuple[str, str] | None:
     """Why a record gets no number whatever came, and what its wait is called then."""
     wait, record, whom = each.awaited.wait, each.record, each.whom
+    if each.awaited.is_erased:
+        return SKIPPED, f"{DO_NOT_ENRICH}: the person was erased"
     if record is None:
         return None  # it may live on elsewhere: writing follows it
     if wait.batch_id == each.awaited.ordered_by and (doubt := _doubt(walk, record, whom)):

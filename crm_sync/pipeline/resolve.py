@@ -52,12 +52,15 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Believed:
-    """A delivery that is to be carried out."""
+    """A delivery that is to be carried out. `erased`: people in it who were erased since they were asked for;
+    `is_cut`: what is kept of it is without somebody."""
 
     delivery: Delivery
     order: Order
     content: PhoneDelivery
     belief: str
+    erased: frozenset[bytes]
+    is_cut: bool
 
 
 class Resolver:
@@ -112,8 +115,10 @@ class Resolver:
             self._end(delivery, "dead", delivery.reason or f"tried {MOST_TRIES} times without an end", done)
             return None
         services.deliveries.attempted([delivery.id])
+        body = services.deliveries.body(delivery.id)
+        erased = services.privacy.cut_erased(delivery.id)
         try:
-            content = services.enricher().read_delivery(services.deliveries.body(delivery.id))
+            content = services.enricher().read_delivery(body)
         except ContractError as error:
             self._unreadable(delivery, str(error), done)
             return None
@@ -123,7 +128,14 @@ class Resolver:
             return None
         weighed = self._believer.weigh(delivery, order, content)
         if weighed.belief:
-            return _Believed(delivery=delivery, order=order, content=weighed.content, belief=weighed.belief)
+            return _Believed(
+                delivery=delivery,
+                order=order,
+                content=weighed.content,
+                belief=weighed.belief,
+                erased=frozenset(services.reveals.person(each) for each in erased),
+                is_cut=bool(erased) or len(body) != delivery.size,
+            )
         if weighed.refused:
             self._end(delivery, "quarantined", weighed.refused, done)
         else:
@@ -202,7 +214,7 @@ class Resolver:
             # By its token alone it brings numbers of those whom it was ordered for, or who wait for nothing else.
             free = frozenset(numbers) if one.belief == BY_POLL else self._ordered(one.order) & set(numbers)
             waits = reveals.waits_for(one.order.id, numbers, free=free)
-            if not numbers and one.belief == BY_POLL:
+            if not numbers and one.belief == BY_POLL and not one.is_cut:
                 waits = [wait for wait in reveals.under(one.order.id) if wait.is_open]  # nobody was found at all
             for wait in waits:
                 awaited = Awaited(
@@ -210,6 +222,7 @@ class Resolver:
                     numbers=numbers.get(wait.person, ()),
                     delivery_id=one.delivery.id,
                     ordered_by=one.order.batch_id,
+                    is_erased=wait.person in one.erased,
                 )
                 found.setdefault(wait.id, awaited)
         return list(found.values())
@@ -260,7 +273,9 @@ class Resolver:
     ) -> tuple[str, str]:
         """What the delivery is called, and a sentence about it."""
         reveals = self.services.reveals
-        people = {reveals.person(person.apollo_id) for person in one.content.people}
+        people = {reveals.person(person.apollo_id) for person in one.content.people} - one.erased
+        if not awaited and not people and one.is_cut:
+            return "done", "whoever it is about was erased"
         if not awaited:
             if any(wait.person in people for wait in reveals.late_for(one.order.id)):
                 return "late", "nobody waited any more: it was given up; `crm-sync phones replay` writes it"

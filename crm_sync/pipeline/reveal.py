@@ -165,6 +165,8 @@ def _to_ask(
     ids = [answered.due.record.ref.id for answered in people]
     waits = services.reveals.of_records(walk.crm.name, walk.object_type, walk.sync_name, ids)
     keys = {answered.due.record.ref.id: _phone_keys(answered) for answered in people}
+    # By Apollo's id: of somebody who was erased, say, another record may have another address.
+    refused = walk.screen.suppressed(list(keys.values()))
     stored = walk.answers.look_up(Purpose.PHONE, [key.key for key in keys.values()])
     asked: list[Due] = []
     joined: list[Due] = []
@@ -172,6 +174,9 @@ def _to_ask(
     for answered in people:
         record_id = answered.due.record.ref.id
         key = keys[record_id]
+        if key.key in refused:
+            left_out[refused[key.key]] += 1
+            continue
         wait = waits.get(record_id)
         answer = stored.get(key.key)
         if wait is not None and wait.is_open:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Row, func, select
 
 from crm_sync.domain.enrichment import Purpose, Verdict
 from crm_sync.store.engine import Store
-from crm_sync.store.journal import IN_DOUBT, LOOKUPS, keys_of, request_name
-from crm_sync.store.tables import Credits, answers, batches, run_records, spending
+from crm_sync.store.journal import IN_DOUBT, LOOKUPS, PHONES, keys_of, request_name
+from crm_sync.store.tables import Credits, answers, batches, phone_waits, reveal_orders, run_records, spending
 from crm_sync.store.vault import Vault
 
 _FOUND = (Verdict.MATCHED.value, Verdict.UNPROVED.value)
@@ -80,15 +80,27 @@ class Ledger:
                 for name, calls, settled, open_, doubted in connection.execute(query)
             ]
 
-    def spent(self, since: str, until: str) -> Decimal:
-        """All that counts against a budget in these days: settled, and at worst cost what is open or was doubted."""
+    def spent(self, since: str, until: str, *, purses: Collection[str] = (LOOKUPS, PHONES)) -> Decimal:
+        """All that counts against a budget of these purses in these days: settled, and at worst cost what is open or
+        was doubted. Which purses a limit holds for: pipeline/budget.room."""
         total = spending.c.settled + spending.c.reserved + spending.c.doubted
         query = select(func.sum(total, type_=Credits())).where(
-            spending.c.day >= since, spending.c.day <= until, spending.c.purse == LOOKUPS
+            spending.c.day >= since, spending.c.day <= until, spending.c.purse.in_(list(purses))
         )
         with self._store.read() as connection:
             found = connection.execute(query).scalar()
         return found if found is not None else Decimal(0)
+
+    def records_of(self, call: int) -> list[tuple[str, str]]:
+        """(object, id) of the records whose phone a call has ordered."""
+        query = (
+            select(phone_waits.c.object_type, phone_waits.c.record_id)
+            .join(reveal_orders, reveal_orders.c.id == phone_waits.c.order_id)
+            .where(reveal_orders.c.batch_id == call)
+            .order_by(phone_waits.c.id)
+        )
+        with self._store.read() as connection:
+            return [(object_type, record_id) for object_type, record_id in connection.execute(query)]
 
     def in_doubt(self) -> tuple[int, Decimal]:
         """(calls in doubt, what they may have cost at worst)."""
@@ -109,7 +121,8 @@ class Ledger:
     def entries(self, *, since: str = "", until: str = "9999", run_id: str = "") -> Iterator[Entry]:
         """Every credit with its run, sync, call, endpoint and record, oldest first.
 
-        Apollo tells a cost by the call: it is shared out among those of the call that were found.
+        Apollo tells a cost by the call: it is shared out among those of the call that were found, among all where none
+        was. What the delivery of a call that ordered phones has cost is in it.
         """
         query = select(batches).where(
             batches.c.day >= since, batches.c.day <= until, batches.c.state.not_in(("refused", "unsent", "planned"))
@@ -148,7 +161,8 @@ class Ledger:
         for identity, verdict in zip(asked, known, strict=True):
             share = row.most / row.asked
             if row.state not in (IN_DOUBT, "accepted"):
-                share = (row.credits or Decimal(0)) / found if verdict in _FOUND else Decimal(0)
+                whole = row.credits or Decimal(0)
+                share = whole / (found or row.asked) if verdict in _FOUND or not found else Decimal(0)
             places = records.get((row.id, identity)) or [("", "")]
             for nth, (object_type, record) in enumerate(places):
                 yield Entry(
@@ -177,6 +191,14 @@ class Ledger:
         for batch_id, identity, object_type, record_id in rows:
             if identity is not None:
                 found[batch_id, bytes(identity)].append((object_type, record_id))
+        waits = connection.execute(
+            select(reveal_orders.c.batch_id, phone_waits.c.person, phone_waits.c.object_type, phone_waits.c.record_id)
+            .join(reveal_orders, reveal_orders.c.id == phone_waits.c.order_id)
+            .where(reveal_orders.c.batch_id.in_(batch_ids))
+            .order_by(phone_waits.c.id)
+        )
+        for batch_id, person, object_type, record_id in waits:
+            found[batch_id, bytes(person)].append((object_type, record_id))
         return found
 
     def _verdicts(
@@ -196,7 +218,14 @@ class Ledger:
         return found
 
 
+_WORDS = {
+    Purpose.PERSON: ("person", "people"),
+    Purpose.COMPANY: ("company", "companies"),
+    Purpose.PHONE: ("phone", "phones"),
+}
+
+
 def purpose_word(purpose: Purpose, count: int) -> str:
-    """ "1 person", "3 people", "2 companies"."""
-    one, many = ("person", "people") if purpose is Purpose.PERSON else ("company", "companies")
+    """ "1 person", "3 people", "2 companies", "3 phones"."""
+    one, many = _WORDS[purpose]
     return f"{count:,} {one if count == 1 else many}"

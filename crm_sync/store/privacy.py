@@ -335,7 +335,6 @@ class Privacy:
         if erased:
             with self._store.write() as connection:
                 self._cut(connection, delivery_id, Person(emails=set(), ids=set(erased)).names())
-            crash.point("privacy.cut")
         return erased
 
     def _cut(self, connection: Connection, delivery_id: int, names: Callable[[bytes], bool]) -> None:

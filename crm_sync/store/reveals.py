@@ -189,7 +189,8 @@ class Reveals:
 
     def join(self, run_id: str, *, now: datetime) -> None:
         """Give each of a run's chosen records that is still without an order the one that asks for its person: another
-        record's, or another run's. Where its numbers are there already they are read once more, for this record too."""
+        record's, or another run's. Where its numbers are there already they are read once more, for this record too;
+        where nothing of the order is kept any more (store/retention.py) its wait is over."""
         with self._store.write() as connection:
             rows = connection.execute(
                 select(phone_waits.c.id, phone_waits.c.person).where(
@@ -206,14 +207,18 @@ class Reveals:
             bytes(row.key): row
             for row in connection.execute(
                 select(answers.c.key, reveal_orders.c.id, reveal_orders.c.state, reveal_orders.c.reason)
-                .join(reveal_orders, reveal_orders.c.batch_id == answers.c.batch_id)
+                .outerjoin(reveal_orders, reveal_orders.c.batch_id == answers.c.batch_id)
                 .where(answers.c.purpose == Purpose.PHONE.value, answers.c.key.in_(people))
             )
         }
         for row in rows:
             order = orders.get(bytes(row.person))
             joining = update(phone_waits).where(phone_waits.c.id == row.id)
-            if order is not None and order.state not in ("expired", "not sent", "nothing"):
+            if order is not None and order.id is None:
+                # Said once: while the answer is fresh it is not asked for again (pipeline/reveal.py), and then anew.
+                reason = "its phone was asked for before, and what came of it is not kept any more (keep.deliveries)"
+                connection.execute(joining.values(state=SKIPPED, reason=reason, settled_at=now))
+            elif order is not None and order.state not in ("expired", "not sent", "nothing"):
                 connection.execute(joining.values(state=WAITING, order_id=order.id))
                 _read_again(connection, order.id, now)
             else:

@@ -141,3 +141,78 @@ def test_whoever_is_only_spelled_alike_is_somebody_else(other: str) -> None:
     content = json.dumps({"x": other}).encode()
 
     assert not ARCHIVE.mentions(content, names(ADA, pages={"in/ada-b"}, ids={"64a7"}))
+
+
+# --- deliveries -------------------------------------------------------------------------------------------------------
+
+ADAS, BOBS = "ada0000000000000000000ff", "b0b0000000000000000000ff"
+
+
+def a_delivery(*ids: str, **more: Any) -> dict[str, Any]:
+    people = [{"id": each, "phone_numbers": [{"raw_number": "+442071234567", "type_cd": "mobile"}]} for each in ids]
+    return {"status": "success", "credits_consumed": 8, "people": people, **more}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        pytest.param(lambda tree: tree, id="native"),
+        pytest.param(lambda tree: {**tree, "target_fields": ["phone"], "records_enriched": 1}, id="waterfall"),
+        pytest.param(lambda tree: {"webhook_status": "delivered", "webhook_result": tree}, id="envelope"),
+    ],
+)
+def test_an_entry_leaves_a_delivery_and_the_rest_reads_as_before(wrapped: Callable[[Any], Any]) -> None:
+    from adapters.apollo.phones import read_delivery
+
+    raw = json.dumps(wrapped(a_delivery(ADAS, BOBS, request_id=-6120457783914420518123))).encode()
+
+    rest = ARCHIVE.delivery_without(raw, names(ids={ADAS}))
+
+    assert ARCHIVE.ids_in(raw) == {ADAS, BOBS}
+    assert ARCHIVE.ids_in(rest) == {BOBS}
+    assert ARCHIVE.delivered(raw, names(ids={ADAS})) == a_delivery(ADAS)["people"]
+    before, after = read_delivery(raw), read_delivery(rest)
+    assert after.people == before.people[1:]
+    assert (after.credits, after.request_id, after.shape) == (before.credits, before.request_id, before.shape)
+
+
+def test_recorded_deliveries_are_left_byte_for_byte_when_nobody_in_them_is_meant() -> None:
+    for path in sorted(PAYLOADS.glob("*webhook*")) + sorted(PAYLOADS.glob("*callback*")):
+        raw = path.read_bytes()
+
+        assert ARCHIVE.delivery_without(raw, names(ids={"0" * 24})) == raw, path.name
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(f'{{"people": [{{"id": "{ADAS}", "phone'.encode(), id="cut short"),
+        pytest.param(f"id={ADAS.upper()}&number=%2B442071234567".encode(), id="a form"),
+        pytest.param(f'["{ADAS}"]'.encode(), id="a list"),
+        pytest.param(json.dumps({"people": {ADAS: ["+442071234567"]}}).encode(), id="the name of a key"),
+        pytest.param(b'{"people": [], "x": "\\ud800", "id": "' + ADAS.encode() + b'"}', id="half a character"),
+        pytest.param(b"[" * 5_000 + ADAS.encode(), id="deep"),
+        pytest.param(b"\xff\xfe " + ADAS.encode(), id="no text"),
+    ],
+)
+def test_what_cannot_be_read_and_mentions_them_goes_whole(raw: bytes) -> None:
+    assert ARCHIVE.ids_in(raw) >= {ADAS}
+    assert ARCHIVE.delivery_mentions(raw, names(ids={ADAS}))
+    assert ARCHIVE.delivered(raw, names(ids={ADAS})) == []
+    assert ARCHIVE.delivery_without(raw, names(ids={ADAS})) == b"{}"
+    assert ARCHIVE.delivery_without(raw, names(ids={BOBS})) == raw
+
+
+def test_an_id_in_escapes_or_in_wide_characters_is_found() -> None:
+    escaped = json.dumps(a_delivery(ADAS, BOBS)).replace("ada0", "\\u0061da0").encode()
+    wide = json.dumps(a_delivery(ADAS, BOBS)).encode("utf-16")
+
+    for raw in (escaped, wide):
+        assert ARCHIVE.ids_in(raw) == {ADAS, BOBS}
+        assert ARCHIVE.ids_in(ARCHIVE.delivery_without(raw, names(ids={ADAS}))) == {BOBS}
+
+
+def test_a_text_that_names_them_beside_the_list_is_blanked() -> None:
+    raw = json.dumps(a_delivery(BOBS, asked_for=ADAS)).encode()
+
+    assert json.loads(ARCHIVE.delivery_without(raw, names(ids={ADAS}))) == a_delivery(BOBS, asked_for="")

@@ -149,3 +149,15 @@ def test_a_number_without_a_country_code_is_looked_up_as_it_may_be_meant() -> No
     assert "phone:+15552000001" in list(phones_in("(555) 200-0001"))
     assert "phone:+4930123456" in list(phones_in("49 30 123456"))
     assert list(phones_in("n/a")) == list(phones_in(None)) == []
+
+
+def test_apollos_id_is_taken_where_it_is_named_and_spelled_as_what_is_asked_by_it() -> None:
+    from crm_sync.domain.enrichment import MatchKeys, Purpose
+
+    apollo_id = "66f1f9a2c3d4e5f6a7b8c9d0"
+
+    assert identify("apollo", f" {apollo_id} ", {}) == (MatchKeys(purpose=Purpose.PHONE, apollo_id=apollo_id).key,)
+    assert guess(apollo_id, {}) == ()
+    for text in ("", "two words", "x" * 65, "tab\there"):
+        with pytest.raises(NotAnIdentityError):
+            identify("apollo", text, {})

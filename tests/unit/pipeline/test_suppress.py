@@ -195,3 +195,13 @@ def test_while_nobody_changes_anything_it_is_looked_at_once_a_second() -> None:
         screen.suppressed_since([ADA])
 
     assert len(looks) <= 2
+
+
+def test_apollos_id_is_seen_in_keys_that_have_it_and_in_whom_apollo_answered_with() -> None:
+    listed = Listed("apollo:66f1f9a2c3d4e5f6a7b8c9d0")
+    by_id = MatchKeys(purpose=Purpose.PHONE, email="b@y.example", apollo_id="66f1f9a2c3d4e5f6a7b8c9d0")
+    answer = Enrichment(verdict=Verdict.MATCHED, person={}, organization={}, apollo_id=by_id.apollo_id)
+
+    assert Screen(listed).suppressed([ADA, by_id]) == {by_id.key: "do not enrich: suppressed Apollo id"}  # type: ignore[arg-type]
+    assert refused(listed, a_subject(enrichment=answer)) == {"003A": "do not enrich: suppressed Apollo id"}
+    assert refused(listed, a_subject()) == {}
