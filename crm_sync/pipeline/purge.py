@@ -9,6 +9,8 @@ from crm_sync.pipeline.walk import DEFAULT_FRESH_FOR
 from crm_sync.store.retention import Cutoffs, Retention
 
 _DAY = timedelta(days=1)
+#: An order's token is good for 35 days (store/hook_tokens.py): a day later nothing can be delivered for it.
+_ORDERS = timedelta(days=36)
 
 
 def cutoffs(config: Config, now: datetime) -> Cutoffs:
@@ -23,6 +25,8 @@ def cutoffs(config: Config, now: datetime) -> Cutoffs:
         not_found=now - max(keep.answers, wait),
         details=now - keep.run_details,
         written=now - max(keep.run_details, keep.undo),
+        deliveries=now - keep.deliveries,
+        orders=now - max(_ORDERS, keep.deliveries),
     )
 
 

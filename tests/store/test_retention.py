@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select
@@ -13,10 +14,11 @@ from crm_sync.config.loader import load
 from crm_sync.config.model import Config
 from crm_sync.pipeline.purge import cutoffs, purge_daily
 from crm_sync.store.engine import Store
+from crm_sync.store.orders import blank_order
 from crm_sync.store.provenance import Provenance
 from crm_sync.store.retention import Cutoffs, Retention
 from crm_sync.store.runs import RunRecord, Runs
-from crm_sync.store.tables import answers, batches, spending
+from crm_sync.store.tables import answers, batches, deliveries, phone_waits, reveal_orders, spending
 from tests.factories import NOON, a_run, a_vault
 
 DAY = timedelta(days=1)
@@ -55,11 +57,11 @@ def a_call(store: Store, state: str, answered_at: datetime, **values: object) ->
         return int(connection.execute(insert(batches).values({**row, **values})).inserted_primary_key[0])  # type: ignore[index]
 
 
-def a_row(store: Store, key: bytes, verdict: str, obtained_at: datetime) -> None:
+def a_row(store: Store, key: bytes, verdict: str, obtained_at: datetime, *, purpose: str = "person") -> None:
     with store.write() as connection:
         connection.execute(
             insert(answers).values(
-                purpose="person",
+                purpose=purpose,
                 key=key,
                 verdict=verdict,
                 source="bulk",
@@ -89,7 +91,10 @@ def test_the_index_stays_as_long_as_any_sync_counts_on_it_and_answers_go_at_thei
         not_found=NOON - 90 * DAY,
         details=NOON - 20 * DAY,
         written=NOON - 30 * DAY,
+        deliveries=NOON - 30 * DAY,
+        orders=NOON - 36 * DAY,
     )
+    assert cutoffs(config("{deliveries: 60d}"), NOON).orders == NOON - 60 * DAY
 
 
 def test_a_sync_without_a_window_counts_on_an_answer_for_half_a_year() -> None:
@@ -115,7 +120,9 @@ def test_old_answers_are_emptied_and_the_ledger_stays(store: Store, retention: R
     counted = retention.count(limits)
     done = retention.purge(limits, now=NOON)
 
-    assert done == counted == {"batches": 2, "answers": 0, "run_records": 0}
+    assert done == counted == {
+        "batches": 2, "answers": 0, "run_records": 0, "deliveries": 0, "reveal_orders": 0, "phone_waits": 0,
+    }  # fmt: skip
     assert kept_calls(store) == {young, doubtful, unread}
     with store.read() as connection:
         row = connection.execute(select(batches).where(batches.c.id == old)).one()
@@ -185,3 +192,133 @@ def test_it_is_done_once_a_day_and_again_when_the_clock_was_set_back(store: Stor
     assert purge_daily(config(), retention, NOON + DAY) is not None
     assert purge_daily(config(), retention, NOON) is not None
     assert retention.last() == NOON
+
+
+# --- phones -----------------------------------------------------------------------------------------------------------
+
+
+def an_order(store: Store, name: str, state: str, days: float, *, probe: bool = False) -> None:
+    batch = None if probe else a_call(store, "done", NOON - days * DAY, purpose="phone", purse="phones")
+    with store.write() as connection:
+        connection.execute(
+            insert(reveal_orders).values(
+                **blank_order(name, now=NOON - days * DAY, gives_up_at=NOON - (days - 29) * DAY)
+                | {"state": state, "batch_id": batch, "sync": "contacts", "run_id": a_run().id}
+            )
+        )
+
+
+def a_delivery(store: Store, order: str, state: str, days: float, *, ended: float | None = None) -> None:
+    with store.write() as connection:
+        connection.execute(
+            insert(deliveries).values(
+                order_id=order, digest=f"{order} {state} {days}".encode(), body=b"sealed", size=1, state=state,
+                attempts=0, reason="", received_at=NOON - days * DAY, times=1, source="callback", belief="",
+                ended_at=None if state in ("new", "waiting") else NOON - (days if ended is None else ended) * DAY,
+            )
+        )  # fmt: skip
+
+
+def a_wait(store: Store, record_id: str, order: str | None, state: str, days: float) -> None:
+    with store.write() as connection:
+        connection.execute(
+            insert(phone_waits).values(
+                crm="salesforce", object_type="Contact", record_id=record_id, sync="contacts", run_id=a_run().id,
+                person=b"p" * 16, identity=b"i" * 16, batch_id=1, position=0, order_id=order, state=state, reason="",
+                asked_at=NOON - days * DAY, settled_run="",
+                settled_at=None if state in ("due", "waiting") else NOON - days * DAY,
+            )
+        )  # fmt: skip
+
+
+def kept(store: Store, column: Any) -> set[Any]:
+    with store.read() as connection:
+        return set(connection.execute(select(column)).scalars())
+
+
+def purged(retention: Retention, keep: str = "{}") -> dict[str, int]:
+    """What a purge takes of phones; a dry run says the same before."""
+    limits = cutoffs(config(keep), NOON)
+    counted = retention.count(limits)
+    done = retention.purge(limits, now=NOON)
+    assert done == counted
+    assert sum(retention.purge(limits, now=NOON).values()) == 0
+    return {table: done[table] for table in ("deliveries", "reveal_orders", "phone_waits")}
+
+
+def test_what_was_delivered_goes_at_its_time_and_what_is_awaited_or_unread_stays(
+    store: Store, retention: Retention
+) -> None:
+    for name, state, days, ended in [
+        ("old", "done", 31, None), ("replayed", "done", 31, 2), ("young", "done", 29, None), ("rejected", "dead", 31, None),
+        ("unread", "new", 31, None), ("put off", "waiting", 31, None),
+    ]:  # fmt: skip
+        an_order(store, name, "closed", 32)
+        a_delivery(store, name, state, days, ended=ended)
+    for state in ("open", "in doubt", "skipped", "sent"):
+        an_order(store, state, state, 32)
+        a_delivery(store, state, "done", 31)
+
+    done = purged(retention)
+
+    assert done == {"deliveries": 2, "reveal_orders": 0, "phone_waits": 0}
+    assert kept(store, deliveries.c.order_id) == {
+        "replayed", "young", "unread", "put off", "open", "in doubt", "skipped", "sent",
+    }  # fmt: skip
+
+
+def test_the_deliveries_of_one_order_go_together(store: Store, retention: Retention) -> None:
+    an_order(store, "order", "closed", 35)
+    a_delivery(store, "order", "done", 34)
+    a_delivery(store, "order", "done", 5)
+
+    assert purged(retention)["deliveries"] == 0
+    assert purged(retention, "{deliveries: 4d}")["deliveries"] == 2
+
+
+def test_orders_go_when_their_token_has_expired_with_all_that_came_for_them(store: Store, retention: Retention) -> None:
+    for state in ("closed", "expired", "not sent", "nothing", "open", "in doubt", "skipped"):
+        an_order(store, f"old {state}", state, 37)
+        an_order(store, f"young {state}", state, 35)
+    a_delivery(store, "old closed", "done", 36, ended=1)
+    an_order(store, "old probe", "sent", 37, probe=True)
+    an_order(store, "young probe", "sent", 1, probe=True)
+    a_delivery(store, "old probe", "new", 37)
+    an_order(store, "waited for", "closed", 37)
+    a_wait(store, "1", "waited for", "waiting", 1)
+    an_order(store, "unread", "expired", 37)
+    a_delivery(store, "unread", "new", 30)
+
+    done = purged(retention)
+
+    assert done == {"deliveries": 2, "reveal_orders": 5, "phone_waits": 0}
+    left = kept(store, reveal_orders.c.id)
+    assert {each for each in left if not each.startswith("young")} == {
+        "old open", "old in doubt", "old skipped", "waited for", "unread",
+    }  # fmt: skip
+
+
+def test_waits_that_are_over_go_with_the_details_of_runs(store: Store, retention: Retention) -> None:
+    an_order(store, "over", "closed", 30)
+    an_order(store, "awaited", "open", 30)
+    for record_id, order, state, days in [
+        ("applied", "over", "applied", 21), ("young", "over", "applied", 19), ("never ordered", None, "not ordered", 21),
+        ("order gone", "purged long ago", "kept", 21), ("still awaited by others", "awaited", "applied", 21),
+        ("waiting", "awaited", "waiting", 21), ("due", None, "due", 21),
+    ]:  # fmt: skip
+        a_wait(store, record_id, order, state, days)
+
+    done = purged(retention, "{run_details: 20d}")
+
+    assert done["phone_waits"] == 3
+    assert kept(store, phone_waits.c.record_id) == {"young", "still awaited by others", "waiting", "due"}
+
+
+def test_guards_of_phones_go_by_the_rules_of_the_index(store: Store, retention: Retention) -> None:
+    for key, verdict, days in [
+        (b"phone young", "matched", 49), (b"phone old", "matched", 51), (b"none young", "no match", 89), (b"asked", "asked", 900),
+    ]:  # fmt: skip
+        a_row(store, key, verdict, NOON - days * DAY, purpose="phone")
+
+    assert retention.purge(cutoffs(config("{answers: 50d}"), NOON), now=NOON)["answers"] == 1
+    assert kept_keys(store) == {b"phone young", b"none young", b"asked"}

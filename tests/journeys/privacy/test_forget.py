@@ -110,7 +110,7 @@ def test_a_second_erasure_finds_nothing_and_the_next_run_leaves_them_alone(offic
     run = office.walk()
 
     assert first["removed"]["run_records"] == 1
-    assert first["suppressed"] == 3  # the address, the page, the record
+    assert first["suppressed"] == 4  # the address, the page, Apollo's id, the record
     assert first["left"] == {}
     assert first["compacted"]
     assert (second["removed"], second["suppressed"]) == ({}, 0)
@@ -324,7 +324,7 @@ def test_purging_keeps_the_ledger_and_forgets_nobody_who_would_be_bought_again(
     assert purged["batches"] == 6
     assert purged["answers"] > 60
     assert office.app.journal.spent(run.id) == run.credits == 60
-    assert office.json("purge", "--json")["purged"] == {"batches": 0, "answers": 0, "run_records": 0}
+    assert set(office.json("purge", "--json")["purged"].values()) == {0}
     assert b"@" not in all_columns(office.app.store)["batches.request"]
     again = office.walk()
     assert again.counts.balanced
