@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets as random_secrets
+from itertools import chain
 
 import click
 from rich.progress import Progress
@@ -47,14 +48,17 @@ def rotate(app: App, dry_run: bool) -> None:
     Put the new key first: CRM_SYNC_SECRET_KEY=NEW,OLD. It can be broken off and run again; runs may go on meanwhile.
     """
     ring = app.key_ring
-    count = app.journal.sealed_count()
-    click.echo(f"Seal {count:,} stored calls anew; the newest key has the fingerprint {ring[0].fingerprint}.")
+    calls, deliveries = app.journal.sealed_count(), app.deliveries.sealed_count()
+    what = f"{calls:,} stored calls" + (
+        f" and {render.counted(deliveries, 'delivery', 'deliveries')}" * bool(deliveries)
+    )
+    click.echo(f"Seal {what} anew; the newest key has the fingerprint {ring[0].fingerprint}.")
     if dry_run:
         click.echo("Nothing was done (--dry-run).")
         return
     vault = rewrap(app.store, ring, now=app.clock.now())
     with Progress(console=render.console(), transient=True) as progress:
-        task = progress.add_task("sealing", total=count)
-        for done in app.journal.reseal(vault):
+        task = progress.add_task("sealing", total=calls + deliveries)
+        for done in chain(app.journal.reseal(vault), app.deliveries.reseal(vault)):
             progress.update(task, advance=done)
     click.echo("Done. Keys after the first one in CRM_SYNC_SECRET_KEY are not needed any more, except by old backups.")
