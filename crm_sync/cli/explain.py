@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -21,6 +22,7 @@ from crm_sync.pipeline.plan_file import APPLY_OF
 from crm_sync.pipeline.reviewing import ACCEPTED_BY
 from crm_sync.pipeline.undo import UNDO_OF
 from crm_sync.services import Services
+from crm_sync.store.reveals import Wait
 
 _RULES = {
     WriteRule.NEVER: "never writes",
@@ -74,6 +76,7 @@ def explain(app: App, record: str, only: str, as_json: bool) -> None:
         if name != heading:
             heading = name
             _print_heading(out, services, chapter)
+            _print_phones(out, services, [c for c in chapters if _is_of(c, chapter)])
         _print_chapter(out, services, chapter, only)
 
 
@@ -85,6 +88,30 @@ def _print_heading(out: Console, services: Services, chapter: Chapter) -> None:
         if url := services.crm(chapter.run.crm).record_url(ref):
             out.print(escape(url), style="dim")
     out.print()
+
+
+def _is_of(one: Chapter, other: Chapter) -> bool:
+    return (one.run.crm, one.record.object_type, one.record.record_id) == (
+        other.run.crm,
+        other.record.object_type,
+        other.record.record_id,
+    )
+
+
+def _print_phones(out: Console, services: Services, chapters: Sequence[Chapter]) -> None:
+    """What came of the record's phone, by sync."""
+    phones = {chapter.phone.sync: chapter.phone for chapter in chapters if chapter.phone is not None}
+    for sync, wait in sorted(phones.items()):
+        asked = f"asked for {render.local(wait.asked_at, services.config.timezone)} by run {wait.run_id}"
+        if wait.is_open:
+            said = f"{'to be ordered' if wait.order_id is None else 'awaited'}, {asked}"
+        else:
+            ended = f", {render.local(wait.settled_at, services.config.timezone)}" if wait.settled_at else ""
+            by = f" in run {wait.settled_run}" if wait.settled_run else ""
+            said = f"{wait.state}{ended}{by}: {wait.reason}; {asked}"
+        out.print(f"[bold]Phone[/] of {escape(sync)}: {escape(said)}")
+    if phones:
+        out.print()
 
 
 def _print_chapter(out: Console, services: Services, chapter: Chapter, only: str) -> None:
@@ -163,6 +190,21 @@ def _received(value: Any) -> str:
     return render.shown(value)
 
 
+def _phone_json(wait: Wait | None) -> dict[str, Any] | None:
+    if wait is None:
+        return None
+    return {
+        "state": wait.state,
+        "reason": wait.reason,
+        "asked_at": wait.asked_at,
+        "asked_by": wait.run_id,
+        "order": wait.order_id,
+        "settled_at": wait.settled_at,
+        "settled_in": wait.settled_run,
+        "delivery": wait.delivery_id,
+    }
+
+
 def _json(chapter: Chapter, only: str) -> dict[str, Any]:
     sent = chapter.sent
     return {
@@ -181,6 +223,7 @@ def _json(chapter: Chapter, only: str) -> dict[str, Any]:
         "sent": None
         if sent is None
         else {each.name: str(getattr(sent, each.name)) for each in fields(sent) if getattr(sent, each.name)},
+        "phones": _phone_json(chapter.phone),
         "answer": chapter.enrichment.verdict.value if chapter.enrichment is not None else "",
         "fields": [
             {

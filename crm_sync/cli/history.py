@@ -111,6 +111,7 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
     some = outcome is None and wanted == RecordOutcome.UPDATED.value
     records = list(app.runs.records(run.id, outcome=wanted, limit=limit, with_reason=True)) if some else []
     records = records or list(app.runs.records(run.id, outcome=wanted, limit=limit))
+    phones = app.reveals.counts(run_id=run.id)
     if as_json:
         render.print_json(
             {
@@ -124,6 +125,7 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
                     }
                     for name, word, reason, count in reasons
                 ],
+                "phones": phones,
                 "records": [render.record_json(record, run.kind) for record in records],
             }
         )
@@ -131,6 +133,9 @@ def show(app: App, run_id: str | None, outcome: str | None, limit: int, as_json:
     out = render.console()
     render.print_run(out, run, now=app.clock.now(), unsettled=app.runs.unsettled(run.id))
     render.print_reasons(out, reasons, kind=run.kind)
+    if phones:
+        said = ", ".join(f"{count:,} {state}" for state, count in sorted(phones.items()))
+        out.print(f"\nPhones: {sum(phones.values()):,} asked for: {said}")
     word = render.outcome_word(wanted, run.kind)
     if records:
         more = "" if len(records) < limit else f" (the first {limit}; --limit shows more, --outcome others)"

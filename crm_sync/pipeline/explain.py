@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from crm_sync.mapping.identities import of_email
 from crm_sync.pipeline.undo import is_record
 from crm_sync.services import Services
 from crm_sync.store.answers import StoredBatch
+from crm_sync.store.reveals import Wait
 from crm_sync.store.runs import RunRecord
 
 
@@ -31,7 +32,7 @@ class Field:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chapter:
     """One record in one run. `sent` is None where nobody was asked, or the call is not kept any more; `call` its
-    number in the ledger; `answer` says in a word what came back."""
+    number in the ledger; `phone`: what came of the record's phone, as it is now, where the sync has asked for it."""
 
     run: SyncRun
     record: RunRecord
@@ -40,6 +41,7 @@ class Chapter:
     call: int | None
     enrichment: Enrichment | None
     fields: tuple[Field, ...]
+    phone: Wait | None = None
 
 
 def story(what: str, services: Services) -> list[Chapter]:
@@ -52,7 +54,18 @@ def chapters(found: Sequence[tuple[SyncRun, RunRecord, datetime]], services: Ser
     """A chapter for each record in a run."""
     batches = services.answers.load(record.batch_id for _, record, _ in found if record.batch_id is not None)
     readings: dict[int, Sequence[Enrichment | None]] = {}
-    return [_chapter(run, record, at, batches, readings, services) for run, record, at in found]
+    phones = {
+        (wait.crm, wait.object_type, wait.record_id, wait.sync): wait
+        for object_type, record_id in dict.fromkeys((r.object_type, r.record_id) for _, r, _ in found)
+        for wait in services.reveals.of_record(object_type, record_id)
+    }
+    return [
+        replace(
+            _chapter(run, record, at, batches, readings, services),
+            phone=phones.get((run.crm, record.object_type, record.record_id, run.sync)),
+        )
+        for run, record, at in found
+    ]
 
 
 def _named(what: str, services: Services) -> list[tuple[SyncRun, RunRecord, datetime]]:
