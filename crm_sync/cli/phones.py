@@ -364,7 +364,7 @@ def _moment(text: str | None) -> datetime | None:
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8400, show_default=True, help="0: a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
 @click.pass_obj
 def serve(app: App, host: str, port: int) -> None:
     """Receive what Apollo delivers and carry it out, until it is stopped (Ctrl-C, SIGTERM).
