@@ -216,11 +216,19 @@ def _refusal(walk: Walk, each: _Ready, services: Services) -> tuple[str, str] | 
     keys = walk.keys_of(record.values)
     if services.answers.identity(keys.key) == wait.identity:
         return None
-    if whom.keys is not None and is_same(whom.keys, keys):
-        return None
-    if whom.enrichment is not None and not walk.distrust(keys, whom.enrichment):
-        return None
+    if whom.keys is None or not _is_renamed(whom.keys, keys):
+        if whom.keys is not None and is_same(whom.keys, keys):
+            return None
+        if whom.enrichment is not None and not walk.distrust(keys, whom.enrichment):
+            return None
     return HELD, "the record is not about whom the phone was asked for any more"
+
+
+def _is_renamed(asked: MatchKeys, now: MatchKeys) -> bool:
+    """Whether a record has got another name and another address since: a LinkedIn page that stayed proves nothing then,
+    as it may be the one that crm-sync wrote itself."""
+    names = [(each.name or f"{each.first_name} {each.last_name}").strip().casefold() for each in (asked, now)]
+    return all((*names, asked.email, now.email)) and names[0] != names[1] and asked.email != now.email
 
 
 def _doubt(walk: Walk, record: Record, whom: _Asked) -> str:

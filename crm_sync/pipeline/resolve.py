@@ -152,7 +152,7 @@ class Resolver:
     ) -> None:
         pause = min(_FIRST_PAUSE * 3 ** min(delivery.attempts, 9), _LONGEST_PAUSE)
         if seconds is not None:
-            pause = max(timedelta(seconds=min(seconds, 3600)), _EARLY)
+            pause = max(timedelta(seconds=min(seconds, 3600)), pause)
         until = self.services.clock.now() + pause
         self.services.deliveries.put_off(delivery.id, why, until=until, belief=belief)
         done.deliveries["put off"] += 1
