@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, literal, or_, select, update
 
 from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, Verdict
@@ -522,7 +522,7 @@ def _read_again(connection: Connection, order_id: str, now: datetime) -> None:
         .values(state="new", attempts=0)
     ).rowcount
     again = update(reveal_orders).where(reveal_orders.c.id == order_id, reveal_orders.c.state == "closed")
-    at_least = now + _AGAIN_FOR
+    at_least = literal(now + _AGAIN_FOR, reveal_orders.c.gives_up_at.type)
     gives_up_at = case((reveal_orders.c.gives_up_at < at_least, at_least), else_=reveal_orders.c.gives_up_at)
     connection.execute(again.values(state="open", gives_up_at=gives_up_at, next_poll_at=None if there else now))
 
