@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Row, select
+from sqlalchemy import Row, or_, select
 
-from crm_sync.domain.runs import RunStatus
+from crm_sync.domain.runs import RecordOutcome, RunStatus
 from crm_sync.store.reveals import APPLIED
-from crm_sync.store.tables import batches, deliveries, phone_waits, reveal_orders, spending
+from crm_sync.store.tables import batches, deliveries, phone_waits, reveal_orders, run_records, spending
 from tests.faults.judge import Books, balanced, stuck
 from tests.faults.scenes import _ASKING, _LOSING, _UNSENT, SECRET, Cell
 from tests.faults.stories import OBJECT, _opened
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 _OPEN = ("due", "waiting")
 _UNREAD = ("new", "waiting")
 _LIVE = ("planned", "sent", "received", "in doubt")
+_PASSED_OVER = (
+    run_records.c.outcome == RecordOutcome.IN_DOUBT.value,
+    run_records.c.reason.startswith("in doubt:"),
+    run_records.c.reason.startswith("its stored answer cannot be used here"),
+)
 _ZERO = Decimal(0)
 #: A call has so many keys at most, and each may stand for two records (tests/faults/scenes.scale).
 _PER_CALL = 7
@@ -41,6 +46,8 @@ class PhoneBooks:
     deliveries: tuple[Row[Any], ...]
     waits: tuple[Row[Any], ...]
     spending: tuple[Row[Any], ...]
+    #: Records that a run passed over, for whom it would ask for is in doubt, or has an answer that is not here.
+    passed_over: frozenset[str]
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> PhoneBooks:
@@ -55,6 +62,9 @@ class PhoneBooks:
                 deliveries=all_of(deliveries, "body"),
                 waits=all_of(phone_waits),
                 spending=all_of(spending),
+                passed_over=frozenset(
+                    connection.execute(select(run_records.c.record_id).where(or_(*_PASSED_OVER))).scalars()
+                ),
             )
 
     @cached_property
@@ -267,11 +277,12 @@ def _hanging(books: PhoneBooks, whole: Books) -> Iterator[str]:
 
 
 def _excused(books: PhoneBooks, clean: PhoneBooks) -> set[str]:
-    """Records whose wait has another end than without a kill, for an answer was lost."""
+    """Records of which an answer was lost: passed over since, or their wait has another end than without a kill."""
     if not books.lost:
         return set()
     have, want = books.ends(), clean.ends()
-    return {each for each in have.keys() | want.keys() if have.get(each) != want.get(each)}
+    ended = {each for each in have.keys() | want.keys() if have.get(each) != want.get(each)}
+    return ended | (books.passed_over - clean.passed_over)
 
 
 def _ends(books: PhoneBooks, clean: PhoneBooks, excused: set[str]) -> Iterator[str]:

@@ -19,6 +19,8 @@ from typing import Any
 import orjson
 
 from crm_sync import crash
+from crm_sync.sandbox.hubspot.portal import FIRST_ID
+from crm_sync.sandbox.salesforce import ids as salesforce_ids
 from tests.faults.forks import LIMIT_S, Child
 from tests.faults.scenes import CRMS, Command, _count
 from tests.faults.stories import _SCENE, EMAIL, OBJECT, TITLE, Play
@@ -32,6 +34,9 @@ _WHEN = {
     "salesforce": "\"Status__c IN ('Target', 'Customer')\"",
     "hubspot": "[{property: outreach_status, operator: IN, values: [Target, Customer]}]",
 }
+_STATUS = {"salesforce": "Status__c", "hubspot": "outreach_status"}
+#: Two contacts of one person (tests/faults/witness.SEED).
+_TWINS = (19, 20)
 _NAMES = {"salesforce": ("FirstName", "LastName"), "hubspot": ("firstname", "lastname")}
 
 _TEXT = """
@@ -147,8 +152,6 @@ class PhonePlay(Play):
         sandbox = self.bench.sandbox
         for count in range(1, _MOST + 1):
             before = sandbox.report()
-            if delivers:
-                self.deliver()
             self.well(*POLL)
             self.well(*words)
             if delivers:
@@ -337,6 +340,19 @@ def _skipped(play: PhonePlay) -> Sequence[str]:
     return RUN
 
 
+def _join(play: PhonePlay) -> Sequence[str]:
+    """The second record of somebody whose phone was delivered for the first one comes in."""
+    play.apply()
+    play.receive()
+    second = record_id(play.crm, _TWINS[1])
+    play.bench.sandbox.edit(OBJECT[play.crm], second, {_STATUS[play.crm]: "Archived"})
+    play.ordered()
+    play.deliver()
+    play.well(*POLL)
+    play.bench.sandbox.edit(OBJECT[play.crm], second, {_STATUS[play.crm]: "Customer"})
+    return RUN
+
+
 def _replay(play: PhonePlay) -> Sequence[str]:
     """Numbers had nowhere to go; the route was mended since."""
     play.apply(mobile="skip")
@@ -376,6 +392,7 @@ PHONE_STORIES = (
         name="give_up", begin=_give_up, after=_come_too_late, delivers=False, also=("reveals.give", "resolve.polled")
     ),
     PhoneStory(name="skipped", begin=_skipped, lost=1, also=_ORDERING, at_most=1),
+    PhoneStory(name="join", begin=_join, also=("reveals.", "run.closing"), at_most=1),
     PhoneStory(
         name="replay", begin=_replay, also=("reveals.replay", "reveals.settle", "resolve.due", "write.answered")
     ),
@@ -386,6 +403,11 @@ BY_NAME = {story.name: story for story in PHONE_STORIES}
 def somebody(play: PhonePlay, nth: int) -> str:
     """The id of a record that waits, or waited, for a phone."""
     return waiting_records(play.settings)[nth]
+
+
+def record_id(crm: str, index: int) -> str:
+    """The id of one of the world's contacts."""
+    return salesforce_ids.encode("003", index) if crm == "salesforce" else str(FIRST_ID["contacts"] + index)
 
 
 def waiting_records(settings: Mapping[str, str]) -> list[str]:
