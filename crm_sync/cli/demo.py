@@ -33,7 +33,7 @@ _CRMS = ("salesforce", "hubspot")
 @click.option("--contacts", type=click.IntRange(5, 1_000_000), default=50, show_default=True)
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another world.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: each CRM's chapters, the phones, the kill.")
-def demo(contacts: int, seed: int, as_json: bool) -> None:
+def demo(contacts: int, seed: int, keep: Path | None, as_json: bool) -> None:
     """The whole story on the built-in sandbox, no account needed: for both CRMs a plan, a run, a second run, an undo,
     and a run during which people edit; then phones, ordered, delivered and written; then a run whose process is killed
     while Apollo works, started again, and Apollo's ledger beside ours.
@@ -66,7 +66,7 @@ def demo(contacts: int, seed: int, as_json: bool) -> None:
                     app.close()
         told |= {chapter: told[_CRMS[0]][chapter] for chapter in CHAPTERS}
         out.print(Rule("[bold]Phones[/]", align="left"))
-        told["phones"] = order_and_receive(contacts, seed, out)
+        told["phones"] = order_and_receive(contacts, seed, out, keep=keep)
         out.print(Rule("[bold]A process killed in mid-flight[/]", align="left"))
         told["kill"] = kill_and_restart(contacts, seed, out)
         if as_json:

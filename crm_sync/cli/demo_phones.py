@@ -23,7 +23,7 @@ from crm_sync.cli.render import Column
 from crm_sync.config.loader import load
 from crm_sync.domain.changes import FieldOutcome
 from crm_sync.domain.runs import RunKind
-from crm_sync.errors import CrmSyncError
+from crm_sync.errors import ConfigError, CrmSyncError
 from crm_sync.pipeline.resolve import Resolver
 from crm_sync.pipeline.run import run_sync
 from crm_sync.store.deliveries import POLL
@@ -57,14 +57,15 @@ class Told:
     waiting: int
 
 
-def order_and_receive(contacts: int, seed: int, out: Console) -> dict[str, object]:
-    """Tell the chapter on a sandbox of its own; returns what `demo --json` shows of it."""
+def order_and_receive(contacts: int, seed: int, out: Console, *, keep: Path | None = None) -> dict[str, object]:
+    """Tell the chapter on a sandbox of its own; returns what `demo --json` shows of it. `keep`: a new folder for its
+    database, with the settings that lead there."""
     from crm_sync.sandbox.run import Sandbox
 
     contacts = min(contacts, _MOST_CONTACTS)
     with (
         Sandbox(contacts=contacts, seed=seed, apollo_options={"callbacks": _SCRIPT}) as sandbox,
-        tempfile.TemporaryDirectory(prefix="crm-sync-demo-") as folder,
+        _folder(keep) as folder,
         only_settings(sandbox.settings() | {"CRM_SYNC_DATABASE_URL": f"sqlite:///{folder}/crm_sync.db"}),
     ):
         app = App(env_file=None)
@@ -73,12 +74,30 @@ def order_and_receive(contacts: int, seed: int, out: Console) -> dict[str, objec
             _order_phones(app, sync)
         finally:
             app.close()
-        with _served(Path(folder)) as url, only_settings({**_settings(), "CRM_SYNC_PUBLIC_URL": url}):
+        with _served(folder) as url, only_settings({**_settings(), "CRM_SYNC_PUBLIC_URL": url}):
             app = App(env_file=None)
             try:
-                return asdict(_story(app, sync, url, sandbox, out))
+                told = asdict(_story(app, sync, url, sandbox, out))
             finally:
                 app.close()
+        if keep is not None:
+            lines = [f"{name}={value}\n" for name, value in sorted(_settings().items())]
+            (folder / ".env").write_text("".join(lines), encoding="utf-8")
+            out.print(f"Kept in {escape(str(keep))}: cd there, and crm-sync phones, runs, show, explain look at it.\n")
+        return told
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="crm-sync-demo-") as folder:
+            yield Path(folder)
+        return
+    try:
+        keep.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{keep} cannot be made ({error.strerror}): name a folder that is not there yet") from error
+    yield keep.resolve()
 
 
 def _settings() -> dict[str, str]:
