@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import Row, or_, select
+from sqlalchemy import Row, select
 
-from crm_sync.domain.runs import RecordOutcome, RunStatus
+from crm_sync.domain.runs import RunStatus
 from crm_sync.store.reveals import APPLIED
 from crm_sync.store.tables import batches, deliveries, phone_waits, reveal_orders, run_records, spending
 from tests.faults.judge import Books, balanced, stuck
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 _OPEN = ("due", "waiting")
 _UNREAD = ("new", "waiting")
 _LIVE = ("planned", "sent", "received", "in doubt")
-_PASSED_OVER = (
-    run_records.c.outcome == RecordOutcome.IN_DOUBT.value,
-    run_records.c.reason.startswith("in doubt:"),
-    run_records.c.reason.startswith("its stored answer cannot be used here"),
-)
 _ZERO = Decimal(0)
 #: A call has so many keys at most, and each may stand for two records (tests/faults/scenes.scale).
 _PER_CALL = 7
@@ -46,25 +41,33 @@ class PhoneBooks:
     deliveries: tuple[Row[Any], ...]
     waits: tuple[Row[Any], ...]
     spending: tuple[Row[Any], ...]
-    #: Records that a run passed over, for whom it would ask for is in doubt, or has an answer that is not here.
-    passed_over: frozenset[str]
+    #: Whom each record was taken for (MatchKeys.key), as far as a run has noted it.
+    key_of: Mapping[str, str]
+    #: All keys of calls whose answer never came.
+    lost_keys: frozenset[str]
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> PhoneBooks:
+        whole = Books.read(settings["CRM_SYNC_DATABASE_URL"], SECRET)
+        names = {digest: key for key, digest in whole.digests.items()}
         with _opened(settings) as store, store.read() as connection:
 
             def all_of(table: Any, *without: str) -> tuple[Row[Any], ...]:
                 return tuple(connection.execute(select(*[each for each in table.c if each.name not in without])))
 
+            calls = all_of(batches, "request", "body")
+            told = connection.execute(
+                select(run_records.c.record_id, run_records.c.identity).where(run_records.c.identity.is_not(None))
+            ).all()
+            lost = {call.id for call in calls if _is_lost(call)}
             return cls(
-                calls=all_of(batches, "request", "body"),
+                calls=calls,
                 orders=tuple(row for row in all_of(reveal_orders) if row.batch_id is not None),
                 deliveries=all_of(deliveries, "body"),
                 waits=all_of(phone_waits),
                 spending=all_of(spending),
-                passed_over=frozenset(
-                    connection.execute(select(run_records.c.record_id).where(or_(*_PASSED_OVER))).scalars()
-                ),
+                key_of={each.record_id: names[bytes(each.identity)] for each in told if bytes(each.identity) in names},
+                lost_keys=frozenset(key.key for call in whole.calls if call.id in lost for key in call.keys),
             )
 
     @cached_property
@@ -76,8 +79,7 @@ class PhoneBooks:
     @cached_property
     def lost(self) -> list[Row[Any]]:
         """Calls whose answer never came: in doubt, given up, or proved by what was delivered for them."""
-        gone = ("in doubt", "accepted", "charged")
-        return [call for call in self.calls if call.state in gone or call.resolved_by == "its delivery"]
+        return [call for call in self.calls if _is_lost(call)]
 
     @property
     def open_waits(self) -> list[Row[Any]]:
@@ -86,6 +88,10 @@ class PhoneBooks:
     def ends(self) -> dict[str, str]:
         """Record -> what its wait is called."""
         return {wait.record_id: wait.state for wait in self.waits}
+
+
+def _is_lost(call: Row[Any]) -> bool:
+    return call.state in ("in doubt", "accepted", "charged") or call.resolved_by == "its delivery"
 
 
 def is_at_rest(settings: Mapping[str, str]) -> bool:
@@ -277,12 +283,12 @@ def _hanging(books: PhoneBooks, whole: Books) -> Iterator[str]:
 
 
 def _excused(books: PhoneBooks, clean: PhoneBooks) -> set[str]:
-    """Records of which an answer was lost: passed over since, or their wait has another end than without a kill."""
+    """Records of which an answer was lost, and those whose wait has another end than without a kill for that."""
     if not books.lost:
         return set()
     have, want = books.ends(), clean.ends()
     ended = {each for each in have.keys() | want.keys() if have.get(each) != want.get(each)}
-    return ended | (books.passed_over - clean.passed_over)
+    return ended | {each for each, key in clean.key_of.items() if key in books.lost_keys}
 
 
 def _ends(books: PhoneBooks, clean: PhoneBooks, excused: set[str]) -> Iterator[str]:
@@ -290,6 +296,11 @@ def _ends(books: PhoneBooks, clean: PhoneBooks, excused: set[str]) -> Iterator[s
     for each in sorted((have.keys() | want.keys()) - excused):
         if have.get(each) != want.get(each):
             yield f"the phone of {each} is {have.get(each)}, and {want.get(each)} without a kill"
+    delivered = {order.id for order in books.orders if order.billed is not None}
+    for wait in books.waits:
+        # What was delivered under a token needs no answer of Apollo's to be written.
+        if wait.order_id in delivered and want.get(wait.record_id) == APPLIED != wait.state:
+            yield f"the phone of {wait.record_id} was delivered and is {wait.state}: {wait.reason}"
     for each in sorted(excused):
         if have.get(each) == APPLIED and want.get(each) != APPLIED:
             yield f"the phone of {each} is {APPLIED}, and {want.get(each)} without a kill"
