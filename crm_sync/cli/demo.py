@@ -32,6 +32,11 @@ _CRMS = ("salesforce", "hubspot")
 @click.command()
 @click.option("--contacts", type=click.IntRange(5, 1_000_000), default=50, show_default=True)
 @click.option("--seed", type=int, default=7, show_default=True, help="Another seed is another world.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    help="A new folder that keeps the database of the phones, to look at: cd there, crm-sync phones.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: each CRM's chapters, the phones, the kill.")
 def demo(contacts: int, seed: int, keep: Path | None, as_json: bool) -> None:
     """The whole story on the built-in sandbox, no account needed: for both CRMs a plan, a run, a second run, an undo,
