@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _CRM = "salesforce"
 _MOST_CONTACTS = 50
 _LONGEST_S = 60.0
+_PURSE = "budget: {phones_per_month: 1500}\n\n"
 _PHONES = """    phones:
       reveal_when: "Email != null"
       route: {mobile: MobilePhone, work_direct: Phone, work_hq: skip}
@@ -109,7 +110,9 @@ def _order_phones(app: App, sync: str) -> None:
     newest = app.versions.latest()
     assert newest is not None
     before, sign, after = newest.text.decode().partition("    fields:")
-    config = load((before + _PHONES + sign + after).encode()).require()
+    text = before.replace("syncs:\n", f"{_PURSE}syncs:\n", 1) + _PHONES + sign + after
+    config = load(text.encode()).require()
+    assert config.budget.phones_per_month is not None
     assert config.syncs[sync].phones is not None
     app.versions.add(config.text, config.files, author="demo", note="phones", now=app.clock.now())
 
