@@ -40,9 +40,7 @@ class Exclusive:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._drop()
 
     def __enter__(self) -> Exclusive:
         return self
@@ -88,6 +86,7 @@ class Exclusive:
         return False
 
     def _drop(self) -> None:
+        """The lock goes with its session, so that one must end; given back to the pool it would go on."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.invalidate()
