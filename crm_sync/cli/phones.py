@@ -31,7 +31,6 @@ WORDS = {
     "quarantined": "Rejected",
     "dead": "Rejected",
 }
-_NEEDS_A_LOOK = ("late", "unknown", "quarantined", "dead")
 _STATES = {word.casefold().replace(" ", "-"): word for word in WORDS.values()}
 
 
@@ -46,22 +45,22 @@ def phones(ctx: click.Context, sync: str | None, limit: int, as_json: bool) -> N
         return
     app: App = ctx.obj
     waiting = app.reveals.waiting(limit=limit, sync=sync or "")
-    look = app.deliveries.listed(states=_NEEDS_A_LOOK, sync=sync or "", limit=limit)
+    look = app.deliveries.to_look_at(sync=sync or "", limit=limit)
     if as_json:
-        render.print_json(standing(app, waiting, look))
+        render.print_json(standing(app, waiting, look, sync=sync or ""))
         return
     out = render.console()
-    _print_standing(out, app, waiting, look)
+    _print_standing(out, app, waiting, look, sync=sync or "")
 
 
-def standing(app: App, waiting: Sequence[Wait], look: Sequence[Delivery]) -> dict[str, Any]:
-    """Where things stand, as JSON."""
+def standing(app: App, waiting: Sequence[Wait], look: Sequence[Delivery], *, sync: str = "") -> dict[str, Any]:
+    """Where things stand, as JSON; the credits are those of all syncs."""
     now = app.clock.now()
     told = dict.fromkeys(("received", "applied", "duplicate", "late", "unknown_person", "rejected"), 0)
-    for state, count in app.deliveries.counts().items():
+    for state, count in app.deliveries.counts(sync=sync).items():
         told[WORDS[state].casefold().replace(" ", "_")] += count
     return {
-        "waits": app.reveals.counts(),
+        "waits": app.reveals.counts(sync=sync),
         "waiting": [
             {
                 "crm": wait.crm,
@@ -97,21 +96,22 @@ def delivery_json(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def _print_standing(out: Console, app: App, waiting: Sequence[Wait], look: Sequence[Delivery]) -> None:
+def _print_standing(out: Console, app: App, waiting: Sequence[Wait], look: Sequence[Delivery], *, sync: str) -> None:
     now = app.clock.now()
-    counts = app.reveals.counts()
+    counts = app.reveals.counts(sync=sync)
     awaited = counts.pop("waiting", 0) + counts.pop("due", 0)
     oldest = f", the oldest for {_age(now - waiting[0].asked_at)}" if waiting else ""
     out.print(f"[bold]{render.counted(awaited, 'phone')} awaited[/]{oldest}")
     if counts:
         out.print("came of the others: " + ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items())))
     bills = app.reveals.bills()
+    of_all = " (all syncs)" if sync else ""
     out.print(
-        f"deliveries have cost {render.credit_words(bills['billed'])}; what is still to come, "
+        f"deliveries{of_all} have cost {render.credit_words(bills['billed'])}; what is still to come, "
         f"{render.credit_words(bills['to_come'])} at worst"
     )
     told: dict[str, int] = {}
-    for state, count in app.deliveries.counts().items():
+    for state, count in app.deliveries.counts(sync=sync).items():
         told[WORDS[state]] = told.get(WORDS[state], 0) + count
     if told:
         doubles = app.deliveries.doubles()
@@ -140,7 +140,7 @@ def _print_standing(out: Console, app: App, waiting: Sequence[Wait], look: Seque
             ],
         )
     if look:
-        out.print("\n[bold]Deliveries that nobody got[/], newest first")
+        out.print("\n[bold]Deliveries to look at[/], newest first")
         render.print_table(
             out,
             [
@@ -185,12 +185,14 @@ def show(app: App, delivery_id: int, raw: bool, as_json: bool) -> None:
     reason = f": {escape(delivery.reason)}" if delivery.reason else ""
     out.print(f"[bold]Delivery {delivery.id}[/] · {WORDS[delivery.state]}{reason}")
     times = f", {delivery.times} times" if delivery.times > 1 else ""
-    came = "fetched from Apollo" if delivery.source == "poll" else "delivered by whoever has the address"
+    came = "fetched from Apollo" if delivery.source == "poll" else "delivered"
     out.print(f"received {delivery.received_at:%Y-%m-%d %H:%M:%S} UTC{times}, {delivery.size:,} bytes, {came}")
     belief = {"poll": "Apollo's own copy, fetched with our key", "token": "its address alone", "": "not looked at yet"}
     out.print(f"believed by: {belief[delivery.belief]}")
     if order is not None:
         out.print(f"order {order.id[:12]} of {escape(order.sync)}, run {order.run_id}: {order.state}")
+    if delivery.state == "waiting" and delivery.try_at is not None:
+        out.print(f"tried {render.counted(delivery.attempts, 'time')}, again {delivery.try_at:%Y-%m-%d %H:%M:%S} UTC")
     if problem:
         out.print(f"[red]{escape(problem)}[/]; --raw shows the bytes")
     for nth, person in enumerate(people, 1):
@@ -242,7 +244,7 @@ def _print_person(out: Console, nth: int, person: dict[str, list[dict[str, str]]
 @click.argument("deliveries", nargs=-1, metavar="[DELIVERY]...", type=int)
 @click.option("--state", type=click.Choice(sorted(set(_STATES))), help="All of this state.")
 @click.option("--since", metavar="TIME", help="Received from then on (2026-11-27 or 2026-11-27T14:00).")
-@click.option("--until", metavar="TIME", help="Received up to then.")
+@click.option("--until", metavar="TIME", help="Received up to then; up to the end of a day.")
 @click.option("--sync", help="Of this sync.")
 @click.option("--dry-run", is_flag=True, help="Say how many, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -273,7 +275,7 @@ def replay(
     else:
         states = [name for name, word in WORDS.items() if state is None or word == _STATES[state]]
         found = app.deliveries.listed(
-            states=states, since=_moment(since), until=_moment(until), sync=sync or "", limit=1_000_000
+            states=states, since=_moment(since), until=_moment(until, is_end=True), sync=sync or "", limit=1_000_000
         )
         ids = [each.id for each in found]
     out = render.console()
@@ -303,16 +305,21 @@ def replay(
 def poll(app: App, all_of_them: bool, as_json: bool) -> None:
     """Ask Apollo for numbers whose delivery has not come, and carry out what is there; costs no credit."""
     resolver = Resolver(app.services())
+    first = _carry_out(app, resolver)  # what cannot be read of it is asked for
     swept = resolver.sweep(limit=1_000, now_all=all_of_them)
     done = _carry_out(app, resolver)
+    if first is not None and done is not None:
+        done.deliveries.update(first.deliveries)
+        done.waits.update(first.waits)
     if as_json:
-        render.print_json(
-            {"polled": swept.polled, "given_up": swept.given_up, "carried_out": done is not None, **_told(done)}
-        )
+        told = {"polled": swept.polled, "given_up": swept.given_up, "stopped": swept.stopped}
+        render.print_json({**told, **_told(done)})
         return
     out = render.console()
     given_up = f"; {render.counted(swept.given_up, 'order')} given up, their time is over" if swept.given_up else ""
     out.print(f"asked Apollo about {render.counted(swept.polled, 'order')}{given_up}")
+    if swept.stopped:
+        out.print(f"not about all of them: {escape(swept.stopped)}")
     _print_done(out, done)
 
 
@@ -352,13 +359,16 @@ def _print_done(out: Console, done: Resolved | None) -> None:
         out.print("records: " + ", ".join(f"{count:,} {state}" for state, count in sorted(done.waits.items())))
 
 
-def _moment(text: str | None) -> datetime | None:
+def _moment(text: str | None, *, is_end: bool = False) -> datetime | None:
+    """`is_end`: a day counts up to its end."""
     if text is None:
         return None
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f"{text} is not a time; write it as 2026-11-27 or 2026-11-27T14:00.") from None
+    if is_end and len(text) <= len("2026-11-27"):
+        found += timedelta(days=1)
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 

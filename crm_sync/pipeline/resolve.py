@@ -286,9 +286,11 @@ class Resolver:
         if orphans:
             names = " and ".join(orphans)
             said.append(f"the configuration has no sync {names} with `phones` any more; replay it when it has")
-        nobodys = len(people - {each.wait.person for each in awaited})
-        if nobodys:
-            said.append(f"{nobodys} whom nobody waits for")
+        others = people - {each.wait.person for each in awaited}
+        if others:
+            before = others & {wait.person for wait in reveals.under(one.order.id)}
+            said += [f"{len(before)} had got an answer already"] if before else []
+            said += [f"{len(others - before)} whom nobody asked for"] if others - before else []
         if one.belief == BY_TOKEN:
             said.append("believed by its address alone")
         return ("done" if ends else "dead"), ", ".join(said)

@@ -143,14 +143,32 @@ class Deliveries:
             which.append(reveal_orders.c.sync == sync)
         return self._select(and_(*which), limit=limit, newest=True)
 
-    def counts(self) -> dict[str, int]:
-        """State -> how many."""
+    def to_look_at(self, *, sync: str = "", limit: int = 200) -> list[Delivery]:
+        """Newest first: those that nobody got, and those that are put off. One that could not be read and whose numbers
+        were fetched is none of them."""
+        state = deliveries.c.state
+        which = [
+            reveal_orders.c.batch_id.is_not(None),
+            or_(
+                state.in_(("late", "unknown", "quarantined")),
+                and_(state == "dead", reveal_orders.c.state != "closed"),
+                and_(state == "waiting", deliveries.c.attempts > 0),
+            ),
+        ]
+        if sync:
+            which.append(reveal_orders.c.sync == sync)
+        return self._select(and_(*which), limit=limit, newest=True)
+
+    def counts(self, *, sync: str = "") -> dict[str, int]:
+        """State -> how many; of one sync's orders, or of all."""
         query = (
             select(deliveries.c.state, func.count())
             .join(reveal_orders, reveal_orders.c.id == deliveries.c.order_id)
             .where(reveal_orders.c.batch_id.is_not(None))
             .group_by(deliveries.c.state)
         )
+        if sync:
+            query = query.where(reveal_orders.c.sync == sync)
         with self._store.read() as connection:
             return {state: int(count) for state, count in connection.execute(query)}
 

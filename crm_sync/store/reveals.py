@@ -467,11 +467,13 @@ class Reveals:
 
     # --- questions ----------------------------------------------------------------------------------------------
 
-    def counts(self, *, run_id: str = "") -> dict[str, int]:
-        """State of the waits -> how many; of one run, or of all."""
+    def counts(self, *, run_id: str = "", sync: str = "") -> dict[str, int]:
+        """State of the waits -> how many; of one run, of one sync, or of all."""
         query = select(phone_waits.c.state, func.count()).group_by(phone_waits.c.state)
         if run_id:
             query = query.where(phone_waits.c.run_id == run_id)
+        if sync:
+            query = query.where(phone_waits.c.sync == sync)
         with self._store.read() as connection:
             return {state: int(count) for state, count in connection.execute(query)}
 

@@ -105,7 +105,7 @@ def test_a_stranger_in_a_delivery_gets_nothing_and_the_others_theirs(open_phones
     office.carry_out()
 
     assert office.with_mobile == office.targets
-    assert "1 whom nobody waits for" in office.app.deliveries.listed()[0].reason
+    assert "1 whom nobody asked for" in office.app.deliveries.listed()[0].reason
     office.books_agree()
 
 
