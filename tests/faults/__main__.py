@@ -146,11 +146,16 @@ def _show(results: Sequence[Result], caught: Sequence[Caught], console: Console,
                 console.print(f"  {line}", markup=False)
     if results:
         console.print(
-            f"{len(results)} kills, {sum(r.runs for r in results)} restarts, {took:.0f} s. {verdict(results)}"
+            f"{_points(results)} points, {len(results)} kills, {sum(r.runs for r in results)} restarts, {took:.0f} s. "
+            f"{verdict(results)}"
         )
     if caught:
         console.print(mutant_table(caught))
         console.print(f"{sum(bool(each.by) for each in caught)} of {len(caught)} seeded bugs were seen")
+
+
+def _points(results: Sequence[Result]) -> int:
+    return len({result.cell.point.partition("@")[0] for result in results})
 
 
 def verdict(results: Sequence[Result]) -> str:
@@ -158,8 +163,8 @@ def verdict(results: Sequence[Result]) -> str:
     if violations:
         return f"{violations} violations in {sum(bool(result.violations) for result in results)} of them"
     return (
-        f"0 violations: 0 charged twice, 0 answers lost, {sum(r.in_doubt for r in results)} calls in doubt, each where "
-        "Apollo's ledger says so"
+        "0 violations: 0 charged twice, 0 answers lost, 0 deliveries lost, 0 applied twice, "
+        f"{sum(r.in_doubt for r in results)} calls in doubt, each where Apollo's ledger says so"
     )
 
 
@@ -202,12 +207,14 @@ def figures(results: Sequence[Result], caught: Sequence[Caught], seconds: float)
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "seconds": round(seconds),
-        "points": len({result.cell.point.partition("@")[0] for result in results}),
+        "points": _points(results),
         "kills": len(results),
         "restarts": sum(result.runs for result in results),
         "violations": sum(len(result.violations) for result in results),
         "charged_twice": sum(result.charged_twice for result in results),
         "answers_lost": sum(result.answers_lost for result in results),
+        "deliveries_lost": sum(result.deliveries_lost for result in results),
+        "applied_twice": sum(result.applied_twice for result in results),
         "in_doubt": sum(result.in_doubt for result in results),
         "mutants": {"seeded": len(caught), "seen": sum(bool(each.by) for each in caught)},
         "cells": [

@@ -555,16 +555,26 @@ SAMPLE: Sequence[str] = (
     "salesforce/postgresql/bulk/bulk.closed:1",
     "hubspot/sqlite/same_time/wire.answered@write:3",
     "salesforce/sqlite/same_time/write.moved:1",
+    "salesforce/sqlite/order/orders.answered:2",
+    "hubspot/postgresql/order_early/wire.answered@people/bulk_match:1",
+    "salesforce/postgresql/order_with_match/journal.received.after:2",
+    "hubspot/sqlite/receive/inbox.take.inside:3",
+    "salesforce/postgresql/carry_out/reveals.settle.inside:2",
+    "hubspot/sqlite/carry_out/wire.answered@write:1",
+    "salesforce/sqlite/serve/inbox.take.after:2",
+    "salesforce/sqlite/give_up/reveals.give_up.inside:2",
+    "hubspot/postgresql/join/reveals.join.inside:1",
 )
 
 
 def warm() -> None:
     """Import what a run imports, so that a child need not."""
     for name in (
-        "alembic.command", "hubspot", "simple_salesforce", "adapters.apollo.client", "adapters.hubspot.client",
-        "adapters.salesforce.client", "crm_sync.cli.run", "crm_sync.store.config_versions", "crm_sync.store.pace",
-        "crm_sync.store.vault", "encodings.punycode", "hubspot.crm.objects", "hubspot.crm.properties", "publicsuffixlist",
-        "rich._emoji_codes",
+        "alembic.command", "flask", "hubspot", "phonenumbers", "simple_salesforce", "waitress", "webhooks.receiver",
+        "adapters.apollo.client", "adapters.hubspot.client", "adapters.salesforce.client", "crm_sync.cli.phones",
+        "crm_sync.cli.run", "crm_sync.store.config_versions", "crm_sync.store.pace", "crm_sync.store.vault",
+        "crm_sync.web.serving", "crm_sync.workers", "encodings.punycode", "hubspot.crm.objects",
+        "hubspot.crm.properties", "publicsuffixlist", "rich._emoji_codes",
     ):  # fmt: skip
         importlib.import_module(name)
     registrable_domain("example.com")  # it keeps the list of suffixes

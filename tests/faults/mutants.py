@@ -27,6 +27,7 @@ from crm_sync.store.vault import Vault
 from tests.faults.crashes import Bench, run_cell
 from tests.faults.forks import Child
 from tests.faults.mutant import Mutant
+from tests.faults.phone_mutants import PHONE_MUTANTS
 from tests.faults.scenes import Cell
 from tests.faults.write_mutants import WRITE_MUTANTS
 
@@ -280,6 +281,7 @@ MUTANTS = (
         cells=("salesforce/sqlite/people/journal.plan.guarded:1", "salesforce/sqlite/people/journal.plan.row:1"),
     ),
     *WRITE_MUTANTS,
+    *PHONE_MUTANTS,
 )
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
 

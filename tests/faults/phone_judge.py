@@ -140,7 +140,7 @@ def judge_phones(
     count(_charged_twice(report, clean), "charged_twice")
     count(_answers_lost(story, books, report, cell), "answers_lost")
     count(_deliveries_lost(story, books, report), "deliveries_lost")
-    count(_costs(books, report))
+    count(_costs(story, books, report))
     count(_spending(books))
     count(_hanging(books, whole))
     if clean is not None:
@@ -205,7 +205,7 @@ def _request_id(body: bytes) -> str:
     return str(orjson.loads(body)["request_id"])
 
 
-def _costs(books: PhoneBooks, report: Report) -> Iterator[str]:
+def _costs(story: PhoneStory, books: PhoneBooks, report: Report) -> Iterator[str]:
     """Each order cost what Apollo charged for it, or counts at more where Apollo's answer is lost."""
     orders = {order.id: order for order in books.orders}
     for sold in report.orders:
@@ -214,6 +214,8 @@ def _costs(books: PhoneBooks, report: Report) -> Iterator[str]:
             yield f"Apollo has an order {sold.order_id} that we do not know"
             continue
         call = books.call_of[order.id]
+        if sold.taken and order.billed is None and not story.unknowns:
+            yield f"what was delivered for order {order.id} ({order.state}) was never carried out"
         if order.billed is not None and order.billed != sold.credits:
             yield f"order {order.id} was billed {order.billed:f} credits, and Apollo charged {sold.credits}"
         if call.state == "done" and call.resolved_by != "its delivery":
@@ -258,13 +260,15 @@ def _deliveries_lost(story: PhoneStory, books: PhoneBooks, report: Report) -> It
         for digest in sold.taken:
             if (sold.order_id, digest) not in kept:
                 yield f"a delivery of order {sold.order_id} was acknowledged, and is not in the database"
-        if sold.is_sent and not sold.taken and story.victim == "command":
+        if sold.refused or (sold.is_sent and not sold.taken and story.victim == "command"):
             yield f"what was delivered for order {sold.order_id} was refused"
     for each in books.deliveries:
         if each.state in _UNREAD:
             yield f"delivery {each.id} is {each.state} for ever: {each.reason}"
         if each.state == "dead":
             yield f"delivery {each.id} could not be carried out: {each.reason}"
+        if each.state == "unknown" and not story.unknowns:
+            yield f"delivery {each.id} is {each.state}: {each.reason}"
 
 
 def _hanging(books: PhoneBooks, whole: Books) -> Iterator[str]:

@@ -50,6 +50,7 @@ def test_a_process_killed_at_a_point_of_each_kind_loses_and_repeats_nothing(tmp_
     told: dict[str, Any] = orjson.loads((tmp_path / "sample.json").read_bytes())
     assert told["kills"] == len(SAMPLE)
     assert (told["violations"], told["charged_twice"], told["answers_lost"]) == (0, 0, 0)
+    assert (told["deliveries_lost"], told["applied_twice"]) == (0, 0)
     assert told["in_doubt"] > 0
 
 
