@@ -104,6 +104,8 @@ POINTS: dict[str, Point] = {
     "review.accepted": Point("accepted, and nothing of it is written", "the next run writes it"),
     "release.forgotten": Point("its attempts are forgotten, the field is still locked", "released by the same command"),
     # --- ordering phone numbers (docs/phones.md) ---
+    "probe.sent": Point("an order without a call, to try the public address with", "nobody waits for it; purged"),
+    "probe.answered": Point("our own delivery under an order without a call", "nobody reads it; purged"),
     "reveals.chosen": Point("it is noted who waits (due); nothing is planned", "ordered by the next run"),
     "orders.planned": Point("inside: an order with its token and who waits for it, no guard", _AS_BEFORE),
     "orders.answered": Point("inside: what Apollo said about an order, not committed", "read again from the bytes"),

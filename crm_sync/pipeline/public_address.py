@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from crm_sync import crash
 from crm_sync.errors import CrmSyncError, StoreError
 from crm_sync.ports import Clock
 from crm_sync.store.deliveries import Deliveries
@@ -62,7 +63,9 @@ class PublicAddress:
         try:
             deliveries.open_order(order_id, now=self._clock.now())
             deliveries.sent(order_id)
+            crash.point("probe.sent")
             status = self._send(self._path(order_id), content)
+            crash.point("probe.answered")
             arrived = deliveries.probed(order_id, content)
         except StoreError:
             raise

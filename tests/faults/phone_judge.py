@@ -60,10 +60,12 @@ class PhoneBooks:
                 select(run_records.c.record_id, run_records.c.identity).where(run_records.c.identity.is_not(None))
             ).all()
             lost = {call.id for call in calls if _is_lost(call)}
+            orders = tuple(row for row in all_of(reveal_orders) if row.batch_id is not None)  # else it was a probe
+            ours = {order.id for order in orders}
             return cls(
                 calls=calls,
-                orders=tuple(row for row in all_of(reveal_orders) if row.batch_id is not None),
-                deliveries=all_of(deliveries, "body"),
+                orders=orders,
+                deliveries=tuple(row for row in all_of(deliveries, "body") if row.order_id in ours),
                 waits=all_of(phone_waits),
                 spending=all_of(spending),
                 key_of={each.record_id: names[bytes(each.identity)] for each in told if bytes(each.identity) in names},

@@ -366,35 +366,16 @@ def _replay(play: PhonePlay) -> Sequence[str]:
 
 
 _ORDERING = (
-    "orders.",
-    "reveals.",
-    "journal.",
-    "pace.granted",
-    "enrich.read",
-    "wire.asked@people/",
+    "probe.", "orders.", "reveals.", "journal.", "pace.granted", "enrich.read", "wire.asked@people/",
     "wire.answered@people/",
-)
+)  # fmt: skip
 _CARRYING = (
-    "resolve.",
-    "reveals.",
-    "phone_runs.",
-    "inbox.",
-    "runs.intend.after",
-    "runs.settle",
-    "write.reread",
-    "write.answered",
-    "wire.asked@write",
-    "wire.answered@write",
-    "wire.answered@webhook",
-)
+    "resolve.", "reveals.", "phone_runs.", "inbox.", "runs.intend.after", "runs.settle", "write.reread",
+    "write.answered", "wire.asked@write", "wire.answered@write", "wire.answered@webhook",
+)  # fmt: skip
 _SERVING = (
-    "inbox.",
-    "resolve.",
-    "reveals.settle",
-    "phone_runs.opened",
-    "runs.settle.after",
-    "wire.answered@write",
-)
+    "inbox.", "resolve.", "reveals.settle", "phone_runs.opened", "runs.settle.after", "wire.answered@write",
+)  # fmt: skip
 _EARLY = ("journal.sent.after", "wire.answered@people/", "journal.received", "journal.expand.before", "orders.answered")
 
 PHONE_STORIES = (
