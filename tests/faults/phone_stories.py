@@ -62,6 +62,7 @@ syncs:
 """
 RUN = ("run", "contacts")
 POLL = ("phones", "poll", "--all")
+_REPLAY = ("phones", "replay", "--state", "applied")
 
 
 @dataclass(kw_only=True)
@@ -153,6 +154,8 @@ class PhonePlay(Play):
         for count in range(1, _MOST + 1):
             before = sandbox.report()
             self.well(*POLL)
+            if words != RUN:
+                self.well(*RUN)  # what died of kind phones is closed by a run, or by the worker
             self.well(*words)
             if delivers:
                 self.deliver()
@@ -362,7 +365,7 @@ def _replay(play: PhonePlay) -> Sequence[str]:
     play.deliver()
     play.well(*POLL)
     play.apply()
-    return ("phones", "replay", "--state", "applied")
+    return _REPLAY
 
 
 _ORDERING = (
@@ -391,7 +394,9 @@ PHONE_STORIES = (
     PhoneStory(name="give_up", begin=_give_up, after=_come_too_late, delivers=False, also=("reveals.give",), at_most=3),
     PhoneStory(name="skipped", begin=_skipped, lost=1, also=("orders.", "reveals.", "journal.received"), at_most=1),
     PhoneStory(name="join", begin=_join, also=("reveals.", "run.closing"), at_most=1),
-    PhoneStory(name="replay", begin=_replay, also=("reveals.replay", "reveals.settle", "resolve.due", "write.answered")),
+    PhoneStory(
+        name="replay", begin=_replay, again=_REPLAY, also=("reveals.replay", "reveals.settle", "resolve.due", "write.answered")
+    ),
 )  # fmt: skip
 BY_NAME = {story.name: story for story in PHONE_STORIES}
 
