@@ -382,11 +382,11 @@ _SERVING = (
 _EARLY = ("journal.sent.after", "wire.answered@people/", "journal.received", "journal.expand.before", "orders.answered")
 
 PHONE_STORIES = (
-    PhoneStory(name="order", begin=_order, also=(*_ORDERING, "run.closing", "run.closed"), at_most=3),
+    PhoneStory(name="order", begin=_order, also=(*_ORDERING, "run.closing", "run.closed")),
     PhoneStory(name="order_early", begin=_order_early, also=_EARLY),
     PhoneStory(name="order_with_match", begin=_order_with_match, unknowns=True, also=(*_ORDERING, "run.closing")),
     PhoneStory(name="receive", begin=_receive, victim="receiver", also=("inbox.",), at_most=4),
-    PhoneStory(name="carry_out", begin=_carry_out, also=(*_CARRYING, "run.closing"), at_most=3),
+    PhoneStory(name="carry_out", begin=_carry_out, also=(*_CARRYING, "run.closing")),
     PhoneStory(name="serve", begin=_serve, victim="serve", also=_SERVING),
     PhoneStory(
         name="suppressed", begin=_suppressed, meanwhile=_suppress, also=("resolve.", "phone_runs.opened"), at_most=1
