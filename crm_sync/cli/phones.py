@@ -18,7 +18,7 @@ from crm_sync.errors import ConfigError, ContractError
 from crm_sync.pipeline.resolve import Resolved, Resolver
 from crm_sync.store.deliveries import Delivery
 from crm_sync.store.exclusive import Exclusive
-from crm_sync.store.reveals import Wait
+from crm_sync.store.reveals import EXPIRED, HELD, REJECTED, Wait
 
 #: What the database calls a delivery -> the word that is told.
 WORDS = {
@@ -31,6 +31,8 @@ WORDS = {
     "quarantined": "Rejected",
     "dead": "Rejected",
 }
+#: Ends of a wait that a person may do something about.
+_UNHAPPY = (HELD, REJECTED, EXPIRED)
 _STATES = {word.casefold().replace(" ", "-"): word for word in WORDS.values()}
 
 
@@ -45,15 +47,19 @@ def phones(ctx: click.Context, sync: str | None, limit: int, as_json: bool) -> N
         return
     app: App = ctx.obj
     waiting = app.reveals.waiting(limit=limit, sync=sync or "")
+    unhappy = app.reveals.settled(states=_UNHAPPY, sync=sync or "", limit=limit)
     look = app.deliveries.to_look_at(sync=sync or "", limit=limit)
     if as_json:
-        render.print_json(standing(app, waiting, look, sync=sync or ""))
+        render.print_json(standing(app, waiting, unhappy, look, sync=sync or ""))
         return
     out = render.console()
     _print_standing(out, app, waiting, look, sync=sync or "")
+    _print_unhappy(out, unhappy)
 
 
-def standing(app: App, waiting: Sequence[Wait], look: Sequence[Delivery], *, sync: str = "") -> dict[str, Any]:
+def standing(
+    app: App, waiting: Sequence[Wait], unhappy: Sequence[Wait], look: Sequence[Delivery], *, sync: str = ""
+) -> dict[str, Any]:
     """Where things stand, as JSON; the credits are those of all syncs."""
     now = app.clock.now()
     told = dict.fromkeys(("received", "applied", "duplicate", "late", "unknown_person", "rejected"), 0)
@@ -73,6 +79,18 @@ def standing(app: App, waiting: Sequence[Wait], look: Sequence[Delivery], *, syn
                 "age_s": int((now - wait.asked_at).total_seconds()),
             }
             for wait in waiting
+        ],
+        "not_written": [
+            {
+                "crm": wait.crm,
+                "object": wait.object_type,
+                "record": wait.record_id,
+                "sync": wait.sync,
+                "state": wait.state,
+                "reason": wait.reason,
+                "delivery": wait.delivery_id,
+            }
+            for wait in unhappy
         ],
         "deliveries": {**told, "doubles": app.deliveries.doubles()},
         "needs_a_look": [delivery_json(each) for each in look],
@@ -155,6 +173,31 @@ def _print_standing(out: Console, app: App, waiting: Sequence[Wait], look: Seque
             ],
         )
         out.print("crm-sync phones show DELIVERY tells more; crm-sync phones replay DELIVERY carries it out again")
+
+
+def _print_unhappy(out: Console, unhappy: Sequence[Wait]) -> None:
+    if not unhappy:
+        return
+    out.print("\n[bold]Held, rejected or expired[/], newest first")
+    columns = [
+        Column(title="Record"),
+        Column(title="Sync", keep=0),
+        Column(title="Delivery", right=True),
+        Column(title="State"),
+        Column(title="Why"),
+    ]
+    rows = [
+        [
+            f"{wait.object_type} {wait.record_id}",
+            escape(wait.sync),
+            str(wait.delivery_id or ""),
+            wait.state,
+            escape(wait.reason),
+        ]
+        for wait in unhappy
+    ]
+    render.print_table(out, columns, rows)
+    out.print("Once what keeps a number out is mended: crm-sync phones replay DELIVERY")
 
 
 def _age(span: timedelta) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from crm_sync import crash
 from crm_sync.config.model import Match, Phones
-from crm_sync.domain.enrichment import MatchKeys, Purpose
+from crm_sync.domain.enrichment import MatchKeys, Purpose, Verdict
 from crm_sync.domain.records import Record
 from crm_sync.domain.runs import RunKind
 from crm_sync.errors import CrmSyncError
@@ -37,6 +37,8 @@ LEFT_OUT_UNKNOWN = "phone: Apollo does not know this person, or nobody is sure o
 LEFT_OUT_MARKED = "phone: the record is marked as do not call"
 #: The numbers come for the record that asks next as well, see Reveals.join.
 JOINED = "phone: asked for by another record"
+#: Answers that hold no number; they have a time of their own, as the journal's guard does.
+_NONE = (Verdict.NO_MATCH.value, ABANDONED)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -184,7 +186,7 @@ def _to_ask(
             continue
         is_known = answer is not None and (
             answer.verdict in GUARDING
-            or answer.obtained_at >= (walk.no_match_since if answer.verdict == ABANDONED else walk.fresh_since)
+            or answer.obtained_at >= (walk.no_match_since if answer.verdict in _NONE else walk.fresh_since)
         )
         is_own = wait is not None and wait.person == services.reveals.person(key.apollo_id)
         if is_known and is_own and wait is not None and wait.state != NOT_ORDERED:

@@ -80,7 +80,7 @@ class Audit:
     def purge(self, before: datetime | None = None) -> int:
         """Everything written before that moment leaves the audit; how many records."""
         limit = before or self.at
-        limits = Cutoffs(bodies=limit, found=limit, not_found=limit, details=limit, written=limit)
+        limits = Cutoffs(**dict.fromkeys(Cutoffs.__dataclass_fields__, limit))
         return Retention(self.store, self.provenance).purge(limits, now=self.at)["run_records"]
 
     def rows(self) -> list[bytes]:

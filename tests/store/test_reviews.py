@@ -47,7 +47,7 @@ class Desk:
         return self.reviews.resolve(ids, state, by="lou", now=self.at)
 
     def purge(self, before: datetime) -> None:
-        limits = Cutoffs(bodies=before, found=before, not_found=before, details=before, written=before)
+        limits = Cutoffs(**dict.fromkeys(Cutoffs.__dataclass_fields__, before))
         Retention(self.store, Provenance(self.store, a_vault(self.store))).purge(limits, now=self.at)
 
 

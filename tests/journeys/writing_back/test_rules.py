@@ -75,9 +75,9 @@ def test_what_we_wrote_is_known_as_ours_after_the_audit_was_purged(configured: C
 def _everything_before(moment: object) -> object:
     from crm_sync.store.retention import Cutoffs
 
-    names = ("found", "not_found", "details", "written")
     epoch = moment.replace(year=2001)  # type: ignore[attr-defined]
-    return Cutoffs(bodies=epoch, **{name: moment if name in ("details", "written") else epoch for name in names})
+    limits = dict.fromkeys(Cutoffs.__dataclass_fields__, epoch)
+    return Cutoffs(**limits | {"details": moment, "written": moment})
 
 
 def test_a_small_change_of_a_number_is_ignored(configured: Configured, crm: str) -> None:
@@ -316,7 +316,7 @@ def test_a_field_is_released_after_a_purge_and_only_of_the_record_that_is_meant(
 def test_who_is_the_right_person_may_still_be_at_another_employer(
     configured: Configured, crm: str, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
-    from crm_sync.pipeline import writing_desk
+    from crm_sync.pipeline import belief, writing_desk
     from crm_sync.pipeline.reviewing import believe
 
     title, last = TITLE[crm], {"salesforce": "LastName", "hubspot": "lastname"}[crm]
@@ -327,7 +327,8 @@ def test_who_is_the_right_person_may_still_be_at_another_employer(
         sync=f"job_change: {{notice_when: employer_domain_differs, then: {then}}}",
     )
     elsewhere = "Apollo knows this person at another employer"
-    monkeypatch.setattr(writing_desk, "changed_employer", lambda *_: elsewhere)
+    for room in (belief, writing_desk):
+        monkeypatch.setattr(room, "changed_employer", lambda *_: elsewhere)
     office.edit(1, {last: "Zimmermann-Vollkommen"})
     services, record_id = office.app.services(), office.id_of(1)
 
