@@ -232,6 +232,6 @@ PHONE_MUTANTS = (
     Mutant(
         name="a second record of the same person is not joined to its order",
         change=join_nobody,
-        cells=("salesforce/sqlite/join/reveals.ordered:1", "hubspot/sqlite/join/reveals.ordered:1"),
+        cells=("salesforce/sqlite/join/reveals.ordered:1", "salesforce/postgresql/join/reveals.ordered:1"),
     ),
 )

@@ -345,7 +345,8 @@ def _skipped(play: PhonePlay) -> Sequence[str]:
 
 
 def _join(play: PhonePlay) -> Sequence[str]:
-    """The second record of somebody whose phone was delivered for the first one comes in."""
+    """The second record of somebody whose phone was delivered for the first one comes in. HubSpot's second ones have no
+    address, and are nobody."""
     play.apply()
     play.receive()
     second = record_id(play.crm, _TWINS[1])
@@ -393,7 +394,7 @@ PHONE_STORIES = (
     ),
     PhoneStory(name="give_up", begin=_give_up, after=_come_too_late, delivers=False, also=("reveals.give",), at_most=3),
     PhoneStory(name="skipped", begin=_skipped, lost=1, also=("orders.", "reveals.", "journal.received"), at_most=1),
-    PhoneStory(name="join", begin=_join, also=("reveals.", "run.closing"), at_most=1),
+    PhoneStory(name="join", begin=_join, crms=("salesforce",), also=("reveals.", "run.closing"), at_most=1),
     PhoneStory(
         name="replay", begin=_replay, again=_REPLAY, also=("reveals.replay", "reveals.settle", "resolve.due", "write.answered")
     ),
