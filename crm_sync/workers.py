@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from crm_sync.errors import ConfigError, CrmSyncError, ProviderError
-from crm_sync.pipeline.recover import recover
+from crm_sync.errors import CrmSyncError
+from crm_sync.pipeline.recover import recover_everywhere
 from crm_sync.pipeline.resolve import Resolver
 from crm_sync.services import Services
 from crm_sync.store.exclusive import Exclusive
@@ -81,11 +81,8 @@ class PhoneWorker:
         if not self._is_new and not services.reveals.unanswered(before=services.clock.now() - _LOST_AFTER):
             return
         self._is_new = False
-        for name in services.config.crms:
-            try:
-                recover(services, name)
-            except (ProviderError, ConfigError) as error:
-                _log.warning("runs that broke off on %s are not closed yet: %s", name, error)
+        for problem in recover_everywhere(services):
+            _log.warning("%s", problem)
 
     def close(self) -> None:
         """End the runs under way; what waits is carried out by the next one who has the lock."""

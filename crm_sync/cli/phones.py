@@ -15,6 +15,7 @@ from crm_sync.bootstrap import App
 from crm_sync.cli import Subcommands, render
 from crm_sync.cli.render import Column
 from crm_sync.errors import ConfigError, ContractError
+from crm_sync.pipeline.recover import recover_everywhere
 from crm_sync.pipeline.resolve import Resolved, Resolver
 from crm_sync.store.deliveries import Delivery
 from crm_sync.store.exclusive import Exclusive
@@ -372,6 +373,8 @@ def _carry_out(app: App, resolver: Resolver | None = None) -> Resolved | None:
         if not lock.take():
             return None
         resolver = resolver or Resolver(app.services())
+        for problem in recover_everywhere(resolver.services):
+            click.echo(problem, err=True)
         total = Resolved()
         try:
             while (done := resolver.drain()).did_something:

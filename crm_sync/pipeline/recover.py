@@ -68,6 +68,18 @@ def recover(services: Services, crm: str) -> list[SyncRun]:
     return closed
 
 
+def recover_everywhere(services: Services) -> list[str]:
+    """As `recover`, on every CRM; sentences about those that cannot be asked: they keep their runs open, and nobody
+    else from going on."""
+    problems = []
+    for name in services.config.crms:
+        try:
+            recover(services, name)
+        except (ProviderError, ConfigError) as error:
+            problems.append(f"runs that broke off on {name} are not closed yet: {error}")
+    return problems
+
+
 def _unless_elsewhere(crm: str, asked: str, act: Callable[[], None]) -> bool:
     """Whether it could be done; that another CRM than `crm` cannot be asked stops nobody here."""
     try:

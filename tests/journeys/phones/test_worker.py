@@ -125,7 +125,7 @@ def test_a_crm_that_cannot_be_asked_about_a_broken_off_run_keeps_no_number_back(
     def silent(*_: object) -> None:
         raise TransientError("the CRM does not answer", provider="salesforce", operation="job")
 
-    monkeypatch.setattr("crm_sync.workers.recover", silent)
+    monkeypatch.setattr("crm_sync.pipeline.recover.recover", silent)
     office.walk()
     with working(office):
         office.until(lambda: all_applied(office))
