@@ -28,14 +28,14 @@ demo: $(VENV)/.run ## the main job on the built-in sandbox, no account needed
 	@$(BIN)/crm-sync demo
 
 test: $(VENV)/.dev ## all tests, on SQLite and on PostgreSQL
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, imports, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 faults: $(VENV)/.dev ## kill the process at every named point, restart it, and compare with Apollo's ledger (25 minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
