@@ -373,16 +373,21 @@ def _carry_out(app: App, resolver: Resolver | None = None) -> Resolved | None:
         if not lock.take():
             return None
         resolver = resolver or Resolver(app.services())
-        for problem in recover_everywhere(resolver.services):
-            click.echo(problem, err=True)
         total = Resolved()
         try:
-            while (done := resolver.drain()).did_something:
-                total.deliveries.update(done.deliveries)
-                total.waits.update(done.waits)
+            _drain(resolver, total)
         finally:
             resolver.runs.close_quiet(all_of_them=True)
+        # A run that a dead process left is closed, and an order whose answer it lost is in doubt from now on.
+        for problem in recover_everywhere(resolver.services):
+            click.echo(problem, err=True)
         return total
+
+
+def _drain(resolver: Resolver, total: Resolved) -> None:
+    while (done := resolver.drain()).did_something:
+        total.deliveries.update(done.deliveries)
+        total.waits.update(done.waits)
 
 
 def _told(done: Resolved | None) -> dict[str, Any]:
