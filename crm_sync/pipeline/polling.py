@@ -9,7 +9,7 @@ from crm_sync import crash
 from crm_sync.config.model import Phones
 from crm_sync.domain.reveals import PollState
 from crm_sync.errors import CredentialsError, ProviderError, QuotaError, RateLimitError
-from crm_sync.pipeline.believing import ASK_AGAIN
+from crm_sync.pipeline.confirm import ASK_AGAIN
 from crm_sync.pipeline.ordering import next_poll
 from crm_sync.services import Services
 from crm_sync.store.deliveries import POLL, Taken

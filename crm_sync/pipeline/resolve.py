@@ -1,6 +1,6 @@
 """The second walk: a delivery is read, believed, and its numbers are written to every record that waits for them.
 
-How it is believed: pipeline/believing.py. How numbers are written: pipeline/phone_writing.py. What is done where none
+How it is believed: pipeline/confirm.py. How numbers are written: pipeline/phone_writing.py. What is done where none
 comes: pipeline/polling.py.
 """
 
@@ -15,7 +15,7 @@ from decimal import Decimal
 from crm_sync import crash
 from crm_sync.domain.reveals import PhoneDelivery
 from crm_sync.errors import ContractError, CrmSyncError
-from crm_sync.pipeline.believing import Believer
+from crm_sync.pipeline.confirm import Believer
 from crm_sync.pipeline.ordering import per_number
 from crm_sync.pipeline.phone_runs import PhoneRuns
 from crm_sync.pipeline.phone_writing import Awaited, PhoneWriting

@@ -23,7 +23,7 @@ from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.belief import believed
 from crm_sync.pipeline.enrich import EnrichRoom
 from crm_sync.pipeline.ordering import Orders, per_number
-from crm_sync.pipeline.select import DuePage, to_be_revealed, without_suppressed
+from crm_sync.pipeline.select import DuePage, is_marked, to_be_revealed, without_suppressed
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import Answered, Due, Walk
 from crm_sync.services import Services
@@ -35,6 +35,7 @@ LEFT_OUT_WAITING = "phone: asked for already"
 LEFT_OUT_KNOWN = "phone: asked for before, and the answer is fresh"
 LEFT_OUT_UNKNOWN = "phone: Apollo does not know this person, or nobody is sure of it"
 LEFT_OUT_MARKED = "phone: the record is marked as do not call"
+LEFT_OUT_BEYOND = "phone: beyond the limit, as far as it looked"
 #: The numbers come for the record that asks next as well, see Reveals.join.
 JOINED = "phone: asked for by another record"
 #: Answers that hold no number; they have a time of their own, as the journal's guard does.
@@ -110,7 +111,7 @@ def how_many(walk: Walk, services: Services) -> int:
         return 0
     count = 0
     for page in walk.crm.select(to_be_revealed(walk, phones)):
-        ids = [record.ref.id for record in page.records if not _is_marked(record, phones, Counter())]
+        ids = [record.ref.id for record in page.records if not is_marked(record, phones)]
         asked = services.reveals.of_records(walk.crm.name, walk.object_type, walk.sync_name, ids)
         count += sum(each not in asked or asked[each].state == NOT_ORDERED for each in ids)
         if walk.at_most is not None and count >= walk.at_most:
@@ -134,23 +135,17 @@ def _pages(walk: Walk, leg: Walk, services: Services, found: Ordered) -> Iterato
     orders, phones, room = leg.orders, leg.orders.phones, walk.at_most
     served = EnrichRoom(walk, Desk(walk.enricher.per_call))
     for page in walk.crm.select(to_be_revealed(walk, phones)):
-        records = [record for record in page.records if not _is_marked(record, phones, found.left_out)]
+        records = [record for record in page.records if not is_marked(record, phones)]
+        found.left_out[LEFT_OUT_MARKED] += len(page.records) - len(records)
         if walk.only:
             records = [each for each in records if lacking(each.values, phone_fields(phones), walk.folded_placeholders)]
-        due = _to_ask(walk, orders, services, served, records, found.left_out)
+        due = _to_ask(walk, orders, services, served, records, found.left_out, room=room)
         if room is not None:
-            due = due[:room]
             room -= len(due)
         if due:
             yield DuePage(due=tuple(due), stored={}, expected=None)
         if walk.stop or room == 0:
             return
-
-
-def _is_marked(record: Record, phones: Phones, left_out: Counter[str]) -> bool:
-    is_marked = bool(phones.mark) and record.values.get(phones.mark) is True
-    left_out[LEFT_OUT_MARKED] += is_marked
-    return is_marked
 
 
 def _to_ask(
@@ -160,9 +155,11 @@ def _to_ask(
     served: EnrichRoom,
     records: Sequence[Record],
     left_out: Counter[str],
+    *,
+    room: int | None,
 ) -> list[Due]:
-    """Those of a page whose phone is to be asked for: known to Apollo, believed, and not asked for yet. They are noted
-    as waiting before anything is planned."""
+    """Those of a page whose phone is to be asked for, `room` at most: known to Apollo, believed, and not asked for yet.
+    They are noted as waiting before anything is planned."""
     people = _known(walk, served, records, left_out)
     ids = [answered.due.record.ref.id for answered in people]
     waits = services.reveals.of_records(walk.crm.name, walk.object_type, walk.sync_name, ids)
@@ -191,6 +188,9 @@ def _to_ask(
         is_own = wait is not None and wait.person == services.reveals.person(key.apollo_id)
         if is_known and is_own and wait is not None and wait.state != NOT_ORDERED:
             left_out[LEFT_OUT_KNOWN] += 1
+            continue
+        if not is_known and room is not None and len(asked) >= room:
+            left_out[LEFT_OUT_BEYOND] += 1
             continue
         chosen.append(_wait_of(answered))
         (joined if is_known else asked).append(Due(record=answered.due.record, keys=key, lacking=()))

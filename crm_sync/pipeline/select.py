@@ -154,6 +154,11 @@ def to_be_revealed(walk: Walk, phones: Phones) -> Selection:
     )
 
 
+def is_marked(record: Record, phones: Phones) -> bool:
+    """Whether the record itself says that nobody is to be called."""
+    return bool(phones.mark) and record.values.get(phones.mark) is True
+
+
 def to_reveal(walk: Walk, due: Sequence[Due]) -> frozenset[str]:
     """The ids of those among these records who are to get a phone."""
     phones = walk.sync.phones
@@ -166,8 +171,9 @@ def to_reveal(walk: Walk, due: Sequence[Due]) -> frozenset[str]:
         ids = tuple(each.record.ref.id for each in due[start : start + _REFRESH_PAGE])
         for page in walk.crm.select(replace(selection, ids=ids, missing_any=())):
             for record in page.records:
-                is_marked = bool(phones.mark) and record.values.get(phones.mark) is True
-                if not is_marked and (not blank or lacking(record.values, blank, walk.folded_placeholders)):
+                if not is_marked(record, phones) and (
+                    not blank or lacking(record.values, blank, walk.folded_placeholders)
+                ):
                     chosen.add(record.ref.id)
     return frozenset(chosen)
 

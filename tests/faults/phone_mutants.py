@@ -12,7 +12,7 @@ from sqlalchemy import delete, select, update
 
 from crm_sync.domain.enrichment import Purpose
 from crm_sync.pipeline import phone_writing, recover
-from crm_sync.pipeline.believing import Believer, Weighed
+from crm_sync.pipeline.confirm import Believer, Weighed
 from crm_sync.pipeline.phone_writing import PhoneWriting
 from crm_sync.pipeline.resolve import Resolver
 from crm_sync.store import orders

@@ -61,3 +61,16 @@ def test_a_phone_ordered_with_a_match_that_nobody_trusts_is_held(open_phones: Op
     assert run.counts.needs_review == 2
     assert office.app.reveals.counts() == {"held": 2, "applied": len(targets) - 2}
     assert [index for index in targets if not office.value(index, MOBILE[crm])] == targets[:2]
+
+
+def test_a_run_with_a_limit_orders_so_many_and_notes_nobody_else(open_phones: OpenPhones, crm: str) -> None:
+    office = open_phones(tidy=True, contacts=30)
+    office.apply(office.text)
+    office.restart()
+    office.walk()
+    office.order_phones()
+
+    run = office.walk(limit=3)
+
+    assert office.app.reveals.counts() == {"waiting": 3}
+    assert run.left_out["phone: beyond the limit, as far as it looked"] > 0
