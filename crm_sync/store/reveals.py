@@ -8,7 +8,21 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    case,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
 from crm_sync import crash
 from crm_sync.domain.enrichment import MatchKeys, Purpose, Verdict
@@ -27,6 +41,9 @@ SKIPPED, REJECTED, EXPIRED, NOT_ORDERED = "skipped", "rejected", "expired", "not
 _AT_ONCE = 500
 #: An order that somebody waits for once more is not given up before.
 _AGAIN_FOR = timedelta(days=1)
+#: Those whose numbers come under another order. In words, not as a parameter: else SQLite does not take their index.
+_OTHER = reveal_orders.alias()
+_SKIPPED = select(_OTHER.c.id).where(_OTHER.c.state == literal_column("'skipped'"))
 #: Orders that Apollo may be asked about.
 _POLLED = ("open", "skipped", "in doubt")
 
@@ -353,7 +370,7 @@ class Reveals:
         connection.execute(
             update(reveal_orders)
             .where(
-                or_(reveal_orders.c.id == order_id, reveal_orders.c.state == "skipped"),
+                reveal_orders.c.id.in_(union_all(select(literal(order_id)), _SKIPPED)),
                 or_(
                     reveal_orders.c.state.in_(("open", "skipped")),
                     # A delivery has proved that the call was carried out.

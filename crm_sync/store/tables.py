@@ -200,6 +200,13 @@ reveal_orders = Table(
     Column("gives_up_at", Moment, nullable=False),
     Index("reveal_orders_by_batch", "batch_id"),
     Index("reveal_orders_by_poll", "next_poll_at"),
+    # Each settled delivery looks whether one of these few is done with.
+    Index(
+        "reveal_orders_skipped",
+        "id",
+        sqlite_where=text("state = 'skipped'"),
+        postgresql_where=text("state = 'skipped'"),
+    ),
     sqlite_with_rowid=False,
 )
 

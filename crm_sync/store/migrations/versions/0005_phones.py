@@ -43,6 +43,10 @@ def upgrade() -> None:
     )
     op.create_index("reveal_orders_by_batch", "reveal_orders", ["batch_id"], unique=False)
     op.create_index("reveal_orders_by_poll", "reveal_orders", ["next_poll_at"], unique=False)
+    skipped = sa.text("state = 'skipped'")
+    op.create_index(
+        "reveal_orders_skipped", "reveal_orders", ["id"], unique=False, sqlite_where=skipped, postgresql_where=skipped
+    )
     op.create_table(
         "deliveries",
         sa.Column("id", serial, autoincrement=True, nullable=False),
