@@ -37,7 +37,7 @@ check: $(VENV)/.dev ## format, lint, types, imports, tests
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-faults: $(VENV)/.dev ## kill the process at every named point, restart it, and compare with Apollo's ledger (25 minutes)
+faults: $(VENV)/.dev ## kill the process at every named point, restart it, and compare with Apollo's ledger (about 20 minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 bench: $(VENV)/.dev ## the benchmark suite on the sandbox; prints ratios and writes bench/out/latest.json

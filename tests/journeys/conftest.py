@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ class QuickClock(SystemClock):
 
     def sleep(self, seconds: float) -> None:
         super().sleep(min(seconds, 0.01))
+
+
+class Later(SystemClock):
+    """The machine's clock, some days on."""
+
+    def __init__(self, days: float) -> None:
+        self._ahead = timedelta(days=days)
+
+    def now(self) -> datetime:
+        return super().now() + self._ahead
 
 
 class Office:
@@ -94,6 +105,13 @@ class Office:
     def forget_calls(self) -> None:
         for traffic in self.sandbox.traffic.values():
             traffic.clear()
+
+
+def later(office: Office, monkeypatch: pytest.MonkeyPatch, days: float) -> None:
+    """So many days go by, for the office and for every command that is called after it."""
+    office.restart()
+    monkeypatch.setattr("crm_sync.bootstrap.SystemClock", lambda: Later(days))
+    office.app.__dict__["clock"] = Later(days)
 
 
 Open = Callable[..., Office]

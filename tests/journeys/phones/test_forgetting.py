@@ -6,7 +6,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from click.testing import CliRunner, Result
 from sqlalchemy import select
 
 from crm_sync.cli import cli
-from crm_sync.clock import SystemClock
 from crm_sync.store.deliveries import delivery_name
 from crm_sync.store.journal import body_name, request_name
 from crm_sync.store.tables import answers, batches, deliveries, phone_waits
 from tests.conftest import database_of
+from tests.journeys.conftest import later
 from tests.journeys.phones.conftest import MOBILE, STATUS, PhoneOffice, office_of
 from tests.journeys.privacy.office import SECRET, all_columns, raw_bytes
 
@@ -228,22 +227,6 @@ def test_a_restored_database_is_rid_of_them_again(office: PhoneOffice) -> None:
     assert (done["removed"]["phone_waits"], done["left"]) == (1, {})
     assert traces_of(office, words) == {}
     assert command("erase", "--again", "--yes").output == "Nothing is kept about anybody erased before.\n"
-
-
-class Later(SystemClock):
-    """The machine's clock, some days on."""
-
-    def __init__(self, days: float) -> None:
-        self._ahead = timedelta(days=days)
-
-    def now(self) -> Any:
-        return super().now() + self._ahead
-
-
-def later(office: PhoneOffice, monkeypatch: pytest.MonkeyPatch, days: float) -> None:
-    office.restart()
-    monkeypatch.setattr("crm_sync.bootstrap.SystemClock", lambda: Later(days))
-    office.app.__dict__["clock"] = Later(days)
 
 
 def test_numbers_are_kept_for_thirty_days_and_nobody_is_bought_twice(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
-
 import orjson
 import pytest
 
-from crm_sync.clock import SystemClock
 from crm_sync.domain.runs import RunKind
 from crm_sync.store.reviews import MATCH, Proposal
 from tests.factories import a_run
+from tests.journeys.conftest import later
 from tests.journeys.privacy.office import PrivacyOffice, all_columns, is_sound, raw_bytes
 
 
@@ -283,22 +280,6 @@ def test_a_file_is_imported_and_says_which_lines_name_nobody(one_office: Privacy
 
 
 # --- purge ------------------------------------------------------------------------------------------------------------
-
-
-class Later(SystemClock):
-    """The machine's clock, some time on."""
-
-    def __init__(self, days: float) -> None:
-        self._ahead = timedelta(days=days)
-
-    def now(self) -> Any:
-        return super().now() + self._ahead
-
-
-def later(office: PrivacyOffice, monkeypatch: pytest.MonkeyPatch, days: float) -> None:
-    office.restart()
-    monkeypatch.setattr("crm_sync.bootstrap.SystemClock", lambda: Later(days))
-    office.app.__dict__["clock"] = Later(days)
 
 
 def test_purging_keeps_the_ledger_and_forgets_nobody_who_would_be_bought_again(
