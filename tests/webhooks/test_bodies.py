@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import socket
+import time
 from contextlib import closing
 
 import pytest
@@ -56,6 +57,22 @@ def test_a_body_beyond_the_bound_is_never_cut_to_fit(
 
     assert statuses(answer) in ([413], [])  # [] where the connection was reset under five megabytes that nobody reads
     assert installation.kept() == {}
+
+
+def test_whoever_sends_a_little_too_much_still_hears_so(server: Served, installation: Installation) -> None:
+    """An answer before the body's end comes with a reset, which a proxy tells its client as 502."""
+    body = b"x" * 500_000  # the proxies of deploy/ let it through
+    head = request(installation.address(), f"Content-Length: {len(body)}", body=body[:1000])
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head)
+        time.sleep(0.3)
+        connection.sendall(body[1000 : MAX_BODY + 1])
+        time.sleep(0.3)
+        connection.sendall(body[MAX_BODY + 1 :])
+        answer = connection.recv(1000)
+
+    assert statuses(answer) == [413]
 
 
 def test_what_is_compressed_is_kept_as_it_came(server: Served, installation: Installation) -> None:
