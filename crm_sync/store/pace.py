@@ -284,11 +284,12 @@ class StorePace:
             if lane.timer is not None:
                 lane.timer.cancel()
                 lane.timer = None
-            if not lane.answers and not lane.returned:
-                return
         try:
-            with lane.turn, self._transaction(lane):
-                pass
+            # Asked under the turn, so that who closes waits for a timer that is telling: the store closes next.
+            with lane.turn:
+                if lane.answers or lane.returned:
+                    with self._transaction(lane):
+                        pass
         except Exception:  # noqa: BLE001  (the database may be gone or closing)
             return  # the calls count as out until their time-out: too careful, never too fast
 

@@ -173,6 +173,30 @@ def test_another_process_sees_what_was_called(store: Store) -> None:
     assert call(theirs, clock) == pytest.approx(60.0, abs=0.01)
 
 
+def test_who_closes_waits_for_a_timer_that_is_telling(store: Store) -> None:
+    """The store closes next, under its connection."""
+    telling, go_on = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        if isinstance(threading.current_thread(), threading.Timer):
+            telling.set()
+            go_on.wait(10)
+
+    pace = a_pace(store, SystemClock())
+    pace.learn(ENDPOINT, [Window(seconds=1, limit=10)])
+    event.listen(store.engine, "commit", hold)
+    pace.acquire(ENDPOINT).answered()
+    assert telling.wait(10)
+    closing = threading.Thread(target=pace.close)
+    closing.start()
+    closing.join(0.3)
+
+    assert closing.is_alive()
+    go_on.set()
+    closing.join(10)
+    assert not closing.is_alive()
+
+
 def test_a_permission_nobody_answers_counts_until_its_time_out_and_a_window(store: Store) -> None:
     clock = FakeClock()
     killed, survivor = a_pace(store, clock), a_pace(another(store), clock)
