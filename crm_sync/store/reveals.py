@@ -308,6 +308,13 @@ class Reveals:
             some = delivery_ids[start : start + _AT_ONCE]
             orders = select(deliveries.c.order_id).where(deliveries.c.id.in_(some))
             with self._store.write() as connection:
+                # First, as `settle` does: one that is being carried out at this moment is carried out once more.
+                connection.execute(
+                    update(deliveries)
+                    .where(deliveries.c.id.in_(some))
+                    .values(state="new", attempts=0, reason="", try_at=None, ended_at=None)
+                )
+                crash.point("reveals.replay.inside")
                 count += connection.execute(
                     update(phone_waits)
                     .where(
@@ -319,12 +326,6 @@ class Reveals:
                     )
                     .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
                 ).rowcount
-                crash.point("reveals.replay.inside")
-                connection.execute(
-                    update(deliveries)
-                    .where(deliveries.c.id.in_(some))
-                    .values(state="new", attempts=0, reason="", try_at=None, ended_at=None)
-                )
         return count
 
     def _waits(self, which: ColumnElement[bool], *, limit: int | None = None, newest: bool = False) -> list[Wait]:
@@ -335,12 +336,16 @@ class Reveals:
     # --- settling -----------------------------------------------------------------------------------------------
 
     def settle(self, settlement: Settlement, *, now: datetime) -> None:
-        """The delivery's end, whose wait is over, and its bill, in one transaction."""
+        """The delivery's end, whose wait is over, and its bill, in one transaction. Where it was to be read again since
+        it was read, that is still to be done, and over is only what was written."""
         crash.point("reveals.settle.before")
         with self._store.write() as connection:
+            again = _is_to_be_read_again(connection, settlement.delivery_id)
             if settlement.credits is not None:
                 self._journal.bill(connection, settlement.order_id, settlement.credits)
             for end in settlement.ends:
+                if again and end.state != APPLIED:
+                    continue
                 connection.execute(
                     update(phone_waits)
                     .where(phone_waits.c.id == end.wait_id)
@@ -362,14 +367,15 @@ class Reveals:
                     )
             if settlement.unplaced:
                 self._note_unplaced(connection, settlement, now)
-            end_delivery(
-                connection,
-                settlement.delivery_id,
-                settlement.state,
-                settlement.reason,
-                belief=settlement.belief,
-                now=now,
-            )
+            if not again:
+                end_delivery(
+                    connection,
+                    settlement.delivery_id,
+                    settlement.state,
+                    settlement.reason,
+                    belief=settlement.belief,
+                    now=now,
+                )
             crash.point("reveals.settle.inside")
             self._close_orders(connection, settlement.order_id)
         crash.point("reveals.settle.after")
@@ -578,13 +584,21 @@ def _read_again(connection: Connection, order_id: str, now: datetime) -> None:
     are not kept any more."""
     there = connection.execute(
         update(deliveries)
-        .where(deliveries.c.order_id == order_id, deliveries.c.state.in_(_KEPT_NUMBERS))
+        # A new one too: it may be carried out at this moment, for those who waited before.
+        .where(deliveries.c.order_id == order_id, deliveries.c.state.in_((*_KEPT_NUMBERS, "new", "waiting")))
         .values(state="new", attempts=0)
     ).rowcount
     again = update(reveal_orders).where(reveal_orders.c.id == order_id, reveal_orders.c.state == "closed")
     at_least = literal(now + _AGAIN_FOR, reveal_orders.c.gives_up_at.type)
     gives_up_at = case((reveal_orders.c.gives_up_at < at_least, at_least), else_=reveal_orders.c.gives_up_at)
     connection.execute(again.values(state="open", gives_up_at=gives_up_at, next_poll_at=None if there else now))
+
+
+def _is_to_be_read_again(connection: Connection, delivery_id: int) -> bool:
+    """Whether a delivery is to be read once more since it was last begun (Deliveries.attempted); so it stays until the
+    transaction ends."""
+    attempts = select(deliveries.c.attempts).where(deliveries.c.id == delivery_id).with_for_update()
+    return connection.execute(attempts).scalar() == 0
 
 
 _RENEWED = (
