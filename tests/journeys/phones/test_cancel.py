@@ -12,6 +12,7 @@ import pytest
 
 from crm_sync.bootstrap import App
 from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
+from crm_sync.pipeline.resolve import Resolver
 from crm_sync.pipeline.run import run_sync
 from crm_sync.pipeline.walk import AS_BUDGETED, Stop
 from tests.cli.conftest import Desk
@@ -200,3 +201,21 @@ def test_a_call_that_is_refused_is_halved_and_its_people_wait_for_the_halves(off
     assert office.with_mobile == office.targets
     assert office.told() == {"done": 4}
     office.books_agree()
+
+
+def test_a_run_that_writes_what_came_is_not_cancelled_but_told_how_it_ends(office: PhoneOffice) -> None:
+    """It asks for nothing, and the next delivery would begin another one."""
+    office.walk()
+    office.until(lambda: office.told().get("new", 0) > 0)
+    resolver = Resolver(office.app.services())
+    while not resolver.drain().did_something:
+        time.sleep(0.05)
+    [(run, _, _)] = office.app.runs.unfinished()
+    said = Desk(sandbox=office.sandbox, crm=office.crm, folder=Path()).run("cancel", run.id)
+    resolver.runs.close_quiet(all_of_them=True)
+
+    assert run.kind is RunKind.PHONES
+    assert said.code == 2
+    assert "crm-sync serve" in said.flat
+    office.carry_out()
+    assert office.with_mobile == office.targets
