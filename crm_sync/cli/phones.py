@@ -16,6 +16,7 @@ from crm_sync.cli import Subcommands, render
 from crm_sync.cli.render import Column
 from crm_sync.errors import ConfigError, ContractError
 from crm_sync.pipeline.recover import recover_everywhere
+from crm_sync.pipeline.replay import replay as replay_all
 from crm_sync.pipeline.resolve import Resolved, Resolver
 from crm_sync.store.deliveries import Delivery
 from crm_sync.store.exclusive import Exclusive
@@ -331,7 +332,7 @@ def replay(
         if as_json:
             render.print_json({"deliveries": len(ids), "dry_run": dry_run})
         return
-    waits = app.reveals.replay(ids)
+    waits = replay_all(ids, app.services())
     done = _carry_out(app)
     if as_json:
         render.print_json(

@@ -299,9 +299,17 @@ class Reveals:
         """Whose wait a delivery has ended."""
         return self._waits(phone_waits.c.delivery_id == delivery_id)
 
-    def replay(self, delivery_ids: Sequence[int]) -> int:
+    def applied_by(self, delivery_ids: Sequence[int]) -> list[Wait]:
+        """Whose number was written by one of these deliveries."""
+        found: list[Wait] = []
+        for start in range(0, len(delivery_ids), _AT_ONCE):
+            some = delivery_ids[start : start + _AT_ONCE]
+            found += self._waits(and_(phone_waits.c.delivery_id.in_(some), phone_waits.c.state == APPLIED))
+        return found
+
+    def replay(self, delivery_ids: Sequence[int], *, also: Sequence[int] = ()) -> int:
         """Read these deliveries once more, whatever became of them, and let those wait again whose wait they have ended
-        without a number written, or came too late for; returns how many."""
+        without a number written, or came too late for, and the waits `also`; returns how many."""
         ends = (KEPT, NO_NUMBER, LISTED, HELD, SKIPPED, REJECTED, EXPIRED)
         count = 0
         for start in range(0, len(delivery_ids), _AT_ONCE):
@@ -324,6 +332,13 @@ class Reveals:
                         ),
                         phone_waits.c.state.in_(ends),
                     )
+                    .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
+                ).rowcount
+        for start in range(0, len(also), _AT_ONCE):
+            with self._store.write() as connection:
+                count += connection.execute(
+                    update(phone_waits)
+                    .where(phone_waits.c.id.in_(also[start : start + _AT_ONCE]), phone_waits.c.state == APPLIED)
                     .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
                 ).rowcount
         return count

@@ -227,3 +227,25 @@ def test_a_replay_while_the_crm_is_down_is_tried_until_it_is_up(office: PhoneOff
     office.later(timedelta(minutes=1))
     office.carry_out()
     applied_once(office)
+
+
+def test_what_was_undone_can_be_written_again_without_buying_it(office: PhoneOffice, desk: Desk) -> None:
+    """The numbers went into the wrong field: the run is undone, the route mended, and the delivery replayed."""
+    office.order_phones(**{"mobile: MobilePhone": "mobile: AssistantPhone"})
+    office.walk()
+    office.carry_out()
+    right = office.targets[0]
+    office.edit(right, {"AssistantPhone": "+1 512 555 0100"})  # a rep mended this one by hand
+    [run] = [run for run in office.app.runs.latest() if run.kind is RunKind.PHONES]
+    assert "1 conflict" in desk.run("undo", run.id, "--yes").flat
+    office.order_phones()
+
+    told = desk.run("phones", "replay", "--state", "applied", "--json").json
+
+    count = len(office.targets) - 1
+    assert (told["waiting_again"], told["waits"]) == (count, {"applied": count})
+    assert office.with_mobile == office.targets[1:]
+    assert office.ended(right)[0] == "applied", "nobody took it back"
+    again = desk.run("phones", "replay", "--state", "applied", "--json").json
+    assert again["waiting_again"] == 0
+    office.books_agree()
