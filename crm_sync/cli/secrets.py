@@ -68,8 +68,8 @@ def rotate(app: App, dry_run: bool) -> None:
     if awaited := _awaited(app):
         click.echo(
             f"Done. Keep the keys after the first one in CRM_SYNC_SECRET_KEY while {awaited} are awaited "
-            "(crm-sync phones): Apollo has addresses that were made with them. Without them its deliveries are refused, "
-            "and the numbers have to be fetched."
+            "(crm-sync phones): Apollo has addresses that were made with them. Without them its deliveries are "
+            "refused, and the numbers have to be fetched."
         )
         return
     click.echo("Done. Keys after the first one in CRM_SYNC_SECRET_KEY are not needed any more, except by old backups.")
