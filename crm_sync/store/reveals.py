@@ -500,11 +500,22 @@ class Reveals:
         with self._store.read() as connection:
             return bool(connection.execute(query).scalar())
 
-    def to_give_up(self, *, now: datetime, limit: int) -> list[Order]:
-        """Orders whose time is over, but for those of which something has come that is still to be carried out."""
+    def to_give_up(self, *, now: datetime, unasked_before: datetime, limit: int) -> list[Order]:
+        """Orders whose time is over, but for those of which something has come that is still to be carried out, and
+        those made since `unasked_before` that are still to be asked about: nobody could, for days maybe."""
         states = reveal_orders.c.state.in_((*AWAITED, "skipped"))
+        is_to_be_asked = and_(
+            reveal_orders.c.request_id != "",
+            reveal_orders.c.state.in_(_POLLED),
+            reveal_orders.c.created_at > unasked_before,
+            or_(reveal_orders.c.next_poll_at.is_not(None), reveal_orders.c.poll_needed == 1),
+        )
         over = and_(
-            reveal_orders.c.gives_up_at <= now, states, reveal_orders.c.batch_id.is_not(None), ~_unread().exists()
+            reveal_orders.c.gives_up_at <= now,
+            states,
+            reveal_orders.c.batch_id.is_not(None),
+            ~_unread().exists(),
+            ~is_to_be_asked,
         )
         return self._orders(over, limit=limit)
 
