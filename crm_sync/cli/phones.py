@@ -16,6 +16,7 @@ from crm_sync.cli import Subcommands, render
 from crm_sync.cli.render import Column
 from crm_sync.errors import ContractError
 from crm_sync.pipeline.recover import recover_everywhere
+from crm_sync.pipeline.replay import replay as replay_all
 from crm_sync.pipeline.resolve import Resolved, Resolver
 from crm_sync.store.deliveries import Delivery
 from crm_sync.store.exclusive import Exclusive
@@ -34,6 +35,8 @@ WORDS = {
 }
 #: Ends of a wait that a person may do something about.
 _UNHAPPY = (HELD, REJECTED, EXPIRED)
+#: Another process has the lock: so often it is looked again, for five seconds in all.
+_LOOKS, _LOOK_AGAIN_S = 20, 0.25
 _STATES = {word.casefold().replace(" ", "-"): word for word in WORDS.values()}
 
 
@@ -329,7 +332,7 @@ def replay(
         if as_json:
             render.print_json({"deliveries": len(ids), "dry_run": dry_run})
         return
-    waits = app.reveals.replay(ids)
+    waits = replay_all(ids, app.services())
     done = _carry_out(app)
     if as_json:
         render.print_json(
@@ -368,9 +371,9 @@ def poll(app: App, all_of_them: bool, as_json: bool) -> None:
 
 
 def _carry_out(app: App, resolver: Resolver | None = None) -> Resolved | None:
-    """Everything that waits now; None where another process is at it."""
+    """Everything that waits now; None where another process is at it, and keeps at it."""
     with Exclusive(app.store, "phones") as lock:
-        if not lock.take():
+        if not _had(lock, app):
             return None
         resolver = resolver or Resolver(app.services())
         total = Resolved()
@@ -382,6 +385,18 @@ def _carry_out(app: App, resolver: Resolver | None = None) -> Resolved | None:
         for problem in recover_everywhere(resolver.services):
             click.echo(problem, err=True)
         return total
+
+
+def _had(lock: Exclusive, app: App) -> bool:
+    """Whether it is for us to carry out what waits: a command like this one is done with it soon, and may have looked
+    for the last time before we came; a worker keeps it, and leaves nothing unread."""
+    for _ in range(_LOOKS):
+        if lock.take():
+            return True
+        app.clock.sleep(_LOOK_AGAIN_S)
+        if not app.deliveries.to_read(now=app.clock.now(), limit=1):
+            return False
+    return lock.take()
 
 
 def _drain(resolver: Resolver, total: Resolved) -> None:
@@ -399,7 +414,9 @@ def _told(done: Resolved | None) -> dict[str, Any]:
 
 def _print_done(out: Console, done: Resolved | None) -> None:
     if done is None:
-        out.print("crm-sync serve is running and carries out what waits")
+        out.print(
+            "another process (crm-sync serve, say) is at it and carries out what waits; crm-sync phones tells of it"
+        )
         return
     if not done.deliveries:
         out.print("nothing more to carry out")
