@@ -19,22 +19,27 @@ from crm_sync.settings import (
     Settings,
     crm_prefix,
     load_crm_settings,
+    load_notify_settings,
     load_settings,
 )
 
 if TYPE_CHECKING:
     from flask import Flask
 
+    from crm_sync.alerts import Notifiers
     from crm_sync.config.loader import Loaded
     from crm_sync.config.model import Config
+    from crm_sync.domain.alerts import Late
     from crm_sync.pipeline.public_address import PublicAddress
     from crm_sync.ports import Clock, Crm, Enricher, Window
     from crm_sync.services import Services
+    from crm_sync.store.alerts import Alerts
     from crm_sync.store.answers import Answers
     from crm_sync.store.config_versions import ConfigVersions
     from crm_sync.store.deliveries import Deliveries
     from crm_sync.store.engine import Store
     from crm_sync.store.erasures import Erasures
+    from crm_sync.store.health import Health
     from crm_sync.store.hook_tokens import HookTokens
     from crm_sync.store.instance import Instance
     from crm_sync.store.journal import Journal
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
     from crm_sync.store.write_jobs import WriteJobs
+    from crm_sync.watch import Watch, Watched
     from crm_sync.workers import PhoneWorker
 
 
@@ -292,6 +298,28 @@ class App:
 
         return Runs(self.store)
 
+    @cached_property
+    def health(self) -> Health:
+        from crm_sync.store.health import Health
+
+        return Health(self.store)
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        from crm_sync.store.alerts import Alerts
+
+        return Alerts(self.store)
+
+    @cached_property
+    def notifiers(self) -> Notifiers:
+        from crm_sync.alerts import Notifiers
+
+        return Notifiers(
+            slack_url=self.settings.slack_url.get_secret_value(),
+            mail_url=self.settings.mail_url.get_secret_value(),
+            named={name: value.get_secret_value() for name, value in load_notify_settings(self.env_file).items()},
+        )
+
     def load_file(self) -> Loaded:
         """The configuration file as it is now, checked without the CRMs."""
         from crm_sync.config.loader import load_path
@@ -377,6 +405,39 @@ class App:
             callbacks=self.callbacks,
             clock=self.clock,
             vault=self.vault,
+        )
+
+    def watch(self, *, late: Callable[[], Sequence[Late]] | None = None) -> Watch:
+        """Tells whom the configuration names. `late`: the syncs that were due by the schedule and have not started."""
+        from crm_sync.watch import Watch
+
+        return Watch(lambda: self._watched(late))
+
+    def _watched(self, late: Callable[[], Sequence[Late]] | None) -> Watched:
+        from crm_sync.alerts import shown
+        from crm_sync.pipeline.watching import APOLLO
+        from crm_sync.watch import Watched
+
+        config, number = self.applied()
+        wants_phones = any(sync.phones is not None for sync in config.syncs.values())
+
+        def log_in(provider: str) -> str:
+            return (self.enricher if provider == APOLLO else self.crm(provider, config.crms[provider].type)).log_in()
+
+        return Watched(
+            config=config,
+            config_version=number,
+            newest_version=self.versions.newest_number,
+            runs=self.runs,
+            health=self.health,
+            alerts=self.alerts,
+            digest=lambda address: self.vault.digest(f"alert address {address}"),
+            shown=shown,
+            tell=self.notifiers.tell,
+            log_in=log_in,
+            public_url=self.callbacks.problem if wants_phones or self.settings.public_url else None,
+            late=late,
+            clock=self.clock,
         )
 
     def check_ready(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 
@@ -73,3 +73,13 @@ class Late:
     sync: str
     slot: datetime
     is_queued: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What one address is told; `address` as the configuration has it: it may hold a password."""
+
+    address: str = field(repr=False)
+    title: str
+    body: str
+    is_good_news: bool = False

@@ -74,7 +74,7 @@ class Alerts:
 
     # --- notices ------------------------------------------------------------------------------------------------
 
-    def claim(self, *, now: datetime, limit: int = 100) -> list[Notice]:
+    def claim(self, *, now: datetime, limit: int = 20) -> list[Notice]:
         """Notices whose time has come, oldest first, each for this caller alone: the next attempt at it, by whoever it
         is, comes after the pause, so that one whose teller dies is told by another, maybe a second time."""
         with self._store.read() as connection:
@@ -109,6 +109,13 @@ class Alerts:
                 update(notices)
                 .where(notices.c.id == notice.id, notices.c.state == WAITING)
                 .values(error=error, **ended)
+            )
+
+    def drop(self, notice_id: int, error: str, *, now: datetime) -> None:
+        """Nobody is to be told it any more."""
+        with self._store.write() as connection:
+            connection.execute(
+                update(notices).where(notices.c.id == notice_id).values(state=GIVEN_UP, error=error, ended_at=now)
             )
 
     def undelivered(self) -> list[Notice]:
