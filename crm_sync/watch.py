@@ -255,11 +255,15 @@ class _Neighbours:
         answers = self._answers
         asks: list[Callable[[], None]] = []
         if "credentials_refused" in events:
-            providers = {provider for alert in watched.config.alerts for provider in subjects(alert, watched.config)
-                         if alert.when == "credentials_refused"}  # fmt: skip
-            runs = {**failed, "apollo": max(failed.values(), default="")}
+            providers = {
+                provider
+                for alert in watched.config.alerts
+                if alert.when == "credentials_refused"
+                for provider in subjects(alert, watched.config)
+            }
+            because = {**failed, "apollo": max(failed.values(), default="")}
             for provider in sorted(providers):
-                run = runs.get(provider, "")
+                run = because.get(provider, "")
                 pause = _ASK_AGAIN if answers.access.get(provider) else _ASK_EVERY
                 asked_at = answers.asked_at.get(provider)
                 if asked_at is not None and now - asked_at < pause and run in ("", answers.failed.get(provider, "")):

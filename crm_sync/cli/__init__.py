@@ -36,6 +36,7 @@ VERBS = {
     "credits": ("money", "What was spent, against the budgets and beside Apollo's own meter."),
     "doubt": ("money", "Calls that may have been charged without an answer."),
     "phones": ("phones", "Phone numbers: what is awaited, what was delivered; replay, poll."),
+    "alerts": ("alerts", "What is wrong now, who was told, and whether telling works."),
     "serve": ("phones", "Receive what Apollo delivers, and carry it out."),
     "worker": ("phones", "Carry out what is delivered, without receiving it."),
     "secrets": ("secrets", "The keys that paid answers are sealed with."),
