@@ -67,6 +67,7 @@ class App:
 
     def __post_init__(self) -> None:
         self._crms: dict[str, Crm] = {}
+        self._scraped: tuple[Config, int] | None = None
 
     # --- settings -----------------------------------------------------------------------------------------------
 
@@ -440,6 +441,23 @@ class App:
             clock=self.clock,
         )
 
+    def scrape(self) -> bytes:
+        """What /metrics tells, as the database has it now.
+
+        Raises:
+            CrmSyncError: the database cannot be asked.
+        """
+        from crm_sync.pipeline.watching import used_of_limits
+        from crm_sync.web.metrics import exposition
+
+        number = self.versions.newest_number()
+        if self._scraped is None or self._scraped[1] != number:
+            self._scraped = self.applied() if number is not None else None
+        config = self._scraped[0] if self._scraped is not None else None
+        now = self.clock.now()
+        budget = used_of_limits(config, self.health.spent, now) if config is not None else {}
+        return exposition(self.health.snapshot(tuple(config.syncs) if config is not None else ()), budget, now)
+
     def check_ready(self) -> None:
         """
         Raises:
@@ -528,6 +546,7 @@ def web_app(app: App | None = None) -> Flask:
     """The WSGI application of an installation, by default that of the environment and .env; opens nothing until it is
     asked."""
     from crm_sync.web import create_app
+    from crm_sync.web.metrics import metrics
     from webhooks.receiver import receiver
 
     mine = app or App(env_file=Path(".env") if Path(".env").exists() else None)
@@ -536,7 +555,12 @@ def web_app(app: App | None = None) -> Flask:
         inbox=lambda: mine.deliveries,
         now=mine.clock.now,
     )
-    return create_app(check_ready=mine.check_ready, receiver=deliver, trusted_proxies=mine.settings.trusted_proxies)
+    return create_app(
+        check_ready=mine.check_ready,
+        receiver=deliver,
+        metrics=metrics(mine.scrape, mine.settings.metrics_token.get_secret_value),
+        trusted_proxies=mine.settings.trusted_proxies,
+    )
 
 
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:

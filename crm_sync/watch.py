@@ -7,19 +7,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from crm_sync.config.model import Config
 from crm_sync.domain.alerts import Address, Finding, Late, Message, Notice
 from crm_sync.domain.runs import RunStatus
 from crm_sync.errors import CredentialsError, CrmSyncError
-from crm_sync.pipeline.budget import day_of
-from crm_sync.pipeline.watching import RUNS, Awaited, Doubt, Facts, body, judged, limits, name_of, subjects
+from crm_sync.pipeline.watching import RUNS, Awaited, Doubt, Facts, body, judged, name_of, subjects, used_of_limits
 from crm_sync.ports import Clock
 from crm_sync.scrub import scrubbed
 from crm_sync.store.alerts import RECOVERED, Alerts
 from crm_sync.store.health import Health
-from crm_sync.store.journal import LOOKUPS, PHONES
 from crm_sync.store.runs import Runs
 
 _log = logging.getLogger(__name__)
@@ -130,7 +127,7 @@ class Watch:
         return Facts(
             now=now,
             runs=runs,
-            spent=_spent(config, watched.health, now),
+            spent={name: used for name, (_, used) in used_of_limits(config, watched.health.spent, now).items()},
             doubt=Doubt(calls=calls, most=most, oldest=oldest),
             awaited={
                 sync: Awaited(count=count, oldest=since) for sync, (count, since) in watched.health.awaited().items()
@@ -161,8 +158,8 @@ class Watch:
             write=write,
             now=facts.now,
         )
-        for (kind, alert, subject), title in changed.items():
-            _log.info("alert %s: %s, %s: %s", kind, alert, subject, title)
+        for (kind, name, subject), title in changed.items():
+            _log.info("alert %s: %s, %s: %s", kind, name, subject, title)
         return made
 
     def _complain(self, error: Exception) -> None:
@@ -174,15 +171,6 @@ class Watch:
             _log.warning("nobody watches: %s", text)
         else:
             _log.error("nobody watches: %s", text, exc_info=error)
-
-
-def _spent(config: Config, health: Health, now: datetime) -> Mapping[str, Decimal]:
-    """As pipeline/budget.room counts it: phones have a purse of their own where `phones_per_month` is set."""
-    today = day_of(now, config.timezone)
-    month = f"{today[:8]}01"
-    both = (LOOKUPS,) if config.budget.phones_per_month is not None else (LOOKUPS, PHONES)
-    since = {"per_day": (today, both), "per_month": (month, both), "phones_per_month": (month, (PHONES,))}
-    return {name: health.spent(since[name][0], today, purses=since[name][1]) for name in limits(config)}
 
 
 def _deliver(watched: Watched) -> tuple[int, int]:

@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from crm_sync.config.expressions import written
 from crm_sync.config.model import Alert, Config
 from crm_sync.domain.alerts import Finding, Late
 from crm_sync.domain.runs import RunStatus, SyncRun
+from crm_sync.pipeline.budget import day_of
 from crm_sync.scrub import scrubbed
+from crm_sync.store.journal import LOOKUPS, PHONES
 
 APOLLO = "apollo"
 PUBLIC_ADDRESS = "public address"
@@ -91,6 +94,24 @@ def limits(config: Config) -> dict[str, Decimal]:
         "per_day": budget.per_day, "per_month": budget.per_month, "phones_per_month": budget.phones_per_month,
     }  # fmt: skip
     return {name: limit for name, limit in found.items() if limit}
+
+
+class Spent(Protocol):
+    """Credits that count against the limits of these purses from one day to another."""
+
+    def __call__(self, since: str, until: str, *, purses: tuple[str, ...]) -> Decimal: ...
+
+
+def used_of_limits(config: Config, spent: Spent, now: datetime) -> dict[str, tuple[Decimal, Decimal]]:
+    """Limit -> (its credits, how many are used), as pipeline/budget.room counts them: phones have a purse of their own
+    where `phones_per_month` is set."""
+    today = day_of(now, config.timezone)
+    month = f"{today[:8]}01"
+    purses = (LOOKUPS,) if config.budget.phones_per_month is not None else (LOOKUPS, PHONES)
+    asked = {"per_day": (today, purses), "per_month": (month, purses), "phones_per_month": (month, (PHONES,))}
+    return {
+        name: (limit, spent(asked[name][0], today, purses=asked[name][1])) for name, limit in limits(config).items()
+    }
 
 
 def judged(config: Config, facts: Facts) -> list[Finding]:
