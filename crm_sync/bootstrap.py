@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -461,9 +462,11 @@ class App:
     def check_ready(self) -> None:
         """
         Raises:
-            CrmSyncError: the database cannot be used, or has another schema.
+            CrmSyncError: the database cannot be used, has another schema, or was sealed under another secret key: no
+                token of a callback would be known.
         """
         self.unchecked_store.ready()
+        self.vault  # noqa: B018 - opening it is the check; once it is open it stays so
 
     def close(self) -> None:
         for crm in self._crms.values():
@@ -550,6 +553,8 @@ def web_app(app: App | None = None) -> Flask:
     from webhooks.receiver import receiver
 
     mine = app or App(env_file=Path(".env") if Path(".env").exists() else None)
+    if app is None and not logging.getLogger().handlers:  # whoever serves it may have a log of its own
+        set_up_logs(mine)
     deliver = receiver(
         read_token=lambda token: mine.hook_tokens.read(token, now=mine.clock.now()),
         inbox=lambda: mine.deliveries,
@@ -563,6 +568,12 @@ def web_app(app: App | None = None) -> Flask:
     )
 
 
+def set_up_logs(app: App) -> None:
+    from crm_sync.logs import set_up
+
+    set_up(kind=app.settings.log_format, level=app.settings.log_level)
+
+
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:
     """Receiver and worker in this process, until SIGTERM or SIGINT. `started` is told the address.
 
@@ -573,6 +584,7 @@ def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> 
 
     from crm_sync.web.serving import WebServer
 
+    set_up_logs(app)
     hops = app.settings.trusted_proxies
     server = WebServer(web_app(app), host=host, port=port, trusted_proxies=hops)
     stop = threading.Event()
@@ -589,6 +601,7 @@ def work(app: App) -> None:
     """The worker in this process, until SIGTERM or SIGINT."""
     import threading
 
+    set_up_logs(app)
     stop = threading.Event()
     with _until_stopped(stop.set):
         _worker(app).run(stop)

@@ -8,7 +8,7 @@ import re
 #: a Referer: who reads one may ring for its order.
 _HOOK = re.compile(r"(?:/|%2f)+webhooks(?:/|%2f)+[^\s\"'<>]*", re.IGNORECASE)
 _TOKEN = re.compile(r"v1_[0-9a-f]{16}_[0-9a-f]{32}[0-9a-f_]*", re.IGNORECASE)
-_EMAIL = re.compile(r"[^\s\"'<>(),;:=\[\]{}]+@[^\s\"'<>(),;:=\[\]{}@]+\.[^\s\"'<>(),;:=\[\]{}@.]+")
+_EMAIL = re.compile(r"[^\s\"'<>(),;:=/…\[\]{}]+@[^\s\"'<>(),;:=/\[\]{}@]+\.[^\s\"'<>(),;:=/\[\]{}@.]+")
 #: Seven digits and more behind a plus, with what people put between them.
 _PHONE = re.compile(r"\+\(?\d(?:[\s().\-/]{0,2}\d){6,14}(?!\d)")
 #: user:password@ of an address, and what is named like a secret.

@@ -124,7 +124,7 @@ class Health:
                 deliveries={state: int(count) for state, count in ask(_DELIVERIES)},
                 waits={sync: (int(count), at) for sync, count, at in ask(_AWAITED)},
                 reviews=int(ask(_REVIEWS).scalar() or 0),
-                parked={endpoint: until for endpoint, until in ask(select(pace.c.endpoint, pace.c.parked_until))},
+                parked={row.endpoint: row.parked_until for row in ask(select(pace.c.endpoint, pace.c.parked_until))},
                 firing={alert: int(count) for alert, count in ask(_FIRING)},
                 untold=int(ask(select(func.count()).select_from(alert_notices).where(_UNTOLD)).scalar() or 0),
             )
