@@ -25,6 +25,8 @@ from crm_sync.settings import (
 )
 
 if TYPE_CHECKING:
+    import threading
+
     from flask import Flask
 
     from crm_sync.alerts import Notifiers
@@ -57,6 +59,10 @@ if TYPE_CHECKING:
     from crm_sync.store.write_jobs import WriteJobs
     from crm_sync.watch import Watch, Watched
     from crm_sync.workers import PhoneWorker
+
+
+#: A notice that is being sent at the end is waited for so long; it is told again else.
+_LAST_NOTICE_S = 5.0
 
 
 @dataclass
@@ -411,9 +417,10 @@ class App:
 
     def watch(self, *, late: Callable[[], Sequence[Late]] | None = None) -> Watch:
         """Tells whom the configuration names. `late`: the syncs that were due by the schedule and have not started."""
+        from crm_sync.store.exclusive import Exclusive
         from crm_sync.watch import Watch
 
-        return Watch(lambda: self._watched(late))
+        return Watch(lambda: self._watched(late), Exclusive(self.store, "watch"))
 
     def _watched(self, late: Callable[[], Sequence[Late]] | None) -> Watched:
         from crm_sync.alerts import shown
@@ -590,11 +597,13 @@ def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> 
     stop = threading.Event()
     worker = threading.Thread(target=lambda: _worker(app).run(stop), name="phones", daemon=True)
     worker.start()
+    watching = _watching(app, stop)
     with _until_stopped(server.stop):
         started(f"http://{host}:{server.port}")
         server.run()
     stop.set()
     worker.join(timeout=60)
+    watching.join(timeout=_LAST_NOTICE_S)
 
 
 def work(app: App) -> None:
@@ -603,8 +612,19 @@ def work(app: App) -> None:
 
     set_up_logs(app)
     stop = threading.Event()
+    watching = _watching(app, stop)
     with _until_stopped(stop.set):
         _worker(app).run(stop)
+    watching.join(timeout=_LAST_NOTICE_S)
+
+
+def _watching(app: App, stop: threading.Event) -> threading.Thread:
+    """The watch in a thread of its own, which nothing else waits for."""
+    import threading
+
+    thread = threading.Thread(target=lambda: app.watch().run(stop), name="watch", daemon=True)
+    thread.start()
+    return thread
 
 
 def _worker(app: App) -> PhoneWorker:

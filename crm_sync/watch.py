@@ -16,6 +16,7 @@ from crm_sync.pipeline.watching import RUNS, Awaited, Doubt, Facts, body, judged
 from crm_sync.ports import Clock
 from crm_sync.scrub import scrubbed
 from crm_sync.store.alerts import RECOVERED, Alerts
+from crm_sync.store.exclusive import Exclusive
 from crm_sync.store.health import Health
 from crm_sync.store.runs import Runs
 
@@ -71,9 +72,11 @@ class Watch:
     """`once` looks and tells; `run` does so until it is told to stop. Any number of processes may watch one database:
     each change is told once. Not for several threads."""
 
-    def __init__(self, watched: Callable[[], Watched]) -> None:
-        """`watched` makes it for the newest applied configuration."""
+    def __init__(self, watched: Callable[[], Watched], lock: Exclusive | None = None) -> None:
+        """`watched` makes it for the newest applied configuration. With a `lock`, `run` looks only while it has it: one
+        process is enough to ask the neighbours."""
         self._make = watched
+        self._lock = lock
         self._watched: Watched | None = None
         self._neighbours = _Neighbours()
         self._complaint = ""
@@ -83,12 +86,15 @@ class Watch:
         """Whatever goes wrong is logged once, and ends nothing."""
         while not stop.is_set():
             try:
-                self.once()
+                if self._lock is None or self._lock.take():
+                    self.once()
                 self._complaint = ""
             except Exception as error:  # noqa: BLE001 - what is not told now is told by a later look
                 self._complain(error)
                 self._watched = None
             stop.wait(every_s)
+        if self._lock is not None:
+            self._lock.release()
 
     def once(self) -> Looked:
         """

@@ -112,7 +112,7 @@ def test_serve_logs_json_with_the_level_and_kind_of_its_settings(tmp_path: Path)
         )
     try:
         until = time.monotonic() + 30
-        while "deliveries wait" not in (tmp_path / "log").read_text():
+        while not all(each in (tmp_path / "log").read_text() for each in ("deliveries wait", "nobody watches")):
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.1)
     finally:
@@ -120,5 +120,8 @@ def test_serve_logs_json_with_the_level_and_kind_of_its_settings(tmp_path: Path)
         child.wait(30)
 
     told = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
-    assert [(each["level"], each["logger"]) for each in told] == [("warning", "crm_sync.workers")]
-    assert "No configuration has been applied yet" in told[0]["event"]
+    assert sorted((each["level"], each["logger"]) for each in told) == [
+        ("warning", "crm_sync.watch"),
+        ("warning", "crm_sync.workers"),
+    ]
+    assert all("No configuration has been applied yet" in each["event"] for each in told)
