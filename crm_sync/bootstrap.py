@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from crm_sync.clock import SystemClock
 from crm_sync.errors import ConfigError
@@ -25,8 +26,6 @@ from crm_sync.settings import (
 )
 
 if TYPE_CHECKING:
-    import threading
-
     from flask import Flask
 
     from crm_sync.alerts import Notifiers
@@ -65,6 +64,25 @@ if TYPE_CHECKING:
 _LAST_NOTICE_S = 5.0
 
 
+T = TypeVar("T")
+
+
+class _once(cached_property[T]):  # noqa: N801 - a decorator
+    """cached_property of which two threads make one value alone: Python 3.12 has taken the lock out of its own."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> _once[T]: ...
+
+    @overload
+    def __get__(self, instance: App, owner: type[Any] | None = None) -> T: ...
+
+    def __get__(self, instance: App | None, owner: type[Any] | None = None) -> _once[T] | T:
+        if instance is None:
+            return self
+        with instance.making:
+            return super().__get__(instance, owner)
+
+
 @dataclass
 class App:
     """One installation, opened piece by piece: a command pays only for what it touches."""
@@ -73,6 +91,8 @@ class App:
     config_file: Path = Path("crm_sync.yaml")
 
     def __post_init__(self) -> None:
+        #: The watch and the worker of `serve` ask for the same clients.
+        self.making = threading.RLock()
         self._crms: dict[str, Crm] = {}
         self._scraped: tuple[Config, int] | None = None
 
@@ -358,12 +378,13 @@ class App:
 
     def crm(self, name: str, crm_type: str) -> Crm:
         """The client of a CRM, made when first asked; its library is imported only then."""
-        if name not in self._crms:
-            self.require_settings([(name, crm_type)], apollo=False)
-            self._crms[name] = _make_crm(name, self.crm_settings(name, crm_type), self.clock)
-        return self._crms[name]
+        with self.making:
+            if name not in self._crms:
+                self.require_settings([(name, crm_type)], apollo=False)
+                self._crms[name] = _make_crm(name, self.crm_settings(name, crm_type), self.clock)
+            return self._crms[name]
 
-    @cached_property
+    @_once
     def pace(self) -> StorePace:
         from crm_sync.store.pace import StorePace
 
@@ -374,7 +395,7 @@ class App:
         holds it cannot be used."""
         self.__dict__["pace"] = _Unpaced()
 
-    @cached_property
+    @_once
     def enricher(self) -> Enricher:
         from adapters.apollo.client import ApolloEnricher
 
@@ -587,8 +608,6 @@ def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> 
     Raises:
         OSError: the port is taken, or not for us.
     """
-    import threading
-
     from crm_sync.web.serving import WebServer
 
     set_up_logs(app)
@@ -608,8 +627,6 @@ def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> 
 
 def work(app: App) -> None:
     """The worker in this process, until SIGTERM or SIGINT."""
-    import threading
-
     set_up_logs(app)
     stop = threading.Event()
     watching = _watching(app, stop)
@@ -620,8 +637,6 @@ def work(app: App) -> None:
 
 def _watching(app: App, stop: threading.Event) -> threading.Thread:
     """The watch in a thread of its own, which nothing else waits for."""
-    import threading
-
     thread = threading.Thread(target=lambda: app.watch().run(stop), name="watch", daemon=True)
     thread.start()
     return thread
