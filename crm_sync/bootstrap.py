@@ -74,11 +74,12 @@ class _once(cached_property[T]):  # noqa: N801 - a decorator
     def __get__(self, instance: None, owner: type[Any] | None = None) -> _once[T]: ...
 
     @overload
-    def __get__(self, instance: App, owner: type[Any] | None = None) -> T: ...
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
 
-    def __get__(self, instance: App | None, owner: type[Any] | None = None) -> _once[T] | T:
+    def __get__(self, instance: object | None, owner: type[Any] | None = None) -> _once[T] | T:
         if instance is None:
             return self
+        assert isinstance(instance, App)
         with instance.making:
             return super().__get__(instance, owner)
 
