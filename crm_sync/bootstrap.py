@@ -598,9 +598,14 @@ def web_app(app: App | None = None) -> Flask:
 
 
 def set_up_logs(app: App) -> None:
+    """Where the long-lived processes log, and report what nobody foresaw."""
     from crm_sync.logs import set_up
 
     set_up(kind=app.settings.log_format, level=app.settings.log_level)
+    if dsn := app.settings.sentry_dsn.get_secret_value():
+        from crm_sync.telemetry import report_to
+
+        report_to(dsn)
 
 
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:

@@ -72,9 +72,14 @@ def _with_error(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> 
     return entry
 
 
+def is_told_whole(error: BaseException) -> bool:
+    """Whether what the error says may be told, once it is cleaned."""
+    return isinstance(error, _TOLD_WHOLE)
+
+
 def _told(error: BaseException) -> str:
     kind = type(error).__name__
-    return f"{kind}: {error}" if isinstance(error, _TOLD_WHOLE) else kind
+    return f"{kind}: {error}" if is_told_whole(error) else kind
 
 
 def _clean(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -50,6 +50,7 @@ class Settings(_Group):
     metrics_token: SecretStr = SecretStr("")
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    sentry_dsn: SecretStr = SecretStr("")
 
 
 class SalesforceSettings(_Group):

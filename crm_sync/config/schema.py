@@ -369,7 +369,7 @@ _CRM_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}\Z")
 _SYNC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}\Z")
 # They would share the prefix of their settings (CRM_SYNC_<NAME>_…) with settings that mean something else.
 _RESERVED_CRM_NAMES = frozenset(
-    ("apollo", "broker", "database", "log", "mail", "metrics", "notify", "public", "secret", "slack")
+    ("apollo", "broker", "database", "log", "mail", "metrics", "notify", "public", "secret", "sentry", "slack")
 )
 _DOMAIN = re.compile(r"(?:[a-z0-9-]+\.)+[a-z0-9-]{2,}\Z", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+\Z", re.IGNORECASE)
