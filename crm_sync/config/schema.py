@@ -18,6 +18,7 @@ from crm_sync.config import expressions
 from crm_sync.config.apollo_attributes import attributes, find
 from crm_sync.config.expressions import UnreadableError
 from crm_sync.config.problems import Path, Problem, did_you_mean, dotted, nearest, shown
+from crm_sync.config.slots import check_cron
 from crm_sync.config.text import Document, Kind, Node
 from crm_sync.domain.changes import WriteRule
 from crm_sync.mapping.transforms import TRANSFORMS
@@ -376,7 +377,6 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+\Z", re.IGNORECASE)
 _MAIL = re.compile(r"mailto:(?://)?[^\s@:/?]+@[^\s@:/?]+\Z", re.IGNORECASE)
 _CHANNEL = re.compile(r"slack:[#@]?[\w.-]+\Z", re.IGNORECASE)
 _NOTIFIER = re.compile(r"env:CRM_SYNC_NOTIFY_[A-Z0-9][A-Z0-9_]*\Z")
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,\-#L?]+\Z")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -464,12 +464,16 @@ def _transform(text: str) -> str:
 
 
 def _cron(text: str) -> str:
-    fields = text.split()
-    if len(fields) != 5 or not all(_CRON_FIELD.match(each) for each in fields):
-        raise UnreadableError(
-            "this is not a cron expression of five fields.", 'Minute, hour, day, month, weekday: "0 4 * * 0".'
-        )
+    text = " ".join(text.split())
+    check_cron(text)
     return text
+
+
+def _interval(text: str) -> timedelta:
+    every = expressions.duration(text)
+    if every < timedelta(minutes=1):
+        raise UnreadableError("a sync runs once a minute at most.", "Write 1m or more.")
+    return every
 
 
 def _domain(text: str) -> str:
@@ -594,7 +598,8 @@ SCHEDULE = Group(
         ),
         "at": Key(shape=Text(wanted='a time such as "02:30"', parse=expressions.time_of_day)),
         "cron": Key(shape=Text(wanted='a cron expression such as "0 4 * * 0"', parse=_cron)),
-        "every": Key(shape=DURATION),
+        "every": Key(shape=Text(wanted="a duration such as 4h", parse=_interval)),
+        "jitter": Key(shape=DURATION, default="none"),
     },
 )
 
@@ -833,9 +838,7 @@ class NotYet:
 
 #: The one list of what this version parses and does not do: delete a line when the feature is there. Nothing in it
 #: is ever silently ignored.
-NOT_YET: Mapping[str, NotYet] = {
-    "syncs.*.schedule": NotYet(part=5, what="running on a schedule"),
-}
+NOT_YET: Mapping[str, NotYet] = {}
 
 
 def refuse_what_is_not_built(root: Node, into: Findings) -> None:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from crm_sync import crash
+from crm_sync.domain.enrichment import Purpose
 from crm_sync.domain.reveals import PhoneDelivery
 from crm_sync.errors import ContractError, CrmSyncError
 from crm_sync.log_ids import log_ids
@@ -24,7 +25,8 @@ from crm_sync.pipeline.phone_writing import Awaited, PhoneWriting
 from crm_sync.pipeline.polling import Poller
 from crm_sync.services import Services
 from crm_sync.store.deliveries import BY_POLL, BY_TOKEN, Delivery
-from crm_sync.store.reveals import Order, Settlement, WaitEnd
+from crm_sync.store.journal import IN_DOUBT
+from crm_sync.store.reveals import Order, Settlement, Wait, WaitEnd
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ MOST_TRIES = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=10), timedelta(hours=3)
 #: How soon a delivery is looked at again that came before Apollo's own answer to its order.
 _EARLY = timedelta(seconds=1)
+#: States of a call whose answer never came.
+_WITHOUT_ANSWER = (IN_DOUBT, "accepted", "not charged")
 #: So many deliveries are settled together: their records go to the CRM in the same calls.
 AT_ONCE = 100
 
@@ -221,7 +225,7 @@ class Resolver:
             numbers = {reveals.person(person.apollo_id): person.numbers for person in one.content.people}
             # By its token alone it brings numbers of those whom it was ordered for, or who wait for nothing else.
             free = frozenset(numbers) if one.belief == BY_POLL else self._ordered(one.order) & set(numbers)
-            waits = reveals.waits_for(one.order.id, numbers, free=free)
+            waits = self._asked(one, reveals.waits_for(one.order.id, numbers, free=free))
             if not numbers and one.belief == BY_POLL and not one.is_cut:
                 waits = [wait for wait in reveals.under(one.order.id) if wait.is_open]  # nobody was found at all
             for wait in waits:
@@ -234,6 +238,25 @@ class Resolver:
                 )
                 found.setdefault(wait.id, awaited)
         return list(found.values())
+
+    def _asked(self, one: _Believed, waits: Sequence[Wait]) -> list[Wait]:
+        """Without those who joined an order whose own answer is lost, and for whom it was not made: its token alone
+        must not bring numbers to anybody else (design/reliability.md 4, d)."""
+        if one.belief == BY_POLL or not self._is_blind(one.order):
+            return list(waits)
+        made_for = self._made_for(one.order)
+        return [wait for wait in waits if wait.order_id != one.order.id or wait.identity in made_for]
+
+    def _made_for(self, order: Order) -> frozenset[bytes]:
+        call = self.services.journal.call(order.batch_id)
+        return (
+            frozenset(self.services.reveals.identity(keys) for keys in call.keys) if call is not None else frozenset()
+        )
+
+    def _is_blind(self, order: Order) -> bool:
+        """Whether nobody knows whom an order is about: it matched them in the same call, and the answer is lost."""
+        call = self.services.journal.call(order.batch_id)
+        return call is not None and call.purpose is not Purpose.PHONE and call.state in _WITHOUT_ANSWER
 
     def _ordered(self, order: Order) -> frozenset[bytes]:
         """The people whom an order has named by Apollo's id."""
@@ -248,6 +271,9 @@ class Resolver:
         mine = tuple(ends[each.wait.id] for each in ended)
         state, reason = self._word(one, awaited, mine, orphans)
         found = frozenset(each.wait.person for each in ended if each.numbers)
+        is_unplaced = state == "unknown" and self._is_blind(one.order)
+        unplaced = {services.reveals.person(each.apollo_id) for each in one.content.people if each.numbers}
+        unplaced -= one.erased
         services.reveals.settle(
             Settlement(
                 delivery_id=one.delivery.id,
@@ -260,6 +286,8 @@ class Resolver:
                 credits=None if state == "unknown" and one.belief == BY_TOKEN else self._bill(one),
                 found=found,
                 empty=frozenset(each.wait.person for each in ended) - found,
+                unplaced=frozenset(unplaced) if is_unplaced else frozenset(),
+                made_for=self._made_for(one.order) if is_unplaced and unplaced else frozenset(),
             ),
             now=services.clock.now(),
         )
@@ -291,6 +319,8 @@ class Resolver:
                 return "late", "nobody waited any more: it was given up; `crm-sync phones replay` writes it"
             if any(wait.person in people for wait in reveals.under(one.order.id)):
                 return "duplicate", "whoever it is about had got an answer already"
+            if self._is_blind(one.order):
+                return "unknown", "the answer that says whom it is about is lost; who is matched with them gets it"
             return "unknown", "nobody asked for whom it is about"
         said = [f"{count} {state}" for state, count in sorted(Counter(end.state for end in ends).items())]
         if orphans:

@@ -11,6 +11,7 @@ from crm_sync import crash
 from crm_sync.config.expressions import both
 from crm_sync.config.model import Phones
 from crm_sync.domain.changes import WriteRule
+from crm_sync.domain.enrichment import Purpose
 from crm_sync.domain.records import Record
 from crm_sync.domain.runs import RecordOutcome
 from crm_sync.mapping.blanks import lacking
@@ -160,10 +161,13 @@ def is_marked(record: Record, phones: Phones) -> bool:
 
 
 def to_reveal(walk: Walk, due: Sequence[Due]) -> frozenset[str]:
-    """The ids of those among these records who are to get a phone."""
+    """The ids of those among these records whose phone is to be ordered with their match: not of those whose numbers
+    are here already, by an order whose answer was lost."""
     phones = walk.sync.phones
     if phones is None or not due:
         return frozenset()
+    here = walk.answers.look_up(Purpose.PHONE, (each.keys.key for each in due))
+    due = [each for each in due if each.keys.key not in here]
     chosen: set[str] = set()
     selection = to_be_revealed(walk, phones)
     blank = phone_fields(phones) if phones.rule in _NEED_BLANK else ()

@@ -513,7 +513,8 @@ class Journal:
     # --- what is charged later ------------------------------------------------------------------------------------
 
     def bill(self, connection: Connection, order_id: str, charged: Decimal) -> bool:
-        """Book what a delivery cost, in the transaction that settles it; False when the order was billed before.
+        """Book what a delivery cost, in the transaction that settles it; False when the order was billed before, or at
+        worst cost with its call.
 
         A call that was in doubt was charged, then: its delivery is the proof (design/reliability.md 2.4, E3).
         """
@@ -522,6 +523,10 @@ class Journal:
         if bill is None:
             return False
         call = self._call(connection, bill.batch_id)
+        if call.state in (IN_DOUBT, "accepted") and call.purpose is not Purpose.PHONE:
+            # It matched people too, and who they are is lost: a person settles it, and until then the worst cost of the
+            # call, which holds this bill, is what counts.
+            return False
         if call.state in (IN_DOUBT, "accepted"):
             # Apollo's own answer is lost: one credit a person for it (contracts/apollo.md 5), at worst.
             known = Decimal(len(call.keys))

@@ -123,7 +123,9 @@ class Settlement:
     """A delivery that was read to its end, with everything it changed: all of it in one transaction, or nothing.
 
     `credits`: what it cost, None where it tells no bill; `found` and `empty` are people (Reveals.person) whose numbers
-    came, and of whom there are none.
+    came, and of whom there are none. `unplaced`: people whose numbers are here, and of whom nobody knows which record
+    they are, since the order's own answer is lost: whoever is matched with one of them joins the order. `made_for`:
+    whom the order was made for (Reveals.identity), then.
     """
 
     delivery_id: int
@@ -135,6 +137,8 @@ class Settlement:
     credits: Decimal | None = None
     found: frozenset[bytes] = field(default_factory=frozenset)
     empty: frozenset[bytes] = field(default_factory=frozenset)
+    unplaced: frozenset[bytes] = field(default_factory=frozenset)
+    made_for: frozenset[bytes] = field(default_factory=frozenset)
 
 
 class Reveals:
@@ -148,6 +152,10 @@ class Reveals:
     def person(self, apollo_id: str) -> bytes:
         """What stands for a person in the tables."""
         return self._vault.digest(MatchKeys(purpose=Purpose.PHONE, apollo_id=apollo_id).key)
+
+    def identity(self, keys: MatchKeys) -> bytes:
+        """What stands for whom a record is about, see Wait.identity."""
+        return self._vault.digest(keys.key)
 
     # --- ordering -----------------------------------------------------------------------------------------------
 
@@ -235,7 +243,9 @@ class Reveals:
                 # Said once: while the answer is fresh it is not asked for again (pipeline/reveal.py), and then anew.
                 reason = "its phone was asked for before, and what came of it is not kept any more (keep.deliveries)"
                 connection.execute(joining.values(state=SKIPPED, reason=reason, settled_at=now))
-            elif order is not None and order.state not in ("expired", "not sent", "nothing"):
+            elif order is not None and (
+                order.state not in ("expired", "not sent", "nothing") or _is_there(connection, order.id)
+            ):
                 connection.execute(joining.values(state=WAITING, order_id=order.id))
                 _read_again(connection, order.id, now)
             else:
@@ -350,6 +360,8 @@ class Reveals:
                         .where(answers.c.purpose == Purpose.PHONE.value, answers.c.key.in_(sorted(people)))
                         .values(verdict=verdict.value, obtained_at=now)
                     )
+            if settlement.unplaced:
+                self._note_unplaced(connection, settlement, now)
             end_delivery(
                 connection,
                 settlement.delivery_id,
@@ -361,6 +373,25 @@ class Reveals:
             crash.point("reveals.settle.inside")
             self._close_orders(connection, settlement.order_id)
         crash.point("reveals.settle.after")
+
+    def _note_unplaced(self, connection: Connection, settlement: Settlement, now: datetime) -> None:
+        """Nobody buys these numbers again: not with the next match; after it, `join` finds the order that has them."""
+        batch_id = select(reveal_orders.c.batch_id).where(reveal_orders.c.id == settlement.order_id)
+        connection.execute(
+            upsert(connection, answers, ()),
+            [
+                {
+                    "purpose": Purpose.PHONE.value,
+                    "key": key,
+                    "verdict": Verdict.MATCHED.value,
+                    "source": "delivery",
+                    "batch_id": connection.execute(batch_id).scalar_one(),
+                    "position": 0,
+                    "obtained_at": now,
+                }
+                for key in sorted(settlement.unplaced | settlement.made_for)
+            ],
+        )
 
     def _close_orders(self, connection: Connection, order_id: str) -> None:
         """Orders that nobody waits for any more, and runs all of whose phones are there."""
@@ -532,12 +563,22 @@ def _unread() -> Select[Any]:
     )
 
 
+_KEPT_NUMBERS = ("done", "duplicate", "unknown", "late")
+
+
+def _is_there(connection: Connection, order_id: str) -> bool:
+    """Whether something was delivered for an order, whatever became of the order itself."""
+    states = (*_KEPT_NUMBERS, "new", "waiting")
+    kept = select(deliveries.c.id).where(deliveries.c.order_id == order_id, deliveries.c.state.in_(states))
+    return connection.execute(kept.limit(1)).first() is not None
+
+
 def _read_again(connection: Connection, order_id: str, now: datetime) -> None:
     """Somebody waits for an order whose numbers may be here already: they are read once more, and fetched where they
     are not kept any more."""
     there = connection.execute(
         update(deliveries)
-        .where(deliveries.c.order_id == order_id, deliveries.c.state.in_(("done", "duplicate", "unknown")))
+        .where(deliveries.c.order_id == order_id, deliveries.c.state.in_(_KEPT_NUMBERS))
         .values(state="new", attempts=0)
     ).rowcount
     again = update(reveal_orders).where(reveal_orders.c.id == order_id, reveal_orders.c.state == "closed")

@@ -209,6 +209,51 @@ def test_an_order_that_apollo_skips_gets_its_numbers_under_the_earlier_one(open_
     assert ended.status is RunStatus.COMPLETED
 
 
+def _with_a_lost_match(open_phones: OpenPhones) -> PhoneOffice:
+    """Matched and ordered in one call, whose answer never comes; its numbers do, and a person lets it be asked anew."""
+    office = open_phones(tidy=True, contacts=20)
+    office.text = office.text.replace("workers: 4", "workers: 1")
+    office.order_phones(**{"      route:": "      order: with_match\n      route:"})
+    plain = -(-(20 - len(office.targets)) // 10)
+    office.fault("apollo", call="*bulk_match", what="cut", when="after", nth=plain + 1)
+    office.walk()
+    doubt = office.app.journal.doubts()
+    assert [call.purse for call in doubt] == ["phones"]
+    office.carry_out(until=lambda: office.told() == {"unknown": 1})
+    office.app.journal.accept(doubt[0].id, ask_again=True, by="somebody", now=office.app.clock.now())
+    return office
+
+
+def test_numbers_of_a_match_whose_answer_is_lost_are_written_once_it_is_matched_again(
+    open_phones: OpenPhones, crm: str
+) -> None:
+    office = _with_a_lost_match(open_phones)
+
+    again = office.walk()
+    office.carry_out()
+
+    assert again.status is RunStatus.WAITING_FOR_PHONES, again.reason
+    assert office.with_mobile == office.targets
+    assert office.told() == {"done": 1}
+    assert office.sold["more_than_once"] == {}, "what was paid for and is here is not bought again"
+
+
+def test_numbers_of_a_lost_match_go_to_nobody_whom_it_was_not_made_for(open_phones: OpenPhones, crm: str) -> None:
+    """Such an order is believed by its token alone: it proves nothing about a record under another address."""
+    office = _with_a_lost_match(open_phones)
+    other, *others = office.targets
+    email = {"salesforce": "Email", "hubspot": "email"}[crm]
+    office.order_phones()  # after the match from now on
+    office.edit(other, {email: f"other.{office.sandbox.world.contact(other).email}"})
+
+    office.walk()
+    office.carry_out(until=lambda: office.with_mobile == others)
+    office.app.reveals.close_stranded(now=office.app.clock.now())
+
+    assert office.with_mobile == others
+    assert office.ended(other)[0] == "expired"
+
+
 def test_a_skipped_order_of_another_installation_expires(
     open_phones: OpenPhones, crm: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

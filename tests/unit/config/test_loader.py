@@ -10,9 +10,9 @@ import pytest
 
 from crm_sync.config.expressions import Condition, Operator
 from crm_sync.config.loader import Loaded, folder, kept, load, load_path
-from crm_sync.config.model import Alert, Band, Budget, JobChange, Keep, SendKey
+from crm_sync.config.model import Alert, Band, Budget, JobChange, Keep, Schedule, SendKey
 from crm_sync.config.problems import InvalidConfigError, Severity
-from crm_sync.config.schema import NOT_YET
+from crm_sync.config.schema import NotYet
 from crm_sync.domain.changes import WriteRule
 from crm_sync.errors import ConfigError
 from crm_sync.mapping.picklists import builtin_table, fold
@@ -736,21 +736,12 @@ def test_answers_kept_for_less_than_a_refresh_window_are_refused(
 PRODUCT_EXAMPLE = (Path(__file__).parent / "product_example.yaml").read_bytes()
 
 
-def test_the_example_of_the_product_page_lacks_nothing_but_later_features() -> None:
+def test_the_example_of_the_product_page_is_a_configuration() -> None:
     result = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"}))
 
-    assert [(p.line, p.path) for p in result.problems] == [
-        (35, "syncs.contacts-nightly.schedule"),
-        (86, "syncs.accounts-weekly.schedule"),
-    ]
-    assert all(p.message.startswith("not available yet: ") for p in result.problems)
-
-
-def test_the_example_without_later_features_is_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crm_sync.config.schema.NOT_YET", {})
-
-    config = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"})).require()
-
+    assert result.problems == ()
+    config = result.require()
+    assert [alert.when for alert in config.alerts] == ["run_failed", "rejected_share", "did_not_start"]
     contacts, accounts = config.syncs.values()
     assert contacts.choose.missing_any == ("Title", "Seniority__c")
     assert accounts.choose.missing_any == ("Industry", "NumberOfEmployees", "Size_Band__c", "AnnualRevenue")
@@ -769,12 +760,17 @@ def test_the_example_without_later_features_is_a_configuration(monkeypatch: pyte
     assert config.placeholders == ("[[unknown]]", "n/a", "-", "unknown")
 
 
-@pytest.mark.parametrize("pattern", NOT_YET)
-def test_each_later_key_refuses_by_name_in_the_example(pattern: str) -> None:
-    paths = [p.path.split(".") for p in load(PRODUCT_EXAMPLE).problems if p.message.startswith("not available yet")]
+def test_a_key_of_a_later_version_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = {"alerts": NotYet(part=9, what="alerts"), "syncs.*.schedule": NotYet(part=9, what="schedules")}
+    monkeypatch.setattr("crm_sync.config.schema.NOT_YET", later)
 
-    steps = pattern.split(".")
-    assert any(len(p) == len(steps) and all(s in ("*", q) for s, q in zip(steps, p, strict=True)) for p in paths)
+    problems = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"})).problems
+
+    assert [(p.line, p.path, p.message) for p in problems] == [
+        (35, "syncs.contacts-nightly.schedule", "not available yet: schedules."),
+        (86, "syncs.accounts-weekly.schedule", "not available yet: schedules."),
+        (95, "alerts", "not available yet: alerts."),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -851,6 +847,13 @@ def test_an_alert_that_could_never_be_told_is_refused(entry: str, said: str) -> 
     assert str(problem).split(" ", 1)[1] == said
 
 
+def test_an_alert_about_a_schedule_that_nobody_has_is_noted() -> None:
+    [problem] = alerts('when: did_not_start, tell: "slack:#revops"').problems
+
+    assert problem.severity is Severity.WARNING
+    assert "none of these syncs has a schedule" in str(problem)
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -908,16 +911,38 @@ def test_each_mistake_in_a_budget_is_answered() -> None:
         ("{days: weekdays}", "`at` is missing"),
         ("{every: 4h, at: '02:30'}", "`at` goes with `days` only"),
         ("{cron: '0 4 * *'}", "not a cron expression of five fields"),
+        ("{cron: '0 4 * * 8'}", "not a cron expression: bad day-of-week"),
+        ("{cron: '0 4 31 2 *'}", "not a cron expression: bad day-of-month"),
+        ("{every: 0m}", "once a minute at most"),
+        ("{jitter: 5m}", "does not say when"),
         ("{days: [mon, tues], at: '02:30'}", "Did you mean tue?"),
         ("{days: daily, at: 25:00}", "not a time of day"),
     ],
 )
-def test_a_mistake_in_a_schedule_is_reported_beside_its_absence(schedule: str, words: str) -> None:
-    lines = found("    match:", f"    schedule: {schedule}\n    match:")
+def test_a_mistake_in_a_schedule_is_named(schedule: str, words: str) -> None:
+    (line,) = found("    match:", f"    schedule: {schedule}\n    match:")
 
-    assert len(lines) == 2
-    assert any("not available yet" in line for line in lines)
-    assert any(words in line for line in lines)
+    assert words in line
+    assert ".schedule" in line
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("{days: weekdays, at: '02:30'}", Schedule(text="weekdays at 02:30", cron="30 2 * * 1-5")),
+        ("{days: [sun, mon], at: '23:05'}", Schedule(text="sun and mon at 23:05", cron="5 23 * * 0,1")),
+        ("{days: [daily, sat], at: '00:00'}", Schedule(text="daily and sat at 00:00", cron="0 0 * * *")),
+        (
+            "{cron: '0  4 * * 0', jitter: 10m}",
+            Schedule(text="cron 0 4 * * 0", cron="0 4 * * 0", jitter=timedelta(minutes=10)),
+        ),
+        ("{every: 90m}", Schedule(text="every 90m", every=timedelta(minutes=90))),
+    ],
+)
+def test_a_schedule_is_read(schedule: str, expected: Schedule) -> None:
+    result = loaded("    match:", f"    schedule: {schedule}\n    match:")
+
+    assert next(iter(result.require().syncs.values())).schedule == expected
 
 
 # --- how it is written, who is believed --------------------------------------------------------------------------------
