@@ -102,7 +102,8 @@ class Watch:
             CrmSyncError: the database cannot be asked, or nothing has been applied yet.
         """
         watched = self._current()
-        if not watched.config.alerts and not watched.alerts.firing():
+        alerts = watched.alerts
+        if not (watched.config.alerts or alerts.firing() or alerts.waiting()):
             return Looked()
         now = watched.clock.now()
         facts = self._facts(watched, now)

@@ -63,6 +63,22 @@ def test_slack_gets_it_in_the_channel_by_the_setting(hook: Hook, monkeypatch: py
     assert "contacts has failed" in str(body["attachments"])
 
 
+@pytest.mark.parametrize(
+    ("url", "address", "whole"),
+    [
+        ("slack://xoxb-1234-1234-abc124", "slack:#revops", "slack://xoxb-1234-1234-abc124/%23revops"),
+        ("slack://xoxb-1234-1234-abc124/?footer=no", "slack:ops", "slack://xoxb-1234-1234-abc124/%23ops?footer=no"),
+        ("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ", "slack:@ada",
+         "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/@ada"),
+    ],
+)  # fmt: skip
+def test_a_bots_token_and_its_options_may_stand_in_the_setting(url: str, address: str, whole: str) -> None:
+    notifiers = Notifiers(slack_url=url)
+
+    assert notifiers._resolved(address) == (whole, "CRM_SYNC_SLACK_URL")
+    assert notifiers.problem(address) == ""
+
+
 def slack_service() -> apprise.NotifyBase:
     made = apprise.Apprise.instantiate("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ")
     assert isinstance(made, apprise.NotifyBase)

@@ -169,13 +169,13 @@ def test_what_a_dead_notifier_was_not_told_it_is_told_when_it_is_back(lite: Call
 
         assert len(other.got) == 1
         assert [each.not_told for each in done] == [1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]
-        [waiting] = here.alerts.undelivered()
+        [waiting] = here.alerts.undelivered(now=here.clock.now())
         assert "error=403" in waiting.error
         assert "hook" not in waiting.error
         hook.mode = "take"
         here.clock.forward(600)
         assert looks(here, watch, 1)[0].told == 1
-        assert here.alerts.undelivered() == []
+        assert here.alerts.undelivered(now=here.clock.now()) == []
 
 
 def test_a_notifier_that_hangs_holds_up_nothing(lite: Callable[..., Office], hook: Hook) -> None:
@@ -219,7 +219,9 @@ def test_a_new_configuration_is_taken_up_and_what_it_dropped_is_not_told(
     looks(here, watch, 6)
 
     assert hook.got == []  # it began under the old one
-    assert [each.error for each in here.alerts.undelivered()] == ["its address is not in the configuration any more"]
+    assert [each.error for each in here.alerts.undelivered(now=here.clock.now())] == [
+        "its address is not in the configuration any more"
+    ]
     here.ran(RunStatus.COMPLETED)
     watch.once()
     assert len(hook.got) == 1
@@ -227,6 +229,18 @@ def test_a_new_configuration_is_taken_up_and_what_it_dropped_is_not_told(
     here.ran(RunStatus.FAILED, "y")
     watch.once()
     assert len(hook.got) == 1
+
+
+def test_without_alerts_nothing_is_left_to_be_told(lite: Callable[..., Office]) -> None:
+    here = lite(f'when: run_failed, tell: "json://127.0.0.1:{a_closed_port()}"')
+    watch = here.watch()
+    here.ran(RunStatus.FAILED, "x")
+    watch.once()
+    here.configure()
+    here.clock.forward(3600)
+    watch.once()
+
+    assert (here.alerts.firing(), here.alerts.waiting()) == ([], [])
 
 
 def test_the_same_rule_twice_tells_an_address_once(lite: Callable[..., Office], hook: Hook) -> None:

@@ -29,7 +29,11 @@ def alerts(ctx: click.Context, limit: int, as_json: bool) -> None:
         return
     app: App = ctx.obj
     config, _ = app.applied()
-    firing, undelivered, history = app.alerts.firing(), app.alerts.undelivered(), app.alerts.history(limit=limit)
+    firing, undelivered, history = (
+        app.alerts.firing(),
+        app.alerts.undelivered(now=app.clock.now()),
+        app.alerts.history(limit=limit),
+    )
     if as_json:
         render.print_json(_standing(app, config, firing, undelivered, history))
         return

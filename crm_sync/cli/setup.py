@@ -180,7 +180,7 @@ def _alerts(app: App) -> Iterator[AccessCheck]:
         configured = app.applied()[0].alerts
         addresses = list(dict.fromkeys(address for alert in configured for address in alert.tell))
         problems = {shown(address): app.notifiers.problem(address) for address in addresses}
-        undelivered, firing = app.alerts.undelivered(), app.alerts.firing()
+        undelivered, firing = app.alerts.undelivered(now=app.clock.now()), app.alerts.firing()
     except CrmSyncError:
         return  # said by the checks before
     for name, problem in problems.items():

@@ -22,6 +22,8 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 #: Whoever could not be told for so long is not told any more.
 GIVE_UP_AFTER = timedelta(days=3)
 _KEPT = timedelta(days=90)
+#: What was given up on is nobody's business for longer.
+_SHOWN = timedelta(days=7)
 #: In words, not as a parameter: else SQLite does not take the index of the few that wait.
 _WAITS = notices.c.state == literal_column("'waiting'")
 
@@ -118,16 +120,13 @@ class Alerts:
                 update(notices).where(notices.c.id == notice_id).values(state=GIVEN_UP, error=error, ended_at=now)
             )
 
-    def undelivered(self) -> list[Notice]:
-        """What waits to be told after a failed attempt, and what was given up on in the last days; oldest first."""
-        failed = and_(_WAITS, notices.c.attempts > 0)
-        return [*self._select(failed), *self._given_up()]
+    def undelivered(self, *, now: datetime) -> list[Notice]:
+        """What waits to be told after a failed attempt, and what was given up on lately; oldest first."""
+        lately = and_(notices.c.state == GIVEN_UP, notices.c.ended_at >= now - _SHOWN)
+        return sorted([*self._select(and_(_WAITS, notices.c.attempts > 0)), *self._select(lately)], key=_by_id)
 
     def waiting(self) -> list[Notice]:
         return self._select(_WAITS)
-
-    def _given_up(self) -> list[Notice]:
-        return self._select(notices.c.state == GIVEN_UP)
 
     def last_told(self) -> dict[tuple[str, str], datetime]:
         """(alert, subject) -> when somebody was told last."""
@@ -255,6 +254,10 @@ def _known(connection: Connection) -> dict[tuple[str, str], Firing]:
         )
         for row in rows
     }
+
+
+def _by_id(notice: Notice) -> int:
+    return notice.id
 
 
 def _notice(row: Row[Any]) -> Notice:

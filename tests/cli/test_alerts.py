@@ -151,3 +151,35 @@ def test_a_notifier_of_a_name_of_ones_own_is_no_unknown_setting(desk: Desk, monk
     monkeypatch.setenv("CRM_SYNC_NOTIFY_OPS", "json://127.0.0.1/x")
 
     assert "CRM_SYNC_NOTIFY_OPS" not in desk.run("doctor").text
+
+
+@pytest.mark.parametrize("crm", ["salesforce", "hubspot"])
+@pytest.mark.parametrize("whose", ["crm", "apollo"])
+def test_a_key_that_is_refused_is_told_before_any_run_needs_it(
+    desk: Desk, whose: str, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_alerts(desk, f'when: credentials_refused, tell: "json://127.0.0.1:{hook.port}/x"')
+    secret = "CONSUMER_SECRET" if desk.crm == "salesforce" else "TOKEN"
+    setting = "CRM_SYNC_APOLLO_API_KEY" if whose == "apollo" else f"CRM_SYNC_{desk.crm.upper()}_{secret}"
+    look()
+    assert hook.got == []
+    with monkeypatch.context() as broken:
+        broken.setenv(setting, "pat-na1-00000000-0000-0000-0000-000000000000")
+        look()
+        look()
+    [text] = hook.texts
+    assert text.startswith(f"crm-sync: {'Apollo' if whose == 'apollo' else desk.crm} refuses our credentials\n")
+    assert setting in text or whose == "crm"
+    assert "00000000" not in text
+    look()
+    assert len(hook.got) == 2
+
+
+def test_a_provider_that_is_gone_is_not_said_to_refuse_us(
+    desk: Desk, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_alerts(desk, f'when: credentials_refused, tell: "json://127.0.0.1:{hook.port}/x"')
+    monkeypatch.setenv("CRM_SYNC_APOLLO_URL", f"http://127.0.0.1:{a_closed_port()}")
+    look()
+
+    assert hook.got == []

@@ -161,7 +161,7 @@ def test_who_could_not_be_told_is_tried_with_widening_pauses(alerts: Alerts) -> 
         now += pause_after(notice.attempts + 1)
 
     assert tried == [0, 1, 3, 7, 15, 31, 63, 123, 183]
-    [waiting] = alerts.undelivered()
+    [waiting] = alerts.undelivered(now=now)
     assert (waiting.state, waiting.attempts, waiting.error) == ("waiting", 9, "refused")
 
 
@@ -183,7 +183,8 @@ def test_after_some_days_it_is_given_up_and_stays_to_be_seen(alerts: Alerts) -> 
     alerts.not_told(notice, "refused", now=later)
 
     assert alerts.claim(now=later + timedelta(days=1)) == []
-    assert [each.state for each in alerts.undelivered()] == ["given up"]
+    assert [each.state for each in alerts.undelivered(now=later)] == ["given up"]
+    assert alerts.undelivered(now=later + timedelta(days=8)) == []
 
 
 def test_a_notifier_that_comes_back_gets_the_newest_message_alone(alerts: Alerts) -> None:
