@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING
 
 from crm_sync.clock import SystemClock
 from crm_sync.errors import ConfigError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from crm_sync.alerts import Notifiers
     from crm_sync.config.loader import Loaded
     from crm_sync.config.model import Config
-    from crm_sync.domain.alerts import Late
     from crm_sync.pipeline.public_address import PublicAddress
     from crm_sync.ports import Clock, Crm, Enricher, Window
     from crm_sync.services import Services
@@ -52,36 +51,18 @@ if TYPE_CHECKING:
     from crm_sync.store.retention import Retention
     from crm_sync.store.reveals import Reveals
     from crm_sync.store.reviews import Reviews
+    from crm_sync.store.run_queue import RunQueue
     from crm_sync.store.runs import Runs
+    from crm_sync.store.schedules import Schedules
     from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
     from crm_sync.store.write_jobs import WriteJobs
     from crm_sync.watch import Watch, Watched
-    from crm_sync.workers import PhoneWorker
 
 
-#: A notice that is being sent at the end is waited for so long; it is told again else.
-_LAST_NOTICE_S = 5.0
-
-
-T = TypeVar("T")
-
-
-class _once(cached_property[T]):  # noqa: N801 - a decorator
-    """cached_property of which two threads make one value alone: Python 3.12 has taken the lock out of its own."""
-
-    @overload
-    def __get__(self, instance: None, owner: type[Any] | None = None) -> _once[T]: ...
-
-    @overload
-    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
-
-    def __get__(self, instance: object | None, owner: type[Any] | None = None) -> _once[T] | T:
-        if instance is None:
-            return self
-        assert isinstance(instance, App)
-        with instance.making:
-            return super().__get__(instance, owner)
+#: How long what is under way may take to its end when the process is told to stop: one paid call at its longest, and
+#: the writing of what it brought (design/reliability.md 2.2, M13). Whoever stops us waits a little longer.
+DRAIN_S = 70.0
 
 
 @dataclass
@@ -92,10 +73,12 @@ class App:
     config_file: Path = Path("crm_sync.yaml")
 
     def __post_init__(self) -> None:
-        #: The watch and the worker of `serve` ask for the same clients.
-        self.making = threading.RLock()
         self._crms: dict[str, Crm] = {}
         self._scraped: tuple[Config, int] | None = None
+
+    def sibling(self) -> App:
+        """The same installation, opened once more: nothing is shared with this one but the database."""
+        return App(env_file=self.env_file, config_file=self.config_file)
 
     # --- settings -----------------------------------------------------------------------------------------------
 
@@ -349,6 +332,18 @@ class App:
             named={name: value.get_secret_value() for name, value in load_notify_settings(self.env_file).items()},
         )
 
+    @cached_property
+    def queue(self) -> RunQueue:
+        from crm_sync.store.run_queue import RunQueue
+
+        return RunQueue(self.store, self.runs)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        from crm_sync.store.schedules import Schedules
+
+        return Schedules(self.store)
+
     def load_file(self) -> Loaded:
         """The configuration file as it is now, checked without the CRMs."""
         from crm_sync.config.loader import load_path
@@ -379,13 +374,12 @@ class App:
 
     def crm(self, name: str, crm_type: str) -> Crm:
         """The client of a CRM, made when first asked; its library is imported only then."""
-        with self.making:
-            if name not in self._crms:
-                self.require_settings([(name, crm_type)], apollo=False)
-                self._crms[name] = _make_crm(name, self.crm_settings(name, crm_type), self.clock)
-            return self._crms[name]
+        if name not in self._crms:
+            self.require_settings([(name, crm_type)], apollo=False)
+            self._crms[name] = _make_crm(name, self.crm_settings(name, crm_type), self.clock)
+        return self._crms[name]
 
-    @_once
+    @cached_property
     def pace(self) -> StorePace:
         from crm_sync.store.pace import StorePace
 
@@ -396,7 +390,7 @@ class App:
         holds it cannot be used."""
         self.__dict__["pace"] = _Unpaced()
 
-    @_once
+    @cached_property
     def enricher(self) -> Enricher:
         from adapters.apollo.client import ApolloEnricher
 
@@ -422,6 +416,8 @@ class App:
             crm=lambda name: self.crm(name, config.crms[name].type),
             enricher=lambda: self.enricher,
             runs=self.runs,
+            queue=self.queue,
+            schedules=self.schedules,
             provenance=self.provenance,
             reviews=self.reviews,
             write_jobs=self.write_jobs,
@@ -437,15 +433,16 @@ class App:
             vault=self.vault,
         )
 
-    def watch(self, *, late: Callable[[], Sequence[Late]] | None = None) -> Watch:
-        """Tells whom the configuration names. `late`: the syncs that were due by the schedule and have not started."""
+    def watch(self) -> Watch:
+        """Tells whom the configuration names."""
         from crm_sync.store.exclusive import Exclusive
         from crm_sync.watch import Watch
 
-        return Watch(lambda: self._watched(late), Exclusive(self.store, "watch"))
+        return Watch(self._watched, Exclusive(self.store, "watch"))
 
-    def _watched(self, late: Callable[[], Sequence[Late]] | None) -> Watched:
+    def _watched(self) -> Watched:
         from crm_sync.alerts import shown
+        from crm_sync.pipeline.scheduling import late_syncs
         from crm_sync.pipeline.watching import APOLLO
         from crm_sync.watch import Watched
 
@@ -467,7 +464,13 @@ class App:
             tell=self.notifiers.tell,
             log_in=log_in,
             public_url=self.callbacks.problem if wants_phones or self.settings.public_url else None,
-            late=late,
+            late=lambda: late_syncs(
+                config,
+                self.schedules.all(),
+                waiting=self.queue.waiting(),
+                running={run.sync for run, _, _ in self.runs.unfinished()},
+                now=self.clock.now(),
+            ),
             clock=self.clock,
         )
 
@@ -609,7 +612,7 @@ def set_up_logs(app: App) -> None:
 
 
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Receiver and worker in this process, until SIGTERM or SIGINT. `started` is told the address.
+    """Receiver, scheduler and worker in this process, until SIGTERM or SIGINT. `started` is told the address.
 
     Raises:
         OSError: the port is taken, or not for us.
@@ -619,40 +622,61 @@ def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> 
     set_up_logs(app)
     hops = app.settings.trusted_proxies
     server = WebServer(web_app(app), host=host, port=port, trusted_proxies=hops)
-    stop = threading.Event()
-    worker = threading.Thread(target=lambda: _worker(app).run(stop), name="phones", daemon=True)
-    worker.start()
-    watching = _watching(app, stop)
-    with _until_stopped(server.stop):
+    with _background(app), _until_stopped(server.stop):
         started(f"http://{host}:{server.port}")
         server.run()
-    stop.set()
-    worker.join(timeout=60)
-    watching.join(timeout=_LAST_NOTICE_S)
 
 
 def work(app: App) -> None:
-    """The worker in this process, until SIGTERM or SIGINT."""
+    """Scheduler and worker in this process, until SIGTERM or SIGINT."""
+    import threading
+
     set_up_logs(app)
     stop = threading.Event()
-    watching = _watching(app, stop)
-    with _until_stopped(stop.set):
-        _worker(app).run(stop)
-    watching.join(timeout=_LAST_NOTICE_S)
+    with _background(app), _until_stopped(stop.set):
+        stop.wait()
 
 
-def _watching(app: App, stop: threading.Event) -> threading.Thread:
-    """The watch in a thread of its own, which nothing else waits for."""
-    thread = threading.Thread(target=lambda: app.watch().run(stop), name="watch", daemon=True)
-    thread.start()
-    return thread
+@contextmanager
+def _background(app: App) -> Iterator[None]:
+    """What goes on beside the web, each in a thread and with clients of its own: a client's session and its count of
+    calls are one walk's. At the end what is paid for is finished, and the rest is left to the next process."""
+    import threading
 
-
-def _worker(app: App) -> PhoneWorker:
+    from crm_sync.pipeline.purge import purge_daily
+    from crm_sync.scheduler import Scheduler
     from crm_sync.store.exclusive import Exclusive
-    from crm_sync.workers import PhoneWorker
+    from crm_sync.workers import PhoneWorker, RunWorker
 
-    return PhoneWorker(app.services, Exclusive(app.store, "phones"))
+    of_runs, of_slots, of_watch = app.sibling(), app.sibling(), app.sibling()
+    retention = of_slots.retention
+    runner = RunWorker(of_runs.services)
+    works = {
+        "runs": runner.run,
+        "phones": PhoneWorker(app.services, Exclusive(app.store, "phones")).run,
+        "scheduler": Scheduler(
+            of_slots.services,
+            Exclusive(of_slots.store, "scheduler"),
+            chores=[lambda services: purge_daily(services.config, retention, services.clock.now())],
+        ).run,
+        "watch": of_watch.watch().run,
+    }
+    stop = threading.Event()
+    threads = [threading.Thread(target=run, args=(stop,), name=name, daemon=True) for name, run in works.items()]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        runner.pause()
+        until = time.monotonic() + DRAIN_S
+        for thread in threads:
+            thread.join(timeout=max(until - time.monotonic(), 0.0))
+        if not any(thread.is_alive() for thread in threads):
+            of_runs.close()
+            of_slots.close()
+            of_watch.close()
 
 
 @contextmanager

@@ -124,6 +124,8 @@ class Watch:
         config = watched.config
         events = {alert.when for alert in config.alerts}
         runs = {name: watched.runs.ended(name, limit=RUNS) for name in config.syncs}
+        ended = [run.id for told in runs.values() for run in told if run.status is RunStatus.FAILED]
+        gone_on_with = watched.runs.gone_on_with(ended) if ended else set()
         failed = {
             config.syncs[name].crm: told[0].id
             for name, told in runs.items()
@@ -134,6 +136,7 @@ class Watch:
         return Facts(
             now=now,
             runs=runs,
+            gone_on_with=gone_on_with,
             spent={name: used for name, (_, used) in used_of_limits(config, watched.health.spent, now).items()},
             doubt=Doubt(calls=calls, most=most, oldest=oldest),
             awaited={

@@ -120,8 +120,6 @@ def test_serve_logs_json_with_the_level_and_kind_of_its_settings(tmp_path: Path)
         child.wait(30)
 
     told = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
-    assert sorted((each["level"], each["logger"]) for each in told) == [
-        ("warning", "crm_sync.watch"),
-        ("warning", "crm_sync.workers"),
-    ]
+    assert {"crm_sync.watch", "crm_sync.workers"} <= {each["logger"] for each in told}
+    assert {each["level"] for each in told} == {"warning"}
     assert all("No configuration has been applied yet" in each["event"] for each in told)

@@ -387,10 +387,10 @@ def test_a_look_is_quick_with_a_long_history(lite: Callable[..., Office], tmp_pa
     with here.store.write() as connection:
         from sqlalchemy import insert
 
-        from crm_sync.store.runs import _run_values
+        from crm_sync.store.runs import run_values
         from crm_sync.store.tables import runs as table
 
-        rows = [_run_values(run) | {"owner": "x", "alive_at": run.started_at} for run in ended]
+        rows = [run_values(run) | {"owner": "x", "alive_at": run.started_at} for run in ended]
         connection.execute(insert(table), rows)
     watch = here.watch()
     watch.once()

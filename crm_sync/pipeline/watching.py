@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -47,13 +47,15 @@ class Awaited:
 class Facts:
     """All that the rules look at. Where nobody could look, there is nothing: what was known stays as it was.
 
-    `runs`: sync -> its newest ended runs, newest first. `spent`: limit of the budget -> credits that count against it.
-    `late`: None where nobody knows the schedule. `access`: provider -> why it refuses us, "" where it does not.
-    `public_url`: why the public address does not lead here, "" where it does, None where nobody looked.
+    `runs`: sync -> its newest ended runs, newest first; `gone_on_with`: those that another run goes on with. `spent`:
+    limit of the budget -> credits that count against it. `late`: None where nobody knows the schedule. `access`:
+    provider -> why it refuses us, "" where it does not. `public_url`: why the public address does not lead here, ""
+    where it does, None where nobody looked.
     """
 
     now: datetime
     runs: Mapping[str, Sequence[SyncRun]] = field(default_factory=dict)
+    gone_on_with: Collection[str] = ()
     spent: Mapping[str, Decimal] = field(default_factory=dict)
     doubt: Doubt = Doubt()
     awaited: Mapping[str, Awaited] = field(default_factory=dict)
@@ -165,8 +167,9 @@ class _Rule:
 
 
 def _run_failed(rule: _Rule) -> Finding | None:
-    """Over when a later run comes to an end that is not Failed; one that was cancelled tells nothing."""
-    told = [run for run in rule.runs if run.status is not RunStatus.CANCELLED]
+    """Over when a later run comes to an end that is not Failed; one that was cancelled tells nothing, and neither does
+    one whose process died and that another run goes on with by itself: that needs nobody."""
+    told = [run for run in rule.runs if run.status is not RunStatus.CANCELLED and run.id not in rule.facts.gone_on_with]
     if not told:
         return None
     last = told[0]

@@ -19,7 +19,7 @@ from sqlalchemy import event, insert, text
 from crm_sync.bootstrap import App, web_app
 from crm_sync.domain.alerts import Address, Finding
 from crm_sync.domain.runs import Counts, RunKind, RunStatus
-from crm_sync.store.runs import _run_values
+from crm_sync.store.runs import run_values
 from crm_sync.store.tables import batches, pace, phone_waits, reviews, run_records, runs, spending
 from tests.factories import SECRET_KEY, a_run
 from tests.webhooks.servers import served
@@ -225,7 +225,7 @@ def test_a_long_history_costs_little(app: App, client: FlaskClient) -> None:
     ]
     with app.store.write() as connection:
         connection.execute(
-            insert(runs), [_run_values(run) | {"owner": "x", "alive_at": now, "cancel_asked_at": None} for run in told]
+            insert(runs), [run_values(run) | {"owner": "x", "alive_at": now, "cancel_asked_at": None} for run in told]
         )
         connection.execute(
             insert(run_records),

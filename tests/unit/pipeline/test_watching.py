@@ -14,7 +14,9 @@ from crm_sync.config.model import Alert, Budget, Config
 from crm_sync.config.schema import EVENTS
 from crm_sync.domain.alerts import Finding, Late
 from crm_sync.domain.runs import Counts, RunStatus, SyncRun
+from crm_sync.pipeline.scheduling import late_syncs
 from crm_sync.pipeline.watching import APOLLO, PUBLIC_ADDRESS, Awaited, Doubt, Facts, body, judged, lasted, name_of
+from crm_sync.store.schedules import Standing
 from tests.factories import NOON, a_run
 
 BASE = """\
@@ -103,6 +105,16 @@ def test_a_cancelled_run_tells_nothing() -> None:
     assert failing is not None
     assert failing.is_firing
     assert found("run_failed", runs(ended(0, RunStatus.CANCELLED))) is None
+
+
+def test_a_run_that_another_one_goes_on_with_needs_nobody() -> None:
+    dead = [ended(0, RunStatus.FAILED, reason="its process ended"), ended(1)]
+
+    finding = found("run_failed", replace(runs(*dead), gone_on_with={"run-0"}))
+
+    assert finding is not None
+    assert not finding.is_firing
+    assert found("run_failed", replace(runs(dead[0]), gone_on_with={"run-0"})) is None
 
 
 def test_what_the_crm_said_of_a_person_is_not_told() -> None:
@@ -330,3 +342,21 @@ def test_times_are_told_in_the_zone_of_the_configuration() -> None:
 
     assert finding is not None
     assert "2026-12-01 02:30 EST" in finding.what
+
+
+def test_what_is_due_and_not_queued_and_what_is_queued_and_not_taken_is_late() -> None:
+    scheduled = BASE.replace("  contacts: {", "  contacts: {schedule: {every: 1h}, ").replace(
+        "  leads: {", "  leads: {schedule: {every: 1h}, "
+    )
+    config = load(scheduled.encode()).require()
+    standings = {name: Standing(sync=name, since=NOON - timedelta(minutes=90)) for name in config.syncs}
+    waiting = a_run(id="q", sync="leads", status=RunStatus.QUEUED, queued_at=NOON, slot=NOON - HOUR)
+    of_another = a_run(id="r", sync="gone", status=RunStatus.QUEUED, queued_at=NOON)
+    standings["leads"] = replace(standings["leads"], last_slot=NOON)
+
+    late = late_syncs(config, standings, waiting=[waiting, of_another], running=(), now=NOON)
+
+    assert {(each.sync, each.is_queued) for each in late} == {("contacts", False), ("leads", True)}
+    assert next(each.slot for each in late if each.sync == "leads") == NOON - HOUR
+    running = late_syncs(config, standings, waiting=[waiting], running={"contacts", "leads"}, now=NOON)
+    assert running == []
