@@ -136,7 +136,7 @@ def test_everything_is_told_by_name(client: FlaskClient, app: App) -> None:
     ended(app, 2, RunStatus.COMPLETED_WITH_ERRORS, counts=Counts(selected=10, updated=7, rejected=3))
     ended(app, 1, RunStatus.FAILED, counts=Counts(selected=5, updated=2, no_match=3))
     ended(app, 4, RunStatus.COMPLETED, kind=RunKind.PLAN)
-    app.runs.open(a_run(id="live", sync="leads", started_at=now), owner="here:1")
+    app.runs.open(a_run(id="live", sync="leads", status=RunStatus.RUNNING, started_at=now), owner="here:1")
     today = now.date().isoformat()
     money = {"run_id": "run-1", "sync": "contacts", "day": today}
     with app.store.write() as connection:
