@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,23 +21,27 @@ from crm_sync.settings import (
     Settings,
     crm_prefix,
     load_crm_settings,
+    load_notify_settings,
     load_settings,
 )
 
 if TYPE_CHECKING:
     from flask import Flask
 
+    from crm_sync.alerts import Notifiers
     from crm_sync.config.loader import Loaded
     from crm_sync.config.model import Config
     from crm_sync.domain.runs import SyncRun
     from crm_sync.pipeline.public_address import PublicAddress
     from crm_sync.ports import Clock, Crm, Enricher, Window
     from crm_sync.services import Services
+    from crm_sync.store.alerts import Alerts
     from crm_sync.store.answers import Answers
     from crm_sync.store.config_versions import ConfigVersions
     from crm_sync.store.deliveries import Deliveries
     from crm_sync.store.engine import Store
     from crm_sync.store.erasures import Erasures
+    from crm_sync.store.health import Health
     from crm_sync.store.hook_tokens import HookTokens
     from crm_sync.store.instance import Instance
     from crm_sync.store.journal import Journal
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
     from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
     from crm_sync.store.write_jobs import WriteJobs
+    from crm_sync.watch import Watch, Watched
 
 
 #: How long what is under way may take to its end when the process is told to stop: one paid call at its longest, and
@@ -69,6 +75,7 @@ class App:
 
     def __post_init__(self) -> None:
         self._crms: dict[str, Crm] = {}
+        self._scraped: tuple[Config, int] | None = None
 
     def sibling(self) -> App:
         """The same installation, opened once more: nothing is shared with this one but the database."""
@@ -305,6 +312,28 @@ class App:
         return Runs(self.store)
 
     @cached_property
+    def health(self) -> Health:
+        from crm_sync.store.health import Health
+
+        return Health(self.store)
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        from crm_sync.store.alerts import Alerts
+
+        return Alerts(self.store)
+
+    @cached_property
+    def notifiers(self) -> Notifiers:
+        from crm_sync.alerts import Notifiers
+
+        return Notifiers(
+            slack_url=self.settings.slack_url.get_secret_value(),
+            mail_url=self.settings.mail_url.get_secret_value(),
+            named={name: value.get_secret_value() for name, value in load_notify_settings(self.env_file).items()},
+        )
+
+    @cached_property
     def queue(self) -> RunQueue:
         from crm_sync.store.run_queue import RunQueue
 
@@ -405,12 +434,72 @@ class App:
             vault=self.vault,
         )
 
+    def watch(self) -> Watch:
+        """Tells whom the configuration names."""
+        from crm_sync.store.exclusive import Exclusive
+        from crm_sync.watch import Watch
+
+        return Watch(self._watched, Exclusive(self.store, "watch"))
+
+    def _watched(self) -> Watched:
+        from crm_sync.alerts import shown
+        from crm_sync.pipeline.scheduling import late_syncs
+        from crm_sync.pipeline.watching import APOLLO
+        from crm_sync.watch import Watched
+
+        config, number = self.applied()
+        wants_phones = any(sync.phones is not None for sync in config.syncs.values())
+
+        def log_in(provider: str) -> str:
+            return (self.enricher if provider == APOLLO else self.crm(provider, config.crms[provider].type)).log_in()
+
+        return Watched(
+            config=config,
+            config_version=number,
+            newest_version=self.versions.newest_number,
+            runs=self.runs,
+            health=self.health,
+            alerts=self.alerts,
+            digest=lambda address: self.vault.digest(f"alert address {address}"),
+            shown=shown,
+            tell=self.notifiers.tell,
+            log_in=log_in,
+            public_url=self.callbacks.problem if wants_phones or self.settings.public_url else None,
+            late=lambda: late_syncs(
+                config,
+                self.schedules.all(),
+                waiting=self.queue.waiting(),
+                running={run.sync for run, _, _ in self.runs.unfinished()},
+                now=self.clock.now(),
+            ),
+            clock=self.clock,
+        )
+
+    def scrape(self) -> bytes:
+        """What /metrics tells, as the database has it now.
+
+        Raises:
+            CrmSyncError: the database cannot be asked.
+        """
+        from crm_sync.pipeline.watching import used_of_limits
+        from crm_sync.web.metrics import exposition
+
+        number = self.versions.newest_number()
+        if self._scraped is None or self._scraped[1] != number:
+            self._scraped = self.applied() if number is not None else None
+        config = self._scraped[0] if self._scraped is not None else None
+        now = self.clock.now()
+        budget = used_of_limits(config, self.health.spent, now) if config is not None else {}
+        return exposition(self.health.snapshot(tuple(config.syncs) if config is not None else ()), budget, now)
+
     def check_ready(self) -> None:
         """
         Raises:
-            CrmSyncError: the database cannot be used, or has another schema.
+            CrmSyncError: the database cannot be used, has another schema, or was sealed under another secret key: no
+                token of a callback would be known.
         """
         self.unchecked_store.ready()
+        self.vault  # noqa: B018 - opening it is the check; once it is open it stays so
 
     def close(self) -> None:
         for crm in self._crms.values():
@@ -493,15 +582,34 @@ def web_app(app: App | None = None) -> Flask:
     """The WSGI application of an installation, by default that of the environment and .env; opens nothing until it is
     asked."""
     from crm_sync.web import create_app
+    from crm_sync.web.metrics import metrics
     from webhooks.receiver import receiver
 
     mine = app or App(env_file=Path(".env") if Path(".env").exists() else None)
+    if app is None and not logging.getLogger().handlers:  # whoever serves it may have a log of its own
+        set_up_logs(mine)
     deliver = receiver(
         read_token=lambda token: mine.hook_tokens.read(token, now=mine.clock.now()),
         inbox=lambda: mine.deliveries,
         now=mine.clock.now,
     )
-    return create_app(check_ready=mine.check_ready, receiver=deliver, trusted_proxies=mine.settings.trusted_proxies)
+    return create_app(
+        check_ready=mine.check_ready,
+        receiver=deliver,
+        metrics=metrics(mine.scrape, mine.settings.metrics_token.get_secret_value),
+        trusted_proxies=mine.settings.trusted_proxies,
+    )
+
+
+def set_up_logs(app: App) -> None:
+    """Where the long-lived processes log, and report what nobody foresaw."""
+    from crm_sync.logs import set_up
+
+    set_up(kind=app.settings.log_format, level=app.settings.log_level)
+    if dsn := app.settings.sentry_dsn.get_secret_value():
+        from crm_sync.telemetry import report_to
+
+        report_to(dsn)
 
 
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:
@@ -512,6 +620,7 @@ def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> 
     """
     from crm_sync.web.serving import WebServer
 
+    set_up_logs(app)
     hops = app.settings.trusted_proxies
     server = WebServer(web_app(app), host=host, port=port, trusted_proxies=hops)
     with _background(app), _until_stopped(server.stop):
@@ -523,6 +632,7 @@ def work(app: App) -> None:
     """Scheduler and worker in this process, until SIGTERM or SIGINT."""
     import threading
 
+    set_up_logs(app)
     stop = threading.Event()
     with _background(app), _until_stopped(stop.set):
         stop.wait()
@@ -569,7 +679,7 @@ def _background(app: App) -> Iterator[None]:
     from crm_sync.store.exclusive import Exclusive
     from crm_sync.workers import PhoneWorker, RunWorker
 
-    of_runs, of_slots = app.sibling(), app.sibling()
+    of_runs, of_slots, of_watch = app.sibling(), app.sibling(), app.sibling()
     retention = of_slots.retention
     runner = RunWorker(of_runs.services)
     works = {
@@ -580,6 +690,7 @@ def _background(app: App) -> Iterator[None]:
             Exclusive(of_slots.store, "scheduler"),
             chores=[lambda services: purge_daily(services.config, retention, services.clock.now())],
         ).run,
+        "watch": of_watch.watch().run,
     }
     stop = threading.Event()
     threads = [threading.Thread(target=run, args=(stop,), name=name, daemon=True) for name, run in works.items()]
@@ -596,6 +707,7 @@ def _background(app: App) -> Iterator[None]:
         if not any(thread.is_alive() for thread in threads):
             of_runs.close()
             of_slots.close()
+            of_watch.close()
 
 
 @contextmanager

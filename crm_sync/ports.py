@@ -202,6 +202,15 @@ class Crm(Protocol):
         """Where a person opens the record, "" when unknown."""
         ...
 
+    def log_in(self) -> str:
+        """See whether we are let in, by one free call that is made each time; says as whom, where that is told.
+
+        Raises:
+            CredentialsError: we are not.
+            CrmSyncError: it cannot be told now.
+        """
+        ...
+
     def check_access(self) -> list[AccessCheck]:
         """One line per path the product needs (log in, describe, query, limits); never raises."""
         ...
@@ -309,6 +318,10 @@ class Enricher(Protocol):
 
     def balance(self) -> CreditBalance | None:
         """Credits left, None where the key may not ask. Costs no credit."""
+        ...
+
+    def log_in(self) -> str:
+        """As Crm.log_in."""
         ...
 
     def check_access(self) -> list[AccessCheck]: ...

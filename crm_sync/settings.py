@@ -17,6 +17,8 @@ from crm_sync import crash
 from crm_sync.errors import ConfigError
 
 PREFIX = "CRM_SYNC_"
+#: Addresses of notices, by names that the admin chooses: `tell: env:CRM_SYNC_NOTIFY_OPS`.
+NOTIFY_PREFIX = f"{PREFIX}NOTIFY_"
 
 T = TypeVar("T", bound="_Group")
 
@@ -43,6 +45,12 @@ class Settings(_Group):
     apollo_api_key: SecretStr = SecretStr("")
     apollo_url: str = "https://api.apollo.io/api/v1"
     apollo_auth: Literal["header", "body"] = "header"
+    slack_url: SecretStr = SecretStr("")
+    mail_url: SecretStr = SecretStr("")
+    metrics_token: SecretStr = SecretStr("")
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    sentry_dsn: SecretStr = SecretStr("")
 
 
 class SalesforceSettings(_Group):
@@ -126,9 +134,31 @@ def unknown_settings(crms: Iterable[tuple[str, str]], env_file: Path | None) -> 
     known = setting_names([*crms, *((kind, kind) for kind in _GROUPS)]) | {crash.SETTING}
     sentences = []
     for name in sorted(_set_names(env_file) - known):
+        if name.startswith(NOTIFY_PREFIX):
+            continue
         near = get_close_matches(name, known, n=1)
         sentences.append(f"{name} is set and no setting has that name" + (f"; did you mean {near[0]}?" if near else ""))
     return sentences
+
+
+def load_notify_settings(env_file: Path | None) -> dict[str, SecretStr]:
+    """Name -> address of every CRM_SYNC_NOTIFY_… that is set.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    from dotenv import dotenv_values
+
+    found: dict[str, str | None] = {}
+    if env_file is not None:
+        _names_in(env_file)
+        found |= dotenv_values(env_file, encoding="utf-8-sig")
+    found |= os.environ
+    return {
+        name.upper(): SecretStr(value)
+        for name, value in found.items()
+        if name.upper().startswith(NOTIFY_PREFIX) and value
+    }
 
 
 def is_any_set(kind: str, env_file: Path | None) -> bool:

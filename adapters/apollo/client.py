@@ -373,21 +373,26 @@ class ApolloEnricher:
             self._check_credits(),
         ]
 
+    def log_in(self) -> str:
+        response = self._free("GET", "/auth/health")
+        if response.status_code == 404:
+            return "not told: this Apollo has no auth/health"
+        if response.status_code != 200:
+            raise _free_failure(response, "auth/health")
+        tree = parse_object(response.content, provider=PROVIDER, operation="auth/health", status=200)
+        if not tree.get("is_logged_in"):
+            raise CredentialsError(
+                "Apollo does not know this key", provider=PROVIDER, operation="auth/health", status=200
+            )
+        return "accepted"
+
     def _check_key(self) -> AccessCheck:
         name = "Apollo key"
-        cure = "Check CRM_SYNC_APOLLO_API_KEY and CRM_SYNC_APOLLO_URL"
         try:
-            response = self._free("GET", "/auth/health")
-            if response.status_code == 404:
-                return AccessCheck(name=name, ok=True, detail="not told: this Apollo has no auth/health")
-            if response.status_code != 200:
-                raise _free_failure(response, "auth/health")
-            tree = parse_object(response.content, provider=PROVIDER, operation="auth/health", status=200)
+            return AccessCheck(name=name, ok=True, detail=self.log_in())
         except CrmSyncError as error:
+            cure = "Check CRM_SYNC_APOLLO_API_KEY and CRM_SYNC_APOLLO_URL"
             return AccessCheck(name=name, ok=False, detail=str(error), cure=cure)
-        if not tree.get("is_logged_in"):
-            return AccessCheck(name=name, ok=False, detail="Apollo does not know this key", cure=cure)
-        return AccessCheck(name=name, ok=True, detail="accepted")
 
     def _check_refused(self, endpoint: str, method: str, body: bytes | None) -> AccessCheck:
         """A question without content: refused with 400 or 422 where the key may ask, with 403 where it may not."""

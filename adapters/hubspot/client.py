@@ -616,7 +616,7 @@ class HubSpotCrm:
             self._portal = wire.portal_of(raws[0])
 
     def check_access(self) -> list[AccessCheck]:
-        checks = [self._tried("log-in", self._check_account)]
+        checks = [self._tried("log-in", self.log_in)]
         if not checks[0].ok:
             return checks
         for object_type in wire.OBJECT_TYPES:
@@ -639,7 +639,7 @@ class HubSpotCrm:
         except CrmSyncError as error:
             return AccessCheck(name=name, ok=False, detail=str(error), cure="See the sentence before.")
 
-    def _check_account(self) -> str:
+    def log_in(self) -> str:
         held = self._held()
         try:
             body = self._call(held.account)

@@ -481,7 +481,7 @@ class SalesforceCrm:
                 return False
             return True
 
-        if tried("log-in", self._check_login, f"check {self._session.setting} and the credentials beside it"):
+        if tried("log-in", self.log_in, f"check {self._session.setting} and the credentials beside it"):
             for each in _OBJECT_TYPES:
                 tried(
                     each,
@@ -491,7 +491,7 @@ class SalesforceCrm:
             tried("API calls", self._check_limits, "give the user's profile or a permission set API Enabled")
         return checks
 
-    def _check_login(self) -> str:
+    def log_in(self) -> str:
         self._session.login()
         return f"logged in at {self._session.target}"
 

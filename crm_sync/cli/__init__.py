@@ -36,6 +36,7 @@ VERBS = {
     "credits": ("money", "What was spent, against the budgets and beside Apollo's own meter."),
     "doubt": ("money", "Calls that may have been charged without an answer."),
     "phones": ("phones", "Phone numbers: what is awaited, what was delivered; replay, poll."),
+    "alerts": ("alerts", "What is wrong now, who was told, and whether telling works."),
     "syncs": ("unattended", "The syncs: schedules, how they stand, when each runs next."),
     "pause": ("unattended", "Let a sync's schedule rest."),
     "resume": ("unattended", "Let a sync's schedule go on."),

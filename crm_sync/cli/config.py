@@ -49,6 +49,7 @@ def check(app: App, offline: bool, as_json: bool) -> None:
     if not as_json and not _errors(findings):
         said = "" if offline else f" against {', '.join(loaded.require().crms)}"
         click.echo(f"{app.config_file}: no errors{said}. `crm-sync config apply` makes it the configuration.")
+        _say_who_cannot_be_told(app, loaded.require())
     click.get_current_context().exit(EXIT_USAGE if _errors(findings) else 0)
 
 
@@ -82,7 +83,17 @@ def apply(app: App, note: str, offline: bool, dry_run: bool) -> None:
     elif newest is not None:
         click.echo(f"{app.config_file} is configuration version {newest.number} already.")
     _echo(lists.forget_others(app, config))
+    _say_who_cannot_be_told(app, config)
     click.echo(f"Next: crm-sync plan {next(iter(config.syncs))}")
+
+
+def _say_who_cannot_be_told(app: App, config: Config) -> None:
+    """The settings may come later, so it is no error; until then an alert would be lost."""
+    addresses = dict.fromkeys(address for alert in config.alerts for address in alert.tell)
+    problems = dict.fromkeys(app.notifiers.problem(address) for address in addresses) if addresses else {}
+    for problem in problems:
+        if problem:
+            click.echo(f"alerts: {problem}", err=True)
 
 
 @config_group.command()

@@ -131,6 +131,7 @@ def _checks(app: App) -> Iterator[AccessCheck]:
         yield _configuration(app)
         yield from _doubt(app)
         yield from _phones(app)
+        yield from _alerts(app)
     else:
         yield AccessCheck(name="configuration", ok=False, detail="not known while the database cannot be used")
         app.go_unpaced()
@@ -169,6 +170,35 @@ def _phones(app: App) -> Iterator[AccessCheck]:
             yield AccessCheck(name="phones", ok=True, detail=detail)
     except CrmSyncError as error:
         yield AccessCheck(name="public address", ok=not orders, detail=str(error), cure="mend the settings above")
+
+
+def _alerts(app: App) -> Iterator[AccessCheck]:
+    """Whether everybody who is to be told can be, as far as it shows without sending."""
+    from crm_sync.alerts import shown
+
+    try:
+        configured = app.applied()[0].alerts
+        addresses = list(dict.fromkeys(address for alert in configured for address in alert.tell))
+        problems = {shown(address): app.notifiers.problem(address) for address in addresses}
+        undelivered, firing = app.alerts.undelivered(now=app.clock.now()), app.alerts.firing()
+    except CrmSyncError:
+        return  # said by the checks before
+    for name, problem in problems.items():
+        if problem:
+            yield AccessCheck(
+                name="alerts", ok=False, detail=f"{name}: {problem}", cure="nobody is told there; docs/alerts.md"
+            )
+    if undelivered:
+        detail = f"{render.counted(len(undelivered), 'notice')} could not be told, the last: {undelivered[-1].error}"
+        yield AccessCheck(name="alerts", ok=True, detail=detail, cure="crm-sync alerts; crm-sync alerts test --all")
+    wrong = [each.title for each in firing if not each.is_pending]
+    if wrong:
+        yield AccessCheck(name="alerts", ok=True, detail=f"wrong now: {'; '.join(wrong)}", cure="crm-sync alerts")
+    if configured and not undelivered and not wrong and not any(problems.values()):
+        detail = (
+            f"{render.counted(len(configured), 'alert')} to {render.counted(len(addresses), 'address', 'addresses')}"
+        )
+        yield AccessCheck(name="alerts", ok=True, detail=f"{detail}, nothing is wrong")
 
 
 def _settings(app: App, crms: Sequence[tuple[str, str]]) -> Iterator[AccessCheck]:

@@ -15,6 +15,7 @@ from typing import Any
 from crm_sync.config import expressions
 from crm_sync.config.apollo_attributes import AttributeKind, find, vocabulary
 from crm_sync.config.model import (
+    Alert,
     Band,
     Budget,
     Choose,
@@ -33,7 +34,16 @@ from crm_sync.config.model import (
     Sync,
 )
 from crm_sync.config.problems import InvalidConfigError, Path, Problem, Severity, did_you_mean, shown
-from crm_sync.config.schema import COMPANY_KEYS, OBJECTS, PROOFS, SCHEMA, Findings, refuse_what_is_not_built
+from crm_sync.config.schema import (
+    COMPANY_KEYS,
+    EVENTS,
+    OBJECTS,
+    PROOFS,
+    SCHEMA,
+    Event,
+    Findings,
+    refuse_what_is_not_built,
+)
 from crm_sync.config.slots import schedule_of
 from crm_sync.config.text import MAX_BYTES, Document, ordered, parse
 from crm_sync.domain.changes import WriteRule
@@ -183,6 +193,11 @@ class _Reader:
             suppress=Suppress(**values.get("suppress", {})),
             stamps=stamps,
             keep=self._keep(("keep",), values.get("keep", {}), syncs.values()),
+            alerts=tuple(
+                self._alert(("alerts", nth), alert, syncs)
+                for nth, alert in enumerate(values.get("alerts", ()))
+                if isinstance(alert, dict) and "when" in alert
+            ),
             warnings=tuple(str(p) for p in self.problems if p.severity is Severity.WARNING),
             files=self._files,
         )
@@ -239,6 +254,62 @@ class _Reader:
                     f"Write keep: {{answers: {window}}}, or a shorter window.",
                 )
         return keep
+
+    def _alert(self, at: Path, values: Mapping[str, Any], syncs: Mapping[str, Sync]) -> Alert:
+        """Each event takes one figure at most; another one beside it would be believed and do nothing."""
+        when = values["when"]
+        event = EVENTS[when]
+        figures: dict[str, Any] = {}
+        for key in ("above", "below", "after"):
+            if key not in values:
+                continue
+            if key != event.figure:
+                hint = f"Write `{event.figure}`." if event.figure else "Remove it."
+                self._error((*at, key), f"`{key}` does not go with {when}.", hint, key=True)
+                continue
+            figures[key] = values[key]
+        if event.figure and not figures and not any(key in values for key in ("above", "below", "after")):
+            if event.default is None:
+                self._error(at, f"{when} needs `{event.figure}`.", f"Write for example {event.figure}: 40%.")
+            else:
+                figures[event.figure] = event.default
+        self._alert_figure(at, when, event, figures)
+        named = values.get("syncs", ())
+        if named and not event.of_syncs:
+            self._error((*at, "syncs"), f"{when} is not about single syncs.", "Remove it.", key=True)
+        for nth, name in enumerate(named):
+            if syncs and name not in syncs:
+                self._error(
+                    (*at, "syncs", nth), f"there is no sync {shown(name)} under `syncs`.", did_you_mean(name, syncs)
+                )
+        about = [sync for name, sync in syncs.items() if not named or name in named]
+        if when == "did_not_start" and not any(sync.schedule is not None for sync in about):
+            self._warn((*at, "when"), "none of these syncs has a schedule, so none is ever late.")
+        tell = tuple(dict.fromkeys(values.get("tell", ())))
+        if any(map(_shows_a_secret, tell)):
+            self._warn(
+                (*at, "tell"),
+                "an address that holds a password or a token is kept with each configuration version and shown by "
+                "`config show`.",
+                "Put it into a setting and write its name: env:CRM_SYNC_NOTIFY_OPS.",
+            )
+        return Alert(
+            when=when,
+            tell=tell,
+            above=figures["above"] / 100 if "above" in figures else None,
+            below=figures["below"] / 100 if "below" in figures else None,
+            after=figures.get("after"),
+            syncs=tuple(dict.fromkeys(named)),
+        )
+
+    def _alert_figure(self, at: Path, when: str, event: Event, figures: Mapping[str, Any]) -> None:
+        """A figure that is never met would be an alert that nobody gets."""
+        figure = figures.get(event.figure)
+        if when == "rejected_share" and figure is not None and figure >= 100:
+            self._error((*at, "above"), "no share is above 100%.", "Write a smaller percentage.")
+        elif when in ("match_rate", "budget_used") and figure is not None and figure <= 0:
+            never = "no rate is below 0%" if when == "match_rate" else "a budget would be used up from the beginning"
+            self._error((*at, event.figure), f"{never}.", "Write a larger percentage.")
 
     # --- syncs ---
 
@@ -693,6 +764,15 @@ class _Reader:
                     f"numbers between {one.high:g} and {other.low:g} are in no band and stay without a value.",
                 )
         return tuple(bands)
+
+
+def _shows_a_secret(address: str) -> bool:
+    """Whether a notice's address as it stands in the file lets its reader send as we do: those of all services do, but
+    for mail without a password, the short forms, and plain web addresses without one."""
+    scheme, _, rest = address.partition("://")
+    if not rest or scheme.lower() in ("mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms"):
+        return ":" in rest.partition("@")[0] and "@" in rest
+    return True
 
 
 def _budget(values: Mapping[str, Any]) -> Budget:

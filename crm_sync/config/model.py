@@ -214,6 +214,19 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One entry under `alerts:`: an event (schema.EVENTS), from what figure on, about which syncs (none: all), and the
+    addresses that are told. `above` and `below` are shares: 0.05 for 5%. An address may hold a password."""
+
+    when: str
+    tell: tuple[str, ...] = field(repr=False)
+    above: Decimal | None = None
+    below: Decimal | None = None
+    after: timedelta | None = None
+    syncs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration. `text` are the bytes it was read from."""
 
@@ -227,6 +240,7 @@ class Config:
     suppress: Suppress = Suppress()
     stamps: Stamps = Stamps()
     keep: Keep = Keep()
+    alerts: tuple[Alert, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     #: The picklist files it names, as read: they belong to the configuration as much as its text does.
     files: Mapping[str, bytes] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -103,10 +104,14 @@ class _Leaf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text(_Leaf):
-    """One line of text, or what `parse` makes of it. Numbers and true/false are taken as they are written."""
+    """One line of text, or what `parse` makes of it. Numbers and true/false are taken as they are written.
+
+    `is_secret`: it may hold a password, and no message repeats it.
+    """
 
     wanted: str = "text"
     parse: Callable[[str], Any] = str
+    is_secret: bool = False
 
     def read(self, node: Node, path: Path, into: Findings) -> Any:
         if node.kind not in (Kind.TEXT, Kind.INTEGER, Kind.NUMBER, Kind.BOOLEAN):
@@ -120,7 +125,8 @@ class Text(_Leaf):
         try:
             return self.parse(node.text)
         except UnreadableError as error:
-            into.add(node, path, f"{shown(node.text)}: {error.message}", error.suggestion)
+            said = error.message if self.is_secret else f"{shown(node.text)}: {error.message}"
+            into.add(node, path, said, error.suggestion)
             return INVALID
 
 
@@ -363,9 +369,14 @@ class TextOrGroup:
 _CRM_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}\Z")
 _SYNC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}\Z")
 # They would share the prefix of their settings (CRM_SYNC_<NAME>_…) with settings that mean something else.
-_RESERVED_CRM_NAMES = frozenset(("apollo", "database", "secret", "public", "broker"))
+_RESERVED_CRM_NAMES = frozenset(
+    ("apollo", "broker", "database", "log", "mail", "metrics", "notify", "public", "secret", "sentry", "slack")
+)
 _DOMAIN = re.compile(r"(?:[a-z0-9-]+\.)+[a-z0-9-]{2,}\Z", re.IGNORECASE)
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:\S+\Z", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+\Z", re.IGNORECASE)
+_MAIL = re.compile(r"mailto:(?://)?[^\s@:/?]+@[^\s@:/?]+\Z", re.IGNORECASE)
+_CHANNEL = re.compile(r"slack:[#@]?[\w.-]+\Z", re.IGNORECASE)
+_NOTIFIER = re.compile(r"env:CRM_SYNC_NOTIFY_[A-Z0-9][A-Z0-9_]*\Z")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -471,10 +482,25 @@ def _domain(text: str) -> str:
     return text.lower()
 
 
-def _address(text: str) -> str:
-    if _ADDRESS.match(text) is None:
+def address(text: str) -> str:
+    """Where an alert is told: slack:#channel, mailto:name@example.com (both by a setting of their own), env:NAME of a
+    setting that holds the address, or an address of Apprise's. It may hold a password: no message repeats it.
+
+    Raises:
+        UnreadableError: it is none of these.
+    """
+    if text.lower().startswith("env:"):
+        if _NOTIFIER.match(text) is None:
+            raise UnreadableError(
+                "this names no setting for an address of notices.",
+                "Write env:CRM_SYNC_NOTIFY_ and a name of yours, for example env:CRM_SYNC_NOTIFY_OPS, and put the "
+                "address into that setting.",
+            )
+        return text
+    if not any(form.match(text) for form in (_MAIL, _CHANNEL, _ADDRESS)):
         raise UnreadableError(
-            "this is not an address for notices.", "Write slack:#channel or mailto://name@example.com."
+            "this is not an address for notices.",
+            "Write slack:#channel, mailto:name@example.com, or env:CRM_SYNC_NOTIFY_OPS for one that holds a secret.",
         )
     return text
 
@@ -490,6 +516,28 @@ def _relative_file(text: str) -> str:
 def _picklist_file(text: str) -> str:
     return text if text.startswith("builtin:") else _relative_file(text)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What an alert may be about. `figure`: the one key that says when it is too much, "" for none, and its `default`
+    (a percentage, or a duration), None where nobody but the admin can know it. `of_syncs`: one sync at a time."""
+
+    figure: str = ""
+    default: Decimal | timedelta | None = None
+    of_syncs: bool = False
+
+
+EVENTS: Mapping[str, Event] = {
+    "run_failed": Event(of_syncs=True),
+    "rejected_share": Event(figure="above", default=Decimal(5), of_syncs=True),
+    "did_not_start": Event(figure="after", default=timedelta(minutes=30), of_syncs=True),
+    "budget_used": Event(figure="above", default=Decimal(80)),
+    "match_rate": Event(figure="below", of_syncs=True),
+    "credentials_refused": Event(),
+    "public_url_unreachable": Event(figure="after", default=timedelta(minutes=10)),
+    "in_doubt": Event(figure="after", default=timedelta(hours=1)),
+    "phones_waiting": Event(figure="after", default=timedelta(hours=12), of_syncs=True),
+}
 
 FIELD = Text(wanted="the API name of a field", parse=expressions.field_name)
 DURATION = Text(wanted="a duration such as 4h or 120d", parse=expressions.duration)
@@ -739,28 +787,15 @@ SCHEMA = Group(
                 item=Group(
                     what="alerts",
                     known={
-                        "when": Key(
-                            shape=Word(
-                                options=(
-                                    "run_failed",
-                                    "rejected_share",
-                                    "did_not_start",
-                                    "budget_used",
-                                    "match_rate",
-                                    "credentials_refused",
-                                    "public_url_unreachable",
-                                    "in_doubt",
-                                    "phones_waiting",
-                                ),
-                                what="event",
-                            ),
-                            required=True,
-                        ),
-                        "above": Key(shape=PERCENTAGE),
+                        "when": Key(shape=Word(options=tuple(EVENTS), what="event"), required=True),
+                        "above": Key(shape=PERCENTAGE, default="5%, for budget_used 80%"),
                         "below": Key(shape=PERCENTAGE),
-                        "after": Key(shape=DURATION),
+                        "after": Key(shape=DURATION, default="by the event"),
+                        "syncs": Key(shape=ListOf(item=Text(wanted="names of syncs"), or_one=True), default="all"),
                         "tell": Key(
-                            shape=ListOf(item=Text(wanted="addresses", parse=_address), or_one=True, least=1),
+                            shape=ListOf(
+                                item=Text(wanted="addresses", parse=address, is_secret=True), or_one=True, least=1
+                            ),
                             required=True,
                         ),
                     },
@@ -803,9 +838,7 @@ class NotYet:
 
 #: The one list of what this version parses and does not do: delete a line when the feature is there. Nothing in it
 #: is ever silently ignored.
-NOT_YET: Mapping[str, NotYet] = {
-    "alerts": NotYet(part=5, what="alerts"),
-}
+NOT_YET: Mapping[str, NotYet] = {}
 
 
 def refuse_what_is_not_built(root: Node, into: Findings) -> None:

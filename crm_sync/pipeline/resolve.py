@@ -6,6 +6,7 @@ comes: pipeline/polling.py.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from crm_sync import crash
 from crm_sync.domain.enrichment import Purpose
 from crm_sync.domain.reveals import PhoneDelivery
 from crm_sync.errors import ContractError, CrmSyncError
+from crm_sync.log_ids import log_ids
 from crm_sync.pipeline.confirm import Believer
 from crm_sync.pipeline.ordering import per_number
 from crm_sync.pipeline.phone_runs import PhoneRuns
@@ -25,6 +27,8 @@ from crm_sync.services import Services
 from crm_sync.store.deliveries import BY_POLL, BY_TOKEN, Delivery
 from crm_sync.store.journal import IN_DOUBT
 from crm_sync.store.reveals import Order, Settlement, Wait, WaitEnd
+
+_log = logging.getLogger(__name__)
 
 #: A delivery that was tried so often without an end is left to a person (design/reliability.md 2.2, M10).
 MOST_TRIES = 8
@@ -160,10 +164,14 @@ class Resolver:
         until = self.services.clock.now() + pause
         self.services.deliveries.put_off(delivery.id, why, until=until, belief=belief)
         done.deliveries["put off"] += 1
+        with log_ids(delivery=delivery.id, order=delivery.order_id):
+            _log.info("a delivery is put off: %s", why)
 
     def _end(self, delivery: Delivery, state: str, why: str, done: Resolved) -> None:
         self.services.deliveries.end(delivery.id, state, why, now=self.services.clock.now())
         done.deliveries[state] += 1
+        with log_ids(delivery=delivery.id, order=delivery.order_id):
+            _log.info("a delivery is %s: %s", state, why)
 
     # --- carrying out -------------------------------------------------------------------------------------------
 
@@ -285,6 +293,8 @@ class Resolver:
         )
         done.deliveries[state] += 1
         done.waits.update(end.state for end in mine)
+        with log_ids(delivery=one.delivery.id, order=one.order.id, sync=one.order.sync, run=one.order.run_id):
+            _log.info("a delivery is %s: %s", state, reason)
 
     def _bill(self, one: _Believed) -> Decimal:
         """What the delivery has cost; never more than the order can have where its token alone speaks for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from crm_sync.config.model import Sync
 from crm_sync.domain.enrichment import Purpose
 from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun, new_run_id
 from crm_sync.errors import BusyError, ConfigError, CrmSyncError, LostRunError, ProviderError
+from crm_sync.log_ids import log_ids
 from crm_sync.mapping.match_keys import weakness
 from crm_sync.pipeline import doubt, restore
 from crm_sync.pipeline.batch import Desk
@@ -27,6 +29,8 @@ from crm_sync.pipeline.verdict import verdict
 from crm_sync.pipeline.walk import AS_BUDGETED, Due, Spending, Stop, Walk, compiled, prepare
 from crm_sync.pipeline.writing_desk import WritingDesk
 from crm_sync.services import Services
+
+_log = logging.getLogger(__name__)
 
 #: How often a running run saves its books, and tells who watches.
 _SAVE_EVERY = timedelta(seconds=2)
@@ -83,7 +87,10 @@ def run_sync(
             run, sync, services, limit=limit, spending=spending, only=only, stop=stop, watch=watch, met=met
         )
 
-    ended = closed(run, services, to_its_end, before=before, stop=stop)
+    with log_ids(run=run.id, sync=sync.name):
+        _log.info("%s began", kind.value)
+        ended = closed(run, services, to_its_end, before=before, stop=stop)
+        _log.info("%s ended as %s%s", kind.value, ended.status.value, f": {ended.reason}" if ended.reason else "")
     crash.point("run.closed")
     return ended
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from crm_sync.config.model import Config, Sync
 from crm_sync.config.slots import latest
+from crm_sync.domain.alerts import Late
 from crm_sync.domain.runs import Asked, RunKind, RunStatus, SyncRun, new_run_id
 from crm_sync.services import Services
 from crm_sync.store.schedules import Standing
@@ -39,6 +40,25 @@ def due_slot(sync: Sync, standing: Standing, timezone: str, *, now: datetime) ->
     if at is None or (standing.last_slot is not None and at <= standing.last_slot):
         return None
     return Slot(sync=sync.name, at=at)
+
+
+def late_syncs(
+    config: Config,
+    standings: Mapping[str, Standing],
+    *,
+    waiting: Iterable[SyncRun],
+    running: Collection[str],
+    now: datetime,
+) -> list[Late]:
+    """What was due and has not started: slots that nobody has queued, and queued runs that no worker has taken. A sync
+    that is running is not late: its next run waits for the end of this one."""
+    late = [Late(sync=slot.sync, slot=slot.at, is_queued=False) for slot in due_slots(config, standings, now=now)]
+    late += [
+        Late(sync=run.sync, slot=run.slot or run.queued_at or run.started_at, is_queued=True)
+        for run in waiting
+        if run.sync in config.syncs
+    ]
+    return [each for each in late if each.sync not in running]
 
 
 def queue_slot(sync_name: str, services: Services) -> SyncRun | None:

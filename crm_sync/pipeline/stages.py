@@ -7,6 +7,7 @@ any stage raises the stop sign: no new work is taken, what was paid for still re
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections import Counter
@@ -67,8 +68,8 @@ class Stages:
     def answered(self) -> Iterator[list[Answered]]:
         """Every selected record exactly once, in no particular order; an empty group every second nothing comes."""
         walk = self._walk
-        threads = [threading.Thread(target=self._asking, name=f"asking-{n}", daemon=True) for n in range(walk.workers)]
-        reader = threading.Thread(target=self._reading, name="reading", daemon=True)
+        threads = [_thread(self._asking, f"asking-{n}") for n in range(walk.workers)]
+        reader = _thread(self._reading, "reading")
         for thread in (*threads, reader):
             thread.start()
         alive = len(threads) + 1
@@ -215,3 +216,8 @@ class Stages:
             except queue.Full:
                 continue
             return
+
+
+def _thread(work: Callable[[], None], name: str) -> threading.Thread:
+    """A thread whose log lines carry the ids of whoever begins it."""
+    return threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -31,7 +32,7 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 )  # fmt: skip
 
 #: The schema this code was written for: the newest file in migrations/versions.
-SCHEMA_VERSION = "0006"
+SCHEMA_VERSION = "0007"
 #: The advisory lock of PostgreSQL under which the schema is changed: "crm-sync" as eight bytes.
 _MIGRATING = int.from_bytes(b"crm-sync", "big")
 #: A schema that was never released; its answers were not encrypted.
@@ -128,9 +129,8 @@ class Store:
                 "(CRM_SYNC_DATABASE_URL)"
             )
         try:
-            file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            self._opened = _identity(os.fstat(file))
-            os.close(file)
+            _make_file(path)
+            self._opened = _identity(path.stat())
             self._lock_file = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(
@@ -357,6 +357,21 @@ class Store:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+
+def _make_file(path: Path) -> None:
+    """An empty file for its owner alone, where there is none. One that is there is never opened: closing it would take
+    away the locks of every connection that this process has to it (POSIX; sqlite.org, "How To Corrupt", 2.2), and the
+    next process to end would delete the log under them.
+
+    Raises:
+        OSError: it cannot be made, or not be read and written.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -195,6 +195,23 @@ class Runs:
         with self._store.read() as connection:
             return [run_of(row) for row in connection.execute(query)]
 
+    def ended(self, sync: str, *, limit: int) -> list[SyncRun]:
+        """The sync's own runs that have an end, newest first; no plans, and nothing that changes an earlier run."""
+        query = (
+            select(runs)
+            .where(runs.c.sync == sync, runs.c.kind == RunKind.RUN.value, runs.c.finished_at.is_not(None))
+            .order_by(runs.c.started_at.desc(), runs.c.id.desc())
+            .limit(limit)
+        )
+        with self._store.read() as connection:
+            return [run_of(row) for row in connection.execute(query)]
+
+    def gone_on_with(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of these runs that another one goes on with."""
+        query = select(runs.c.continues).where(runs.c.continues.in_(list(run_ids)))
+        with self._store.read() as connection:
+            return set(connection.execute(query).scalars())
+
     def triggered(self, trigger: str) -> list[SyncRun]:
         """The runs that were begun by this, oldest first."""
         query = select(runs).where(runs.c.trigger == trigger).order_by(runs.c.started_at)

@@ -100,6 +100,8 @@ runs = Table(
     Column("continues", String(32)),
     Column("asked", Text),  # JSON of domain.runs.Asked
     Index("runs_by_start", "started_at"),
+    Index("runs_by_sync", "sync", "started_at"),
+    Index("runs_by_status", "sync", "kind", "status"),
     Index("runs_by_slot", "sync", "slot", unique=True),
     Index("runs_by_continued", "continues", unique=True),
     Index(
@@ -192,6 +194,7 @@ reviews = Table(
     Column("resolved_at", Moment),
     Column("resolved_by", String(200), nullable=False),
     Index("reviews_by_record", "object_type", "record_id", "sync", "field", unique=True),
+    Index("reviews_open", "id", sqlite_where=text("state = 'open'"), postgresql_where=text("state = 'open'")),
 )
 
 #: Bulk jobs of a CRM whose results were not fetched yet: noted before the upload, so that the next process can.
@@ -292,6 +295,14 @@ phone_waits = Table(
     Index("phone_waits_by_person", "person"),
     Index("phone_waits_by_order", "order_id"),
     Index("phone_waits_by_run", "run_id", "state"),
+    # Who waits is looked at every half minute; nearly all waits have ended.
+    Index(
+        "phone_waits_open",
+        "sync",
+        "asked_at",
+        sqlite_where=text("state IN ('due', 'waiting')"),
+        postgresql_where=text("state IN ('due', 'waiting')"),
+    ),
 )
 
 #: Paid calls, the intent journal. Planned (nothing has left), sent (committed before the first byte leaves), received
@@ -431,6 +442,49 @@ unmapped_values = Table(
     Column("seen", BigInteger, nullable=False),
     Column("first_at", Moment, nullable=False),
     Column("last_at", Moment, nullable=False),
+)
+
+#: What is wrong at this moment, by alert (a rule of the configuration in words) and subject (a sync, a budget, a
+#: provider): pending (not for long enough to be told) or firing. Gone when it is over.
+alert_states = Table(
+    "alert_states",
+    metadata,
+    Column("alert", String(300), primary_key=True),
+    Column("subject", String(200), primary_key=True),
+    Column("state", String(10), nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("advice", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: What is to be told, to one address each: made in the transaction that changes the state, so that it is made once,
+#: however many processes see the change. `address` is a keyed digest: the address itself may hold a password.
+alert_notices = Table(
+    "alert_notices",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("alert", String(300), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("kind", String(10), nullable=False),  # began | recovered
+    Column("address", LargeBinary(16), nullable=False),
+    Column("shown", String(200), nullable=False),  # the address as a person may see it
+    Column("title", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(12), nullable=False),  # waiting | told | superseded | given up
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("made_at", Moment, nullable=False),
+    Column("try_at", Moment, nullable=False),
+    Column("ended_at", Moment),
+    Index(
+        "alert_notices_waiting",
+        "try_at",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    Index("alert_notices_by_alert", "alert", "subject", "address"),
 )
 
 # --- pace: the shared rate limit, see store/pace.py ---

@@ -1,4 +1,4 @@
-"""The web application: alive and ready, and Apollo's callbacks; pages join it here."""
+"""The web application: alive and ready, metrics, and Apollo's callbacks; pages join it here."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from crm_sync.errors import CrmSyncError
 from crm_sync.web.masking import mask_logs
 
 
-def create_app(*, check_ready: Callable[[], None], receiver: Blueprint, trusted_proxies: int = 0) -> Flask:
-    """`check_ready` raises a CrmSyncError while the database cannot be used; `receiver` takes what is delivered.
-    `trusted_proxies`: how many proxies stand in front, whose X-Forwarded-… are believed; what is before them anybody
-    may have written."""
+def create_app(
+    *, check_ready: Callable[[], None], receiver: Blueprint, metrics: Blueprint | None = None, trusted_proxies: int = 0
+) -> Flask:
+    """`check_ready` raises a CrmSyncError while the database cannot be used; `receiver` takes what is delivered;
+    `metrics` is /metrics. `trusted_proxies`: how many proxies stand in front, whose X-Forwarded-… are believed; what is
+    before them anybody may have written."""
     app = Flask(__name__, static_folder=None)
     mask_logs()
     if trusted_proxies:
@@ -25,6 +27,8 @@ def create_app(*, check_ready: Callable[[], None], receiver: Blueprint, trusted_
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.register_blueprint(receiver)
+    if metrics is not None:
+        app.register_blueprint(metrics)
 
     @app.errorhandler(404)
     @app.errorhandler(405)

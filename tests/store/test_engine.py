@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -706,3 +708,26 @@ def test_processes_that_start_at_once_on_an_empty_database_migrate_it_once(datab
 
     assert failed == []
     assert versions == {SCHEMA_VERSION}
+
+
+def test_a_second_store_of_one_process_takes_no_lock_of_the_first(tmp_path: Path) -> None:
+    """Closing a file gives up all locks that the process has on it: another process's end then deletes the log under
+    the first store, and the database is damaged."""
+    url = f"sqlite:///{tmp_path}/crm_sync.db"
+    first = Store(url)
+    first.ready()
+    second = Store(url)
+    second.ready()
+    second.close()
+    write = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
+        "c.execute('create table other (x)'); c.commit(); c.close()"
+    )
+    subprocess.run([sys.executable, "-c", write, f"{tmp_path}/crm_sync.db"], check=True)
+
+    assert (tmp_path / "crm_sync.db-wal").exists()
+    with first.write() as connection:
+        connection.execute(text("insert into other values (1)"))
+    with first.read() as connection:
+        assert connection.execute(text("pragma integrity_check")).scalar() == "ok"
+    first.close()

@@ -10,9 +10,9 @@ import pytest
 
 from crm_sync.config.expressions import Condition, Operator
 from crm_sync.config.loader import Loaded, folder, kept, load, load_path
-from crm_sync.config.model import Band, Budget, JobChange, Keep, Schedule, SendKey
+from crm_sync.config.model import Alert, Band, Budget, JobChange, Keep, Schedule, SendKey
 from crm_sync.config.problems import InvalidConfigError, Severity
-from crm_sync.config.schema import NOT_YET
+from crm_sync.config.schema import NotYet
 from crm_sync.domain.changes import WriteRule
 from crm_sync.errors import ConfigError
 from crm_sync.mapping.picklists import builtin_table, fold
@@ -736,20 +736,12 @@ def test_answers_kept_for_less_than_a_refresh_window_are_refused(
 PRODUCT_EXAMPLE = (Path(__file__).parent / "product_example.yaml").read_bytes()
 
 
-def test_the_example_of_the_product_page_lacks_nothing_but_later_features() -> None:
+def test_the_example_of_the_product_page_is_a_configuration() -> None:
     result = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"}))
 
-    assert [(p.line, p.path) for p in result.problems] == [
-        (95, "alerts"),
-    ]
-    assert all(p.message.startswith("not available yet: ") for p in result.problems)
-
-
-def test_the_example_without_later_features_is_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crm_sync.config.schema.NOT_YET", {})
-
-    config = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"})).require()
-
+    assert result.problems == ()
+    config = result.require()
+    assert [alert.when for alert in config.alerts] == ["run_failed", "rejected_share", "did_not_start"]
     contacts, accounts = config.syncs.values()
     assert contacts.choose.missing_any == ("Title", "Seniority__c")
     assert accounts.choose.missing_any == ("Industry", "NumberOfEmployees", "Size_Band__c", "AnnualRevenue")
@@ -768,12 +760,17 @@ def test_the_example_without_later_features_is_a_configuration(monkeypatch: pyte
     assert config.placeholders == ("[[unknown]]", "n/a", "-", "unknown")
 
 
-@pytest.mark.parametrize("pattern", NOT_YET)
-def test_each_later_key_refuses_by_name_in_the_example(pattern: str) -> None:
-    paths = [p.path.split(".") for p in load(PRODUCT_EXAMPLE).problems if p.message.startswith("not available yet")]
+def test_a_key_of_a_later_version_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = {"alerts": NotYet(part=9, what="alerts"), "syncs.*.schedule": NotYet(part=9, what="schedules")}
+    monkeypatch.setattr("crm_sync.config.schema.NOT_YET", later)
 
-    steps = pattern.split(".")
-    assert any(len(p) == len(steps) and all(s in ("*", q) for s, q in zip(steps, p, strict=True)) for p in paths)
+    problems = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"})).problems
+
+    assert [(p.line, p.path, p.message) for p in problems] == [
+        (35, "syncs.contacts-nightly.schedule", "not available yet: schedules."),
+        (86, "syncs.accounts-weekly.schedule", "not available yet: schedules."),
+        (95, "alerts", "not available yet: alerts."),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -784,11 +781,10 @@ def test_an_empty_section_asks_for_nothing_of_a_later_version(harmless: str) -> 
     assert [line for line in found("version: 1", f"version: 1\n{harmless}") if "not available" in line] == []
 
 
-def test_a_mistake_inside_a_later_section_is_its_own_problem() -> None:
+def test_each_mistake_in_an_alert_is_answered() -> None:
     lines = found("version: 1", "version: 1\nalerts: [{when: run_faild, above: lots, abov: 5%, tell: ops@example.com}]")
 
     assert lines == [
-        "2:1: alerts: not available yet: alerts. Remove it until a later version brings it.",
         '2:17: alerts[0].when: unknown event "run_faild". Did you mean run_failed?',
         (
             '2:35: alerts[0].above: "lots": this is not a percentage. Write a number from 0 to 100 and a percent '
@@ -796,10 +792,103 @@ def test_a_mistake_inside_a_later_section_is_its_own_problem() -> None:
         ),
         '2:41: alerts[0].abov: unknown key "abov". Did you mean above?',
         (
-            '2:57: alerts[0].tell: "ops@example.com": this is not an address for notices. '
-            "Write slack:#channel or mailto://name@example.com."
+            "2:57: alerts[0].tell: this is not an address for notices. "
+            "Write slack:#channel, mailto:name@example.com, or env:CRM_SYNC_NOTIFY_OPS for one that holds a secret."
         ),
     ]
+
+
+def alerts(*entries: str) -> Loaded:
+    return loaded("version: 1", "version: 1\nalerts:\n" + "".join(f"  - {{{entry}}}\n" for entry in entries))
+
+
+@pytest.mark.parametrize(
+    ("entry", "figure"),
+    [
+        ("when: run_failed", {}),
+        ("when: rejected_share", {"above": Decimal("0.05")}),
+        ("when: rejected_share, above: 12.5%", {"above": Decimal("0.125")}),
+        ("when: did_not_start", {"after": timedelta(minutes=30)}),
+        ("when: did_not_start, after: 2h", {"after": timedelta(hours=2)}),
+        ("when: budget_used", {"above": Decimal("0.8")}),
+        ("when: match_rate, below: 40%", {"below": Decimal("0.4")}),
+        ("when: credentials_refused", {}),
+        ("when: public_url_unreachable", {"after": timedelta(minutes=10)}),
+        ("when: in_doubt", {"after": timedelta(hours=1)}),
+        ("when: phones_waiting", {"after": timedelta(hours=12)}),
+        ("when: phones_waiting, syncs: contacts", {"after": timedelta(hours=12), "syncs": ("contacts",)}),
+    ],
+)
+def test_an_alert_has_the_figure_of_its_event(entry: str, figure: dict[str, object]) -> None:
+    [alert] = alerts(f'{entry}, tell: ["slack:#revops", "slack:#revops"]').require().alerts
+
+    when = entry.removeprefix("when: ").partition(",")[0]
+    assert alert == Alert(**{"when": when, "tell": ("slack:#revops",), **figure})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("when: run_failed, above: 5%", "alerts[0].above: `above` does not go with run_failed. Remove it."),
+        ("when: rejected_share, after: 5m", "alerts[0].after: `after` does not go with rejected_share. Write `above`."),
+        ("when: match_rate", "alerts[0]: match_rate needs `below`. Write for example below: 40%."),
+        ("when: match_rate, below: 0%", "alerts[0].below: no rate is below 0%. Write a larger percentage."),
+        ("when: rejected_share, above: 100%", "alerts[0].above: no share is above 100%. Write a smaller percentage."),
+        ("when: in_doubt, syncs: [contacts]", "alerts[0].syncs: in_doubt is not about single syncs. Remove it."),
+        (
+            "when: run_failed, syncs: [contact]",
+            'alerts[0].syncs[0]: there is no sync "contact" under `syncs`. Did you mean contacts?',
+        ),
+    ],
+)
+def test_an_alert_that_could_never_be_told_is_refused(entry: str, said: str) -> None:
+    [problem] = alerts(f'{entry}, tell: "mailto:ops@example.com"').problems
+
+    assert str(problem).split(" ", 1)[1] == said
+
+
+def test_an_alert_about_a_schedule_that_nobody_has_is_noted() -> None:
+    [problem] = alerts('when: did_not_start, tell: "slack:#revops"').problems
+
+    assert problem.severity is Severity.WARNING
+    assert "none of these syncs has a schedule" in str(problem)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "slack:#revops",
+        "slack:revops",
+        "mailto:ops@example.com",
+        "mailto://ops@example.com",
+        "env:CRM_SYNC_NOTIFY_OPS",
+        "json://127.0.0.1:8000/hook",
+    ],
+)
+def test_an_address_without_a_secret_is_taken_silently(address: str) -> None:
+    assert alerts(f'when: run_failed, tell: "{address}"').problems == ()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["slack://TOKENA/TOKENB/TOKENC", "mailtos://me:PASSWORD@example.com", "jsons://me:PASSWORD@example.com/x"],
+)
+def test_an_address_with_a_secret_is_better_a_setting(address: str) -> None:
+    result = alerts(f'when: run_failed, tell: "{address}"')
+
+    [problem] = result.problems
+    assert problem.severity is Severity.WARNING
+    assert "env:CRM_SYNC_NOTIFY_OPS" in str(problem)
+    assert "TOKEN" not in str(problem) + repr(result.require().alerts)
+    assert "PASSWORD" not in str(problem) + repr(result.require().alerts)
+
+
+@pytest.mark.parametrize("address", ["PASSWORD", "env:APOLLO_PASSWORD", "slack:#a PASSWORD", "https:/PASSWORD@x"])
+def test_no_problem_repeats_an_address(address: str) -> None:
+    [problem] = alerts(f'when: run_failed, tell: "{address}"').problems
+
+    assert problem.severity is Severity.ERROR
+    assert "PASSWORD" not in str(problem)
 
 
 def test_each_mistake_in_a_budget_is_answered() -> None:
