@@ -360,4 +360,7 @@ def cancel(app: App, run_id: str, dry_run: bool) -> None:
         )
     if not app.runs.ask_to_cancel(run.id, now=app.clock.now()):
         raise ConfigError(f"Run {run.id} is not running: it is {run.status.value}")
+    if run.status is RunStatus.QUEUED:
+        click.echo(f"{run.id} ({run.sync}) is cancelled before it began.")
+        return
     click.echo(f"{run.id} ({run.sync}) stops within one batch. `crm-sync show {run.id}` tells when it has.")

@@ -1,4 +1,4 @@
-"""phones: what was ordered and is awaited, what was delivered and what came of it; and the two that carry it out."""
+"""phones: what was ordered and is awaited, what was delivered and what came of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.markup import escape
 from crm_sync.bootstrap import App
 from crm_sync.cli import Subcommands, render
 from crm_sync.cli.render import Column
-from crm_sync.errors import ConfigError, ContractError
+from crm_sync.errors import ContractError
 from crm_sync.pipeline.recover import recover_everywhere
 from crm_sync.pipeline.replay import replay as replay_all
 from crm_sync.pipeline.resolve import Resolved, Resolver
@@ -438,38 +438,3 @@ def _moment(text: str | None, *, is_end: bool = False) -> datetime | None:
     if is_end and len(text) <= len("2026-11-27"):
         found += timedelta(days=1)
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
-@click.pass_obj
-def serve(app: App, host: str, port: int) -> None:
-    """Receive what Apollo delivers and carry it out, until it is stopped (Ctrl-C, SIGTERM).
-
-    Everything in one process: the receiver and the worker. Behind a web server that ends TLS; see docs/phones.md.
-    """
-    from crm_sync.bootstrap import serve as run_server
-
-    app.store.ready()
-    try:
-        run_server(app, host=host, port=port, started=_say_started)
-    except OSError as error:
-        raise ConfigError(
-            f"{host}:{port} cannot be listened on: {error.strerror}. Name another --host or --port"
-        ) from error
-
-
-def _say_started(url: str) -> None:
-    click.echo(f"crm-sync serves {url} (Ctrl-C ends it)")
-
-
-@click.command()
-@click.pass_obj
-def worker(app: App) -> None:
-    """Carry out what waits, without a receiver: beside web processes of their own (gunicorn wsgi:app)."""
-    from crm_sync.bootstrap import work
-
-    app.store.ready()
-    click.echo("crm-sync carries out what is delivered (Ctrl-C ends it)")
-    work(app)

@@ -26,6 +26,7 @@ from crm_sync.config.model import (
     Match,
     ParentMapping,
     Phones,
+    Schedule,
     SendKey,
     Stamps,
     Suppress,
@@ -33,6 +34,7 @@ from crm_sync.config.model import (
 )
 from crm_sync.config.problems import InvalidConfigError, Path, Problem, Severity, did_you_mean, shown
 from crm_sync.config.schema import COMPANY_KEYS, OBJECTS, PROOFS, SCHEMA, Findings, refuse_what_is_not_built
+from crm_sync.config.slots import schedule_of
 from crm_sync.config.text import MAX_BYTES, Document, ordered, parse
 from crm_sync.domain.changes import WriteRule
 from crm_sync.errors import ConfigError
@@ -260,7 +262,6 @@ class _Reader:
             )
             object_type = ""
         is_company = object_type in _COMPANIES
-        self._schedule((*at, "schedule"), values.get("schedule"))
         fields = self._fields(
             (*at, "fields"), values.get("fields", {}), company="a company look-up" if is_company else ""
         )
@@ -274,11 +275,12 @@ class _Reader:
             parent=self._parent((*at, "account"), values.get("account"), object_type),
             phones=self._phones((*at, "phones"), values, crm_type, is_company=is_company),
             job_change=self._job_change((*at, "job_change"), values, is_company=is_company),
+            schedule=self._schedule((*at, "schedule"), values.get("schedule")),
         )
 
-    def _schedule(self, at: Path, values: Mapping[str, Any] | None) -> None:
+    def _schedule(self, at: Path, values: Mapping[str, Any] | None) -> Schedule | None:
         if values is None:
-            return
+            return None
         keys = self._keys_at(at)
         ways = [way for way in ("days", "cron", "every") if way in keys]
         if len(ways) > 1:
@@ -287,10 +289,19 @@ class _Reader:
             self._error(at, "`at` is missing.", 'Write the time, for example at: "02:30".')
         elif "at" in keys and ways != ["days"]:
             self._error((*at, "at"), "`at` goes with `days` only.", key=True)
-        elif not keys:
+        elif not ways:
             self._error(
-                at, "the schedule is empty.", 'Write {days: weekdays, at: "02:30"}, {cron: "…"} or {every: 4h}.'
+                at,
+                "the schedule does not say when.",
+                'Write {days: weekdays, at: "02:30"}, {cron: "…"} or {every: 4h}.',
             )
+        return schedule_of(
+            days=values.get("days"),
+            at=values.get("at"),
+            cron=values.get("cron"),
+            every=values.get("every"),
+            jitter=values.get("jitter"),
+        )
 
     def _choose(self, at: Path, values: Mapping[str, Any], crm_type: str, fields: tuple[FieldMapping, ...]) -> Choose:
         where = self._where((*at, "where"), values.get("where"), crm_type, "AccountId != null")

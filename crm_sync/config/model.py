@@ -124,6 +124,19 @@ class Phones:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When a sync runs by itself, in the configuration's time zone: by a `cron` expression, or `every` so often.
+
+    A run begins up to `jitter` after its slot. `text` says it as people do: "weekdays at 02:30".
+    """
+
+    text: str
+    cron: str = ""
+    every: timedelta | None = None
+    jitter: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobChange:
     """What is done when Apollo knows a person at another employer. `keep` are CRM fields that stay as they are."""
 
@@ -145,6 +158,7 @@ class Sync:
     parent: ParentMapping | None = None
     phones: Phones | None = None
     job_change: JobChange | None = None
+    schedule: Schedule | None = None  # None: by hand
 
     @property
     def is_company(self) -> bool:

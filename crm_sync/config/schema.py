@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -16,6 +17,7 @@ from crm_sync.config import expressions
 from crm_sync.config.apollo_attributes import attributes, find
 from crm_sync.config.expressions import UnreadableError
 from crm_sync.config.problems import Path, Problem, did_you_mean, dotted, nearest, shown
+from crm_sync.config.slots import check_cron
 from crm_sync.config.text import Document, Kind, Node
 from crm_sync.domain.changes import WriteRule
 from crm_sync.mapping.transforms import TRANSFORMS
@@ -364,7 +366,6 @@ _SYNC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}\Z")
 _RESERVED_CRM_NAMES = frozenset(("apollo", "database", "secret", "public", "broker"))
 _DOMAIN = re.compile(r"(?:[a-z0-9-]+\.)+[a-z0-9-]{2,}\Z", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:\S+\Z", re.IGNORECASE)
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,\-#L?]+\Z")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -452,12 +453,16 @@ def _transform(text: str) -> str:
 
 
 def _cron(text: str) -> str:
-    fields = text.split()
-    if len(fields) != 5 or not all(_CRON_FIELD.match(each) for each in fields):
-        raise UnreadableError(
-            "this is not a cron expression of five fields.", 'Minute, hour, day, month, weekday: "0 4 * * 0".'
-        )
+    text = " ".join(text.split())
+    check_cron(text)
     return text
+
+
+def _interval(text: str) -> timedelta:
+    every = expressions.duration(text)
+    if every < timedelta(minutes=1):
+        raise UnreadableError("a sync runs once a minute at most.", "Write 1m or more.")
+    return every
 
 
 def _domain(text: str) -> str:
@@ -545,7 +550,8 @@ SCHEDULE = Group(
         ),
         "at": Key(shape=Text(wanted='a time such as "02:30"', parse=expressions.time_of_day)),
         "cron": Key(shape=Text(wanted='a cron expression such as "0 4 * * 0"', parse=_cron)),
-        "every": Key(shape=DURATION),
+        "every": Key(shape=Text(wanted="a duration such as 4h", parse=_interval)),
+        "jitter": Key(shape=DURATION, default="none"),
     },
 )
 
@@ -799,7 +805,6 @@ class NotYet:
 #: is ever silently ignored.
 NOT_YET: Mapping[str, NotYet] = {
     "alerts": NotYet(part=5, what="alerts"),
-    "syncs.*.schedule": NotYet(part=5, what="running on a schedule"),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from crm_sync.config.expressions import Condition, Operator
 from crm_sync.config.loader import Loaded, folder, kept, load, load_path
-from crm_sync.config.model import Band, Budget, JobChange, Keep, SendKey
+from crm_sync.config.model import Band, Budget, JobChange, Keep, Schedule, SendKey
 from crm_sync.config.problems import InvalidConfigError, Severity
 from crm_sync.config.schema import NOT_YET
 from crm_sync.domain.changes import WriteRule
@@ -740,8 +740,6 @@ def test_the_example_of_the_product_page_lacks_nothing_but_later_features() -> N
     result = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"}))
 
     assert [(p.line, p.path) for p in result.problems] == [
-        (35, "syncs.contacts-nightly.schedule"),
-        (86, "syncs.accounts-weekly.schedule"),
         (95, "alerts"),
     ]
     assert all(p.message.startswith("not available yet: ") for p in result.problems)
@@ -824,16 +822,38 @@ def test_each_mistake_in_a_budget_is_answered() -> None:
         ("{days: weekdays}", "`at` is missing"),
         ("{every: 4h, at: '02:30'}", "`at` goes with `days` only"),
         ("{cron: '0 4 * *'}", "not a cron expression of five fields"),
+        ("{cron: '0 4 * * 8'}", "not a cron expression: bad day-of-week"),
+        ("{cron: '0 4 31 2 *'}", "not a cron expression: bad day-of-month"),
+        ("{every: 0m}", "once a minute at most"),
+        ("{jitter: 5m}", "does not say when"),
         ("{days: [mon, tues], at: '02:30'}", "Did you mean tue?"),
         ("{days: daily, at: 25:00}", "not a time of day"),
     ],
 )
-def test_a_mistake_in_a_schedule_is_reported_beside_its_absence(schedule: str, words: str) -> None:
-    lines = found("    match:", f"    schedule: {schedule}\n    match:")
+def test_a_mistake_in_a_schedule_is_named(schedule: str, words: str) -> None:
+    (line,) = found("    match:", f"    schedule: {schedule}\n    match:")
 
-    assert len(lines) == 2
-    assert any("not available yet" in line for line in lines)
-    assert any(words in line for line in lines)
+    assert words in line
+    assert ".schedule" in line
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("{days: weekdays, at: '02:30'}", Schedule(text="weekdays at 02:30", cron="30 2 * * 1-5")),
+        ("{days: [sun, mon], at: '23:05'}", Schedule(text="sun and mon at 23:05", cron="5 23 * * 0,1")),
+        ("{days: [daily, sat], at: '00:00'}", Schedule(text="daily and sat at 00:00", cron="0 0 * * *")),
+        (
+            "{cron: '0  4 * * 0', jitter: 10m}",
+            Schedule(text="cron 0 4 * * 0", cron="0 4 * * 0", jitter=timedelta(minutes=10)),
+        ),
+        ("{every: 90m}", Schedule(text="every 90m", every=timedelta(minutes=90))),
+    ],
+)
+def test_a_schedule_is_read(schedule: str, expected: Schedule) -> None:
+    result = loaded("    match:", f"    schedule: {schedule}\n    match:")
+
+    assert next(iter(result.require().syncs.values())).schedule == expected
 
 
 # --- how it is written, who is believed --------------------------------------------------------------------------------
