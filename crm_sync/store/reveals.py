@@ -314,6 +314,13 @@ class Reveals:
         without a number written, or came too late for, and the waits `also`; returns how many."""
         ends = (KEPT, NO_NUMBER, LISTED, HELD, SKIPPED, REJECTED, EXPIRED)
         count = 0
+        for start in range(0, len(also), _AT_ONCE):
+            with self._store.write() as connection:
+                count += connection.execute(
+                    update(phone_waits)
+                    .where(phone_waits.c.id.in_(also[start : start + _AT_ONCE]), phone_waits.c.state == APPLIED)
+                    .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
+                ).rowcount
         for start in range(0, len(delivery_ids), _AT_ONCE):
             some = delivery_ids[start : start + _AT_ONCE]
             orders = select(deliveries.c.order_id).where(deliveries.c.id.in_(some))
@@ -334,13 +341,6 @@ class Reveals:
                         ),
                         phone_waits.c.state.in_(ends),
                     )
-                    .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
-                ).rowcount
-        for start in range(0, len(also), _AT_ONCE):
-            with self._store.write() as connection:
-                count += connection.execute(
-                    update(phone_waits)
-                    .where(phone_waits.c.id.in_(also[start : start + _AT_ONCE]), phone_waits.c.state == APPLIED)
                     .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
                 ).rowcount
         return count
