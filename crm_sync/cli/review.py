@@ -146,7 +146,13 @@ def accept(
     if not yes and not dry_run:
         ask(f"Accept {render.counted(len(chosen), 'proposal')}?", dry_run=True)
     results: list[SyncRun] = []
-    for of_sync in _by_sync(each for each in chosen if each.kind == FIELD):
+    fields = [each for each in chosen if each.kind == FIELD]
+    phones = {each.id for each in fields if reviewing.is_phone(each, services)}
+    # Numbers apart: who is marked as do not call gets none, and everything else.
+    for of_sync in (
+        *_by_sync(each for each in fields if each.id not in phones),
+        *_by_sync(each for each in fields if each.id in phones),
+    ):
         amending = reviewing.accepting(of_sync, services, by=getpass.getuser())
         kept = sum(len(one.amendments) for each in amending.candidates.values() for one in each)
         if kept < len(of_sync) and amending.candidates:
@@ -166,6 +172,8 @@ def accept(
             crash.point("review.written")
             done = reviewing.written(result, of_sync, services)
             services.reviews.resolve(done, ACCEPTED, by=getpass.getuser(), now=services.clock.now())
+            accepted = [each for each in of_sync if each.id in done]
+            reviewing.tell_waits(accepted, ACCEPTED, services, by=getpass.getuser(), run_id=result.id)
         if not as_json:
             print_amended(services, result, as_json=False, dry_run=dry_run)
         results.append(result)
@@ -214,6 +222,7 @@ def refuse(app: App, numbers: tuple[int, ...], every: bool, sync: str, kind: str
     count = services.reviews.resolve(
         [each.id for each in chosen], REFUSED, by=getpass.getuser(), now=services.clock.now()
     )
+    reviewing.tell_waits(chosen, REFUSED, services, by=getpass.getuser())
     click.echo(f"Refused {render.counted(count, 'proposal')}.")
 
 

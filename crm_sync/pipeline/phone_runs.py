@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from crm_sync import crash
 from crm_sync.config.model import Phones, Sync
 from crm_sync.domain.changes import WriteRule
+from crm_sync.domain.records import ObjectSchema
 from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.mapping.apply import Mapper
 from crm_sync.mapping.opt_outs import Sign
@@ -17,6 +18,7 @@ from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.recover import give_up
 from crm_sync.pipeline.run import calls_so_far, closed, end, opened
 from crm_sync.pipeline.settled import Settled
+from crm_sync.pipeline.suppress import Guard
 from crm_sync.pipeline.verdict import verdict
 from crm_sync.pipeline.walk import AS_BUDGETED, Target, Walk, prepare
 from crm_sync.services import Services
@@ -134,16 +136,21 @@ def _prepared(sync: Sync, services: Services) -> Walk:
     return replace(walk, target=_target(walk.target, sync.phones), parent=None)
 
 
+def marked(guard: Guard, schema: ObjectSchema, phones: Phones) -> Guard:
+    """A guard for numbers: who is marked as do not call is left alone, like whoever opted out; a survivor of a merge
+    and a mark that was set just now too."""
+    if phones.mark not in schema.fields or phones.if_listed == "write":
+        return guard
+    sign = Sign(
+        fields=(phones.mark,),
+        holds=lambda values: values.get(phones.mark) is True,
+        words=f"marked as do not call ({phones.mark})",
+    )
+    return replace(guard, signs=(*guard.signs, sign))
+
+
 def _target(target: Target, phones: Phones) -> Target:
-    schema, guard = target.schema, target.guard
-    if phones.mark in schema.fields and phones.if_listed != "write":
-        # Like whoever opted out: a survivor of a merge and a mark that was set just now are looked at too.
-        marked = Sign(
-            fields=(phones.mark,),
-            holds=lambda values: values.get(phones.mark) is True,
-            words=f"marked as do not call ({phones.mark})",
-        )
-        guard = replace(guard, signs=(*guard.signs, marked))
+    schema, guard = target.schema, marked(target.guard, target.schema, phones)
     names = dict.fromkeys((*phone_fields(phones), *([phones.mark] if phones.mark else [])))
     return replace(
         target,

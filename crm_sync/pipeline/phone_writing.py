@@ -25,6 +25,7 @@ from crm_sync.pipeline.write import ELSEWHERE, write_candidates
 from crm_sync.services import Services
 from crm_sync.store.reveals import (
     APPLIED,
+    FOR_A_PERSON,
     HELD,
     KEPT,
     LISTED,
@@ -260,7 +261,7 @@ def _end_of(settled: Settled, phones: Phones, ready: _Ready) -> tuple[str, str]:
     if is_refused or refused:
         return REJECTED, refused + now if refused else settled.reason
     if those(FieldOutcome.REVIEW):
-        return HELD, "waits for a person: rule review"
+        return HELD, FOR_A_PERSON
     if kept := those(FieldOutcome.KEPT):
         return KEPT, kept + now
     if settled.outcome is RecordOutcome.UPDATED:

@@ -8,14 +8,17 @@ from crm_sync.domain.changes import Amendment, FieldDecision, FieldOutcome
 from crm_sync.domain.enrichment import Enrichment, MatchKeys
 from crm_sync.domain.runs import RunKind, SyncRun
 from crm_sync.errors import ConfigError
+from crm_sync.mapping.phones import phone_fields
 from crm_sync.pipeline.amend import Amending
 from crm_sync.pipeline.explain import chapters
+from crm_sync.pipeline.phone_runs import marked
 from crm_sync.pipeline.recover import recover
 from crm_sync.pipeline.run import refuse_overlap
 from crm_sync.pipeline.settled import Candidate
 from crm_sync.pipeline.walk import compiled
 from crm_sync.services import Services
-from crm_sync.store.reviews import ACCEPTED, Review
+from crm_sync.store.reveals import APPLIED, KEPT
+from crm_sync.store.reviews import ACCEPTED, FIELD, REFUSED, Review
 
 #: How the trigger of a run begins that writes what a person accepted.
 ACCEPTED_BY = "review accepted by "
@@ -72,6 +75,9 @@ def accepting(reviews: Sequence[Review], services: Services, *, by: str) -> Amen
         raise ConfigError(f"The configuration has no sync {first.sync} any more: refuse its reviews, or bring it back")
     walk = compiled(sync, services)
     values = proposed(reviews, services)
+    guards = walk.guards
+    if sync.phones is not None and all(is_phone(review, services) for review in reviews):
+        guards[sync.object_type] = marked(walk.target.guard, walk.target.schema, sync.phones)
     amendments: dict[str, dict[str, list[Amendment]]] = {}
     for review in reviews:
         decision = values.get(review.id)
@@ -96,8 +102,36 @@ def accepting(reviews: Sequence[Review], services: Services, *, by: str) -> Amen
             object_type: [Candidate(record_id=each, amendments=tuple(changes)) for each, changes in records.items()]
             for object_type, records in amendments.items()
         },
-        guards=walk.guards,
+        guards=guards,
     )
+
+
+def is_phone(review: Review, services: Services) -> bool:
+    """Whether it is about a number that Apollo delivered."""
+    sync = services.config.syncs.get(review.sync)
+    if review.kind != FIELD or sync is None or sync.phones is None or sync.object_type != review.object_type:
+        return False
+    return review.field in phone_fields(sync.phones)
+
+
+def tell_waits(reviews: Iterable[Review], word: str, services: Services, *, by: str, run_id: str = "") -> None:
+    """What a person said of numbers (`word`: ACCEPTED, REFUSED), for those who wait for them. Who had two proposed, of
+    which one is refused, waits for the other."""
+    now = services.clock.now()
+    said: dict[tuple[str, str, str, str], list[str]] = {}
+    for review in reviews:
+        if is_phone(review, services):
+            place = (review.crm, review.object_type, review.record_id, review.sync)
+            said.setdefault(place, []).append(f"{review.field}: {word} by {by}")
+    still: set[tuple[str, str, str, str]] = set()
+    if word == REFUSED:
+        for sync in {sync for *_, sync in said}:
+            open_ = [each for each in services.reviews.listed(sync=sync, kind=FIELD) if is_phone(each, services)]
+            still |= {(each.crm, each.object_type, each.record_id, each.sync) for each in open_}
+    for place, reasons in said.items():
+        if place not in still:
+            end = (APPLIED if word == ACCEPTED else KEPT, "; ".join(reasons))
+            services.reveals.said(*place, end, run_id=run_id, now=now)
 
 
 def believe(reviews: Sequence[Review], services: Services, *, by: str) -> None:

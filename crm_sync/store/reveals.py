@@ -38,6 +38,8 @@ from crm_sync.store.vault import Vault
 #: Ways in which a wait ends.
 APPLIED, KEPT, NO_NUMBER, LISTED, HELD = "applied", "kept", "no number", "listed", "held"
 SKIPPED, REJECTED, EXPIRED, NOT_ORDERED = "skipped", "rejected", "expired", "not ordered"
+#: Why a number is HELD that a person is to accept (pipeline/reviewing.py).
+FOR_A_PERSON = "waits for a person: rule review"
 _AT_ONCE = 500
 #: An order that somebody waits for once more is not given up before.
 _AGAIN_FOR = timedelta(days=1)
@@ -312,6 +314,13 @@ class Reveals:
         without a number written, or came too late for, and the waits `also`; returns how many."""
         ends = (KEPT, NO_NUMBER, LISTED, HELD, SKIPPED, REJECTED, EXPIRED)
         count = 0
+        for start in range(0, len(also), _AT_ONCE):
+            with self._store.write() as connection:
+                count += connection.execute(
+                    update(phone_waits)
+                    .where(phone_waits.c.id.in_(also[start : start + _AT_ONCE]), phone_waits.c.state == APPLIED)
+                    .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
+                ).rowcount
         for start in range(0, len(delivery_ids), _AT_ONCE):
             some = delivery_ids[start : start + _AT_ONCE]
             orders = select(deliveries.c.order_id).where(deliveries.c.id.in_(some))
@@ -334,14 +343,25 @@ class Reveals:
                     )
                     .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
                 ).rowcount
-        for start in range(0, len(also), _AT_ONCE):
-            with self._store.write() as connection:
-                count += connection.execute(
-                    update(phone_waits)
-                    .where(phone_waits.c.id.in_(also[start : start + _AT_ONCE]), phone_waits.c.state == APPLIED)
-                    .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
-                ).rowcount
         return count
+
+    def said(
+        self, crm: str, object_type: str, record_id: str, sync: str, end: tuple[str, str], *, run_id: str, now: datetime
+    ) -> None:
+        """A person has said what is to become of a number that was HELD for them: `end` is the state and the reason."""
+        with self._store.write() as connection:
+            connection.execute(
+                update(phone_waits)
+                .where(
+                    phone_waits.c.record_id == record_id,
+                    phone_waits.c.object_type == object_type,
+                    phone_waits.c.crm == crm,
+                    phone_waits.c.sync == sync,
+                    phone_waits.c.state == HELD,
+                    phone_waits.c.reason == FOR_A_PERSON,
+                )
+                .values(state=end[0], reason=end[1], settled_at=now, settled_run=run_id)
+            )
 
     def _waits(self, which: ColumnElement[bool], *, limit: int | None = None, newest: bool = False) -> list[Wait]:
         query = select(phone_waits).where(which).order_by(phone_waits.c.id.desc() if newest else phone_waits.c.id)

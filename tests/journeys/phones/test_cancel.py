@@ -16,16 +16,25 @@ from crm_sync.pipeline.resolve import Resolver
 from crm_sync.pipeline.run import run_sync
 from crm_sync.pipeline.walk import AS_BUDGETED, Stop
 from tests.cli.conftest import Desk
+from tests.conftest import database_of
 from tests.journeys.phones.conftest import PHONES, PhoneOffice, office_of
 
 CONTACTS = 90
+PAIRS = [
+    pytest.param(("salesforce", "sqlite"), id="salesforce-sqlite"),
+    pytest.param(("hubspot", "postgresql"), id="hubspot-postgresql", marks=pytest.mark.postgres),
+]
 
 
-@pytest.fixture
-def office(crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[PhoneOffice]:
+@pytest.fixture(params=PAIRS)
+def office(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PhoneOffice]:
     """Some twenty phones in calls of ten that follow each other, so that there is a time between two of them."""
+    crm, database = request.param
     monkeypatch.chdir(tmp_path)
-    with office_of(crm, database_url, monkeypatch, tidy=True, contacts=CONTACTS, latency_ms=100) as made:
+    with (
+        database_of(database, request, tmp_path) as url,
+        office_of(crm, url, monkeypatch, tidy=True, contacts=CONTACTS, latency_ms=100) as made,
+    ):
         made.text = made.text.replace("workers: 4", "workers: 1")
         made.order_phones()
         assert len(made.targets) > 20

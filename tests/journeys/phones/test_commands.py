@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from crm_sync.domain.runs import RunKind
 from tests.cli.conftest import Desk
 from tests.journeys.phones.conftest import MOBILE, OpenPhones, PhoneOffice
 
@@ -121,4 +122,31 @@ def test_replay_of_one_of_a_state_and_of_a_time(office: PhoneOffice, desk: Desk)
     again = desk.run("phones", "replay", "--state", "applied").flat
     assert "0 records waiting again" in again
     assert office.app.deliveries.listed()[0].reason == "whoever it is about had got an answer already"
+    office.books_agree()
+
+
+def test_a_number_that_waits_for_a_person_is_told_as_accepted_or_refused(office: PhoneOffice, desk: Desk) -> None:
+    office.order_phones(**{"      wait: 2m": "      wait: 2m\n      write: review"})
+    office.walk()
+    office.carry_out()
+    count = len(office.targets)
+    assert office.app.reveals.counts() == {"held": count}
+    assert office.with_mobile == []
+    marked, refused, *rest = office.targets
+    office.edit(marked, {"DoNotCall": True})
+    number = {each.record_id: each.id for each in office.app.reviews.listed()}
+
+    assert desk.run("review", "refuse", str(number[office.id_of(refused)]), "--yes").code == 0
+    desk.run("review", "accept", "--all", "--yes")
+
+    assert office.with_mobile == rest, "who was marked as do not call since gets none"
+    assert office.app.reveals.counts() == {"held": 1, "kept": 1, "applied": count - 2}
+    assert office.ended(refused)[1].startswith("MobilePhone: refused by ")
+    assert office.ended(rest[0])[1].startswith("MobilePhone: accepted by ")
+    told = desk.run("phones", "--json").json
+    assert [each["record"] for each in told["not_written"]] == [office.id_of(marked)]
+    run = office.app.runs.get(office.wait_of(rest[0]).settled_run)
+    assert run is not None
+    assert run.kind is RunKind.REVIEW
+    assert [each.record_id for each in office.app.reviews.listed()] == [office.id_of(marked)]
     office.books_agree()

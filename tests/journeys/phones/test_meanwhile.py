@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,6 +245,39 @@ def test_a_number_that_the_crm_refuses_is_told_in_its_words(open_phones: OpenPho
     assert said in office.ended(office.targets[0])[1]
     phones = [each for each in office.app.runs.latest() if each.kind is RunKind.PHONES]
     assert phones[0].counts.rejected == len(office.targets)
+    office.books_agree()
+
+
+def test_a_database_put_back_between_order_and_number_fetches_what_it_forgot(office: PhoneOffice, crm: str) -> None:
+    """Backed up while the numbers were awaited, and put back after they were written and a rep had mended one."""
+    office.until(lambda: office.told().get("new") == 1)
+    store = office.app.store
+    assert store.path is not None
+    with store.write() as connection:
+        connection.exec_driver_sql("delete from deliveries")  # as it was before they came
+    store.compact()
+    backup = store.path.read_bytes()
+    assert office.poll().polled == 1
+    office.carry_out()
+    rest_is_applied(office)
+    mended = office.targets[0]
+    office.edit(mended, {MOBILE[crm]: "+1 512 555 0100"})
+    office.app.close()
+    office.stop_serving()
+    office.front.close()
+    for end in ("-wal", "-shm"):
+        Path(f"{store.path}{end}").unlink(missing_ok=True)
+    store.path.write_bytes(backup)
+    office.restart()
+
+    assert office.app.reveals.counts() == {"waiting": len(office.targets)}
+    office.poll()
+    office.carry_out()
+
+    assert office.ended(mended)[0] == "kept"
+    assert office.value(mended, MOBILE[crm]) == "+1 512 555 0100"
+    assert office.app.reveals.counts() == {"applied": len(office.targets) - 1, "kept": 1}
+    assert office.sold["ordered"] == len(office.targets)
     office.books_agree()
 
 
