@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from crm_sync.store.vault import SETTING, key_path
 
 _ACCEPTED = "buy again"
 _FILE = click.Path(path_type=Path, dir_okay=False)
+#: What one process at a time does for all (store/exclusive.py): whoever has one of these locks uses the database.
+_WORK = ("phones", "scheduler")
 
 
 @click.command()
@@ -96,9 +99,10 @@ def put_back(app: App, file: Path, yes: bool) -> None:
     store, out = app.unchecked_store, render.console()
     found = backups.read(file)
     backups.check(store, found)
-    with Exclusive(store, "phones") as lock:
-        if not lock.take():
-            raise BusyError("crm-sync serve or worker uses the database: stop them first, and try again")
+    with ExitStack() as locks:
+        for name in _WORK:
+            if not locks.enter_context(Exclusive(store, name)).take():
+                raise BusyError("crm-sync serve or worker uses the database: stop them first, and try again")
         under_way = _runs_under_way(app)
         if under_way:
             raise BusyError(f"Run {', '.join(under_way)} is under way: wait for it, or `crm-sync cancel` it first")

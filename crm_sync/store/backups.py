@@ -244,7 +244,7 @@ def _run(command: Sequence[str], environment: dict[str, str], refused: str) -> s
         assert child.stdout is not None
         out = child.stdout.read().decode(errors="replace")
         if child.wait() != 0:
-            raise StoreError(f"{refused}: {_first_line(said())}")
+            raise StoreError(f"{refused}: {_first_line(said())}{_cure(said())}")
     return out
 
 
@@ -284,6 +284,14 @@ def _started(
             finally:
                 if child.poll() is None:
                     child.kill()
+
+
+def _cure(said: str) -> str:
+    """The one thing that goes wrong on a machine where all else is right."""
+    if "server version mismatch" not in said:
+        return ""
+    detail = next((line.partition("detail: ")[2] for line in said.splitlines() if "detail: " in line), "")
+    return f" ({detail}). Install PostgreSQL's client programs of the server's version or newer"
 
 
 def _first_line(said: str) -> str:
