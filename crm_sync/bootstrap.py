@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,11 +46,17 @@ if TYPE_CHECKING:
     from crm_sync.store.retention import Retention
     from crm_sync.store.reveals import Reveals
     from crm_sync.store.reviews import Reviews
+    from crm_sync.store.run_queue import RunQueue
     from crm_sync.store.runs import Runs
+    from crm_sync.store.schedules import Schedules
     from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
     from crm_sync.store.write_jobs import WriteJobs
-    from crm_sync.workers import PhoneWorker
+
+
+#: How long what is under way may take to its end when the process is told to stop: one paid call at its longest, and
+#: the writing of what it brought (design/reliability.md 2.2, M13). Whoever stops us waits a little longer.
+DRAIN_S = 70.0
 
 
 @dataclass
@@ -61,6 +68,10 @@ class App:
 
     def __post_init__(self) -> None:
         self._crms: dict[str, Crm] = {}
+
+    def sibling(self) -> App:
+        """The same installation, opened once more: nothing is shared with this one but the database."""
+        return App(env_file=self.env_file, config_file=self.config_file)
 
     # --- settings -----------------------------------------------------------------------------------------------
 
@@ -292,6 +303,18 @@ class App:
 
         return Runs(self.store)
 
+    @cached_property
+    def queue(self) -> RunQueue:
+        from crm_sync.store.run_queue import RunQueue
+
+        return RunQueue(self.store, self.runs)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        from crm_sync.store.schedules import Schedules
+
+        return Schedules(self.store)
+
     def load_file(self) -> Loaded:
         """The configuration file as it is now, checked without the CRMs."""
         from crm_sync.config.loader import load_path
@@ -364,6 +387,8 @@ class App:
             crm=lambda name: self.crm(name, config.crms[name].type),
             enricher=lambda: self.enricher,
             runs=self.runs,
+            queue=self.queue,
+            schedules=self.schedules,
             provenance=self.provenance,
             reviews=self.reviews,
             write_jobs=self.write_jobs,
@@ -479,41 +504,67 @@ def web_app(app: App | None = None) -> Flask:
 
 
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Receiver and worker in this process, until SIGTERM or SIGINT. `started` is told the address.
+    """Receiver, scheduler and worker in this process, until SIGTERM or SIGINT. `started` is told the address.
 
     Raises:
         OSError: the port is taken, or not for us.
     """
-    import threading
-
     from crm_sync.web.serving import WebServer
 
     hops = app.settings.trusted_proxies
     server = WebServer(web_app(app), host=host, port=port, trusted_proxies=hops)
-    stop = threading.Event()
-    worker = threading.Thread(target=lambda: _worker(app).run(stop), name="phones", daemon=True)
-    worker.start()
-    with _until_stopped(server.stop):
+    with _background(app), _until_stopped(server.stop):
         started(f"http://{host}:{server.port}")
         server.run()
-    stop.set()
-    worker.join(timeout=60)
 
 
 def work(app: App) -> None:
-    """The worker in this process, until SIGTERM or SIGINT."""
+    """Scheduler and worker in this process, until SIGTERM or SIGINT."""
     import threading
 
     stop = threading.Event()
-    with _until_stopped(stop.set):
-        _worker(app).run(stop)
+    with _background(app), _until_stopped(stop.set):
+        stop.wait()
 
 
-def _worker(app: App) -> PhoneWorker:
+@contextmanager
+def _background(app: App) -> Iterator[None]:
+    """What goes on beside the web, each in a thread and with clients of its own: a client's session and its count of
+    calls are one walk's. At the end what is paid for is finished, and the rest is left to the next process."""
+    import threading
+
+    from crm_sync.pipeline.purge import purge_daily
+    from crm_sync.scheduler import Scheduler
     from crm_sync.store.exclusive import Exclusive
-    from crm_sync.workers import PhoneWorker
+    from crm_sync.workers import PhoneWorker, RunWorker
 
-    return PhoneWorker(app.services, Exclusive(app.store, "phones"))
+    of_runs, of_slots = app.sibling(), app.sibling()
+    retention = of_slots.retention
+    runner = RunWorker(of_runs.services)
+    works = {
+        "runs": runner.run,
+        "phones": PhoneWorker(app.services, Exclusive(app.store, "phones")).run,
+        "scheduler": Scheduler(
+            of_slots.services,
+            Exclusive(of_slots.store, "scheduler"),
+            chores=[lambda services: purge_daily(services.config, retention, services.clock.now())],
+        ).run,
+    }
+    stop = threading.Event()
+    threads = [threading.Thread(target=run, args=(stop,), name=name, daemon=True) for name, run in works.items()]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        runner.pause()
+        until = time.monotonic() + DRAIN_S
+        for thread in threads:
+            thread.join(timeout=max(until - time.monotonic(), 0.0))
+        if not any(thread.is_alive() for thread in threads):
+            of_runs.close()
+            of_slots.close()
 
 
 @contextmanager

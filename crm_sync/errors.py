@@ -86,6 +86,10 @@ class BusyError(CrmSyncError):
     """Somebody else is doing it right now; wait for the end, or find out why it hangs."""
 
 
+class LostRunError(CrmSyncError):
+    """Another process has taken this run over, since ours gave no sign of life for too long: it goes on there."""
+
+
 class HeldError(CrmSyncError):
     """This database may have forgotten what was bought: nothing is spent until a person has looked
     (`crm-sync restore`)."""

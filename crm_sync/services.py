@@ -16,7 +16,9 @@ from crm_sync.store.privacy import Privacy
 from crm_sync.store.provenance import Provenance
 from crm_sync.store.reveals import Reveals
 from crm_sync.store.reviews import Reviews
+from crm_sync.store.run_queue import RunQueue
 from crm_sync.store.runs import Runs
+from crm_sync.store.schedules import Schedules
 from crm_sync.store.suppressions import Suppressions
 from crm_sync.store.vault import Vault
 from crm_sync.store.write_jobs import WriteJobs
@@ -33,6 +35,8 @@ class Services:
     crm: Callable[[str], Crm]
     enricher: Callable[[], Enricher]
     runs: Runs
+    queue: RunQueue
+    schedules: Schedules
     provenance: Provenance
     reviews: Reviews
     write_jobs: WriteJobs

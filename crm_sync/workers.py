@@ -1,4 +1,5 @@
-"""How work that waits is executed: deliveries are carried out and orders are asked about, by one process at a time."""
+"""How work that waits is executed: queued runs, each by one of any number of processes; deliveries and polls, by one
+process at a time."""
 
 from __future__ import annotations
 
@@ -8,9 +9,12 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+from crm_sync.domain.runs import SyncRun
 from crm_sync.errors import CrmSyncError
-from crm_sync.pipeline.recover import recover_everywhere
+from crm_sync.pipeline.recover import PAUSED, recover_everywhere
 from crm_sync.pipeline.resolve import Resolver
+from crm_sync.pipeline.run import run_queued
+from crm_sync.pipeline.walk import Stop
 from crm_sync.services import Services
 from crm_sync.store.exclusive import Exclusive
 
@@ -18,12 +22,75 @@ _log = logging.getLogger(__name__)
 
 #: How soon a delivery that came meanwhile is seen: one look at an index.
 _LOOK_EVERY_S = 0.5
+#: How soon a run that was queued meanwhile is seen: one look at an index.
+_LOOK_FOR_RUNS_EVERY_S = 1.0
 #: How often orders are looked at; the soonest of their times is two minutes.
 _SWEEP_EVERY_S = 5.0
 #: Another process has the lock, or the database does not answer.
 _TRY_AGAIN_S = 2.0
 #: An order without Apollo's answer for so long was asked by a process that has died: no call takes longer.
 _LOST_AFTER = timedelta(seconds=90)
+
+
+class RunWorker:
+    """Walks queued runs, one after the other, until it is told to stop. Whatever goes wrong ends nothing."""
+
+    def __init__(self, services: Callable[[], Services]) -> None:
+        """`services` makes them for the newest applied configuration."""
+        self._make_services = services
+        self._services: Services | None = None
+        self._walking = Stop()
+        self._complaint = ""
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            pause = _LOOK_FOR_RUNS_EVERY_S
+            try:
+                if self.once(stop) is not None:
+                    pause = 0.0
+                self._complaint = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, what waits is still there, and so are we
+                self._complain(error)
+                self._services = None
+                pause = _TRY_AGAIN_S
+            if pause:
+                stop.wait(pause)
+
+    def once(self, stop: threading.Event) -> SyncRun | None:
+        """Walk the run that waits longest, if one does.
+
+        Raises:
+            CrmSyncError: the database, or the configuration; what is queued stays so.
+        """
+        self._walking = Stop()
+        if stop.is_set():
+            return None
+        ended = run_queued(self._current(), stop=self._walking)
+        if ended is not None:
+            _log.info(
+                "%s of %s: %s%s", ended.id, ended.sync, ended.status, f" ({ended.reason})" if ended.reason else ""
+            )
+        return ended
+
+    def pause(self) -> None:
+        """The process is to end: what is paid for is written, the rest of the run is queued for another one."""
+        self._walking.pause(PAUSED)
+
+    def _current(self) -> Services:
+        if self._services is None or self._services.newest_version() != self._services.config_version:
+            self._services = self._make_services()
+        return self._services
+
+    def _complain(self, error: Exception) -> None:
+        """Once for each new trouble, not for each try."""
+        text = str(error) if isinstance(error, CrmSyncError) else f"unexpected {type(error).__name__}"
+        if text == self._complaint:
+            return
+        self._complaint = text
+        if isinstance(error, CrmSyncError):
+            _log.warning("queued runs wait: %s", text)
+        else:
+            _log.error("queued runs wait: %s", text, exc_info=error)
 
 
 class PhoneWorker:

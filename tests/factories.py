@@ -25,7 +25,7 @@ def a_run(**changes: Any) -> SyncRun:
         "crm": "salesforce",
         "object_type": "Contact",
         "kind": RunKind.RUN,
-        "status": RunStatus.RUNNING,
+        "status": RunStatus.COMPLETED,
         "trigger": "test",
         "config_version": None,
         "started_at": NOON,

@@ -77,7 +77,7 @@ def apply(app: App, note: str, offline: bool, dry_run: bool) -> None:
     # Lists first: between the two commits nobody who is to be left alone may be looked up.
     _echo(lists.import_lists(app, listed))
     if is_new:
-        version = app.versions.add(config.text, config.files, author=_author(), note=note, now=app.clock.now())
+        version = app.versions.add(config.text, config.files, author=author(), note=note, now=app.clock.now())
         click.echo(f"{app.config_file} is configuration version {version.number} now: {', '.join(config.syncs)}.")
     elif newest is not None:
         click.echo(f"{app.config_file} is configuration version {newest.number} already.")
@@ -162,7 +162,7 @@ def rollback(app: App, number: int, yes: bool, dry_run: bool) -> None:
         return
     _echo(lists.keep_or_import(app, config))
     made = app.versions.add(
-        version.text, version.files, author=_author(), note=f"back to version {number}", now=app.clock.now()
+        version.text, version.files, author=author(), note=f"back to version {number}", now=app.clock.now()
     )
     click.echo(f"Configuration version {made.number} is in force.")
     _echo(lists.forget_others(app, config))
@@ -247,7 +247,7 @@ def _errors(findings: Sequence[Problem]) -> list[Problem]:
     return [finding for finding in findings if finding.severity is Severity.ERROR]
 
 
-def _author() -> str:
+def author() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):

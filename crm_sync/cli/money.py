@@ -22,6 +22,7 @@ from crm_sync.cli import Subcommands, render
 from crm_sync.cli.history import find_run
 from crm_sync.config.model import Budget
 from crm_sync.domain.enrichment import CreditBalance
+from crm_sync.domain.runs import RunKind, RunStatus
 from crm_sync.errors import ConfigError, CrmSyncError
 from crm_sync.pipeline import doubt as doubts
 from crm_sync.pipeline.budget import day_of
@@ -352,6 +353,14 @@ def cancel(app: App, run_id: str, dry_run: bool) -> None:
     if dry_run:
         click.echo(f"{run.id} ({run.sync}) is {run.status.value}; nothing was done (--dry-run).")
         return
+    if run.kind is RunKind.PHONES and run.status is RunStatus.RUNNING:
+        raise ConfigError(
+            f"Run {run.id} writes phones that are here and asks Apollo for nothing; it ends by itself. To have no more "
+            "written for now, end crm-sync serve (or worker): what comes meanwhile is delivered again or fetched"
+        )
     if not app.runs.ask_to_cancel(run.id, now=app.clock.now()):
         raise ConfigError(f"Run {run.id} is not running: it is {run.status.value}")
+    if run.status is RunStatus.QUEUED:
+        click.echo(f"{run.id} ({run.sync}) is cancelled before it began.")
+        return
     click.echo(f"{run.id} ({run.sync}) stops within one batch. `crm-sync show {run.id}` tells when it has.")

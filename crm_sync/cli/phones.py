@@ -1,4 +1,4 @@
-"""phones: what was ordered and is awaited, what was delivered and what came of it; and the two that carry it out."""
+"""phones: what was ordered and is awaited, what was delivered and what came of it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rich.markup import escape
 from crm_sync.bootstrap import App
 from crm_sync.cli import Subcommands, render
 from crm_sync.cli.render import Column
-from crm_sync.errors import ConfigError, ContractError
+from crm_sync.errors import ContractError
 from crm_sync.pipeline.recover import recover_everywhere
+from crm_sync.pipeline.replay import replay as replay_all
 from crm_sync.pipeline.resolve import Resolved, Resolver
 from crm_sync.store.deliveries import Delivery
 from crm_sync.store.exclusive import Exclusive
@@ -34,6 +35,8 @@ WORDS = {
 }
 #: Ends of a wait that a person may do something about.
 _UNHAPPY = (HELD, REJECTED, EXPIRED)
+#: Another process has the lock: so often it is looked again, for five seconds in all.
+_LOOKS, _LOOK_AGAIN_S = 20, 0.25
 _STATES = {word.casefold().replace(" ", "-"): word for word in WORDS.values()}
 
 
@@ -329,7 +332,7 @@ def replay(
         if as_json:
             render.print_json({"deliveries": len(ids), "dry_run": dry_run})
         return
-    waits = app.reveals.replay(ids)
+    waits = replay_all(ids, app.services())
     done = _carry_out(app)
     if as_json:
         render.print_json(
@@ -368,9 +371,9 @@ def poll(app: App, all_of_them: bool, as_json: bool) -> None:
 
 
 def _carry_out(app: App, resolver: Resolver | None = None) -> Resolved | None:
-    """Everything that waits now; None where another process is at it."""
+    """Everything that waits now; None where another process is at it, and keeps at it."""
     with Exclusive(app.store, "phones") as lock:
-        if not lock.take():
+        if not _had(lock, app):
             return None
         resolver = resolver or Resolver(app.services())
         total = Resolved()
@@ -382,6 +385,18 @@ def _carry_out(app: App, resolver: Resolver | None = None) -> Resolved | None:
         for problem in recover_everywhere(resolver.services):
             click.echo(problem, err=True)
         return total
+
+
+def _had(lock: Exclusive, app: App) -> bool:
+    """Whether it is for us to carry out what waits: a command like this one is done with it soon, and may have looked
+    for the last time before we came; a worker keeps it, and leaves nothing unread."""
+    for _ in range(_LOOKS):
+        if lock.take():
+            return True
+        app.clock.sleep(_LOOK_AGAIN_S)
+        if not app.deliveries.to_read(now=app.clock.now(), limit=1):
+            return False
+    return lock.take()
 
 
 def _drain(resolver: Resolver, total: Resolved) -> None:
@@ -399,7 +414,9 @@ def _told(done: Resolved | None) -> dict[str, Any]:
 
 def _print_done(out: Console, done: Resolved | None) -> None:
     if done is None:
-        out.print("crm-sync serve is running and carries out what waits")
+        out.print(
+            "another process (crm-sync serve, say) is at it and carries out what waits; crm-sync phones tells of it"
+        )
         return
     if not done.deliveries:
         out.print("nothing more to carry out")
@@ -421,38 +438,3 @@ def _moment(text: str | None, *, is_end: bool = False) -> datetime | None:
     if is_end and len(text) <= len("2026-11-27"):
         found += timedelta(days=1)
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
-@click.pass_obj
-def serve(app: App, host: str, port: int) -> None:
-    """Receive what Apollo delivers and carry it out, until it is stopped (Ctrl-C, SIGTERM).
-
-    Everything in one process: the receiver and the worker. Behind a web server that ends TLS; see docs/phones.md.
-    """
-    from crm_sync.bootstrap import serve as run_server
-
-    app.store.ready()
-    try:
-        run_server(app, host=host, port=port, started=_say_started)
-    except OSError as error:
-        raise ConfigError(
-            f"{host}:{port} cannot be listened on: {error.strerror}. Name another --host or --port"
-        ) from error
-
-
-def _say_started(url: str) -> None:
-    click.echo(f"crm-sync serves {url} (Ctrl-C ends it)")
-
-
-@click.command()
-@click.pass_obj
-def worker(app: App) -> None:
-    """Carry out what waits, without a receiver: beside web processes of their own (gunicorn wsgi:app)."""
-    from crm_sync.bootstrap import work
-
-    app.store.ready()
-    click.echo("crm-sync carries out what is delivered (Ctrl-C ends it)")
-    work(app)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -27,10 +27,11 @@ from crm_sync.config.expressions import UnreadableError, amount
 from crm_sync.config.model import Sync
 from crm_sync.config.unmapped import places, waiting
 from crm_sync.domain.records import ObjectSchema
-from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
+from crm_sync.domain.runs import Asked, RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.pipeline import plan_file
 from crm_sync.pipeline import run as walk
+from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE
 from crm_sync.pipeline.verdict import FIELDS_REFUSED
 from crm_sync.pipeline.walk import Due, Spending, Stop
@@ -150,6 +151,7 @@ def plan(app: App, sync: str, limit: int, free: bool, yes: bool, file: Path | No
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many records of each sync.")
 @click.option("--max-credits", type=_CREDITS, help="Stop before this run may have spent more; beside `budget:`.")
 @click.option("--free", is_flag=True, help="Stored answers only: Apollo is asked nothing.")
+@click.option("--queue", is_flag=True, help="Not here: the next crm-sync serve or worker that is free runs it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, or a list of them for several syncs.")
 @click.pass_obj
 def run(
@@ -159,14 +161,19 @@ def run(
     limit: int | None,
     max_credits: Decimal | None,
     free: bool,
+    queue: bool,
     as_json: bool,
 ) -> None:
-    """Run SYNCS now, in the foreground.
+    """Run SYNCS now, in the foreground, or --queue them.
 
     Ctrl-C stops within one batch: calls that are paid for are finished and written.
     """
     services = app.services()
     chosen = _chosen(services, syncs, every=every)
+    if queue:
+        asked = Asked(limit=limit, max_credits=max_credits, free=free)
+        _queue(chosen, services, asked, one=len(chosen) == 1 and not every, as_json=as_json)
+        return
     out = render.console()
     results: list[SyncRun] = []
     spending = Spending(max_credits=max_credits, free=free)
@@ -195,6 +202,19 @@ def run(
         render.print_json(found[0] if len(chosen) == 1 and not every else found)
     purge_after_run(app, services.config)
     click.get_current_context().exit(render.exit_code(results))
+
+
+def _queue(chosen: Sequence[Sync], services: Services, asked: Asked, *, one: bool, as_json: bool) -> None:
+    queued = [queue_by_hand(sync, services, asked) for sync in chosen]
+    if as_json:
+        found = [render.run_json(each) for each in queued]
+        render.print_json(found[0] if one else found)
+        return
+    for each in queued:
+        click.echo(f"{each.id} ({each.sync}) is queued. `crm-sync show {each.id}` tells how it goes.")
+    seen_at = services.schedules.seen_at()
+    if seen_at is None or services.clock.now() - seen_at > timedelta(minutes=2):
+        click.echo("Nothing seems to be running that takes it: start crm-sync serve, or worker.", err=True)
 
 
 def _check_free(file: Path) -> None:

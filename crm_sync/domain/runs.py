@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 
@@ -78,6 +79,17 @@ class Unsettled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a queued run is to do, as `crm-sync run` says it. `attempt`: the how manieth it is of those that go on with
+    one that broke off."""
+
+    limit: int | None = None
+    max_credits: Decimal | None = None
+    free: bool = False
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRun:
     """One run of a configured sync.
 
@@ -101,6 +113,14 @@ class SyncRun:
     calls: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     parents: Counts = field(default_factory=Counts)
+    #: When it was queued for a worker; None: it was begun by hand.
+    queued_at: datetime | None = None
+    #: The moment of its schedule that it was queued for.
+    slot: datetime | None = None
+    #: The id of the run that broke off and that it goes on with.
+    continues: str = ""
 
-    def evolve(self, **changes: object) -> SyncRun:
-        return replace(self, **changes)  # type: ignore[arg-type]
+
+def new_run_id(now: datetime) -> str:
+    """Sorts by time, reads aloud, and does not collide: 20261123-021500-7f3a."""
+    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

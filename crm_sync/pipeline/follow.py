@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from crm_sync import crash
 from crm_sync.domain.changes import WantedValue, WriteRule
 from crm_sync.domain.enrichment import MatchKeys
-from crm_sync.domain.records import ObjectSchema, Record, RecordRef
+from crm_sync.domain.records import ObjectSchema, Record, RecordRef, Value
 from crm_sync.mapping.apply import Mapper
 from crm_sync.pipeline.walk import Target, Walk, WriteContext
 
@@ -88,8 +88,7 @@ def _read_survivors(
     ids = list(dict.fromkeys(ref.id for ref in survivors.values()))
     fields = dict.fromkeys(target.fields_to_read(context.screen.kinds_now()))
     identifies = target.object_type == context.object_type
-    if identifies:
-        fields.update(dict.fromkeys(name for key in context.match.send for name in key.fields if "." not in name))
+    fields.update(dict.fromkeys(identifying(context, target)))
     read = dict(zip(ids, context.crm.read(target.object_type, ids, tuple(fields)), strict=True))
     taken: set[str] = set()
     for record_id, ref in survivors.items():
@@ -136,6 +135,22 @@ def target_elsewhere(context: WriteContext, target: Target, object_type: str, fi
         tracks=target.tracks,
         ignored=target.ignored,
     )
+
+
+def identifying(context: WriteContext, target: Target) -> tuple[str, ...]:
+    """The fields of a run's own records that say whom they are about."""
+    if not isinstance(context, Walk) or target.object_type != context.object_type:
+        return ()
+    return tuple(dict.fromkeys(name for key in context.match.send for name in key.fields if "." not in name))
+
+
+def is_stranger(context: WriteContext, asked: MatchKeys | None, values: Mapping[str, Value]) -> bool:
+    """Whether a lead became a contact that says whom it is about, and it is nobody whom was `asked` for: a rep took the
+    wrong one. Where it has none of the fields that say so, the CRM's own word has to do."""
+    if not isinstance(context, Walk) or asked is None:
+        return False
+    now = context.keys_of(values)
+    return any((now.email, now.linkedin_url, _full_name(now))) and not is_same(asked, now)
 
 
 def wanted_elsewhere(wanted: WantedValue, here: ObjectSchema, there: ObjectSchema) -> WantedValue:

@@ -21,7 +21,7 @@ from crm_sync.pipeline.phone_runs import PhoneRuns
 from crm_sync.pipeline.settled import Candidate, Settled, plain
 from crm_sync.pipeline.suppress import DO_NOT_ENRICH
 from crm_sync.pipeline.walk import Answered, Due, Walk
-from crm_sync.pipeline.write import write_candidates
+from crm_sync.pipeline.write import ELSEWHERE, write_candidates
 from crm_sync.services import Services
 from crm_sync.store.reveals import (
     APPLIED,
@@ -115,7 +115,8 @@ class PhoneWriting:
         written = write_candidates(walk, walk.target, candidates, self._runs.audit(walk))
         self._runs.close(walk, written)
         for one in written:
-            if one.reached or not (walk.stop or one.intended):  # else it is written by a later try
+            # Else it is written by a later try.
+            if one.reached or one.left_alone or not (walk.stop or one.intended):
                 mine = ready[one.record_id]
                 ended(mine.awaited.wait, *_end_of(one, phones, mine))
 
@@ -250,16 +251,18 @@ def _end_of(settled: Settled, phones: Phones, ready: _Ready) -> tuple[str, str]:
         return "; ".join(f"{each.field}: {each.reason}" for each in mine if each.outcome in words)
 
     is_refused = settled.outcome in (RecordOutcome.REJECTED, RecordOutcome.INVALID)
+    place = ELSEWHERE.search(settled.reason)
+    now = f"; now {place['object']} {place['id']}" if place is not None else ""
     applied = those(FieldOutcome.WRITTEN, *(() if is_refused else (FieldOutcome.SAME,)))
     if applied:
-        return APPLIED, applied
+        return APPLIED, applied + now
     refused = those(FieldOutcome.REJECTED, FieldOutcome.INVALID)
     if is_refused or refused:
-        return REJECTED, refused or settled.reason
+        return REJECTED, refused + now if refused else settled.reason
     if those(FieldOutcome.REVIEW):
         return HELD, "waits for a person: rule review"
     if kept := those(FieldOutcome.KEPT):
-        return KEPT, kept
+        return KEPT, kept + now
     if settled.outcome is RecordOutcome.UPDATED:
         return LISTED, "on a do-not-call list; the record was marked"
     if not settled.decisions:

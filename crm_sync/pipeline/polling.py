@@ -18,6 +18,8 @@ from crm_sync.store.reveals import Order
 #: What Apollo says stops the polls (contracts/apollo.md 3, 2026-10).
 _OVER = (PollState.UNKNOWN, PollState.EXPIRED, PollState.FAILED)
 _AFTER_A_FAILURE = timedelta(minutes=5)
+#: How long Apollo keeps what it has (contracts/apollo.md 3, 2026-10).
+_KEPT_FOR = timedelta(days=30)
 _NO_PHONES_WAIT = timedelta(hours=2)
 
 
@@ -40,7 +42,7 @@ class Poller:
         swept = Swept()
         self._ask(swept, limit=limit, now_all=now_all)
         services, now = self._services, self._services.clock.now()
-        for order in services.reveals.to_give_up(now=now, limit=limit):
+        for order in services.reveals.to_give_up(now=now, unasked_before=now - _KEPT_FOR, limit=limit):
             phones = self._phones(order)
             waited = _told(phones.give_up_after) if phones is not None else "the time it was given"
             services.reveals.give_up(order.id, f"no number came within {waited}", now=now)

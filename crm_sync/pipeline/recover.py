@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from crm_sync import crash
 from crm_sync.domain.changes import PUT_BACK, FieldDecision, FieldOutcome, WriteOutcome, Written
 from crm_sync.domain.enrichment import Reading
 from crm_sync.domain.records import Record, RecordRef
-from crm_sync.domain.runs import Counts, RecordOutcome, RunStatus, SyncRun
+from crm_sync.domain.runs import Asked, Counts, RecordOutcome, RunKind, RunStatus, SyncRun, new_run_id
 from crm_sync.errors import ConfigError, ContractError, ProviderError
 from crm_sync.mapping.blanks import is_blank
 from crm_sync.pipeline.enrich import expansion_of
@@ -25,12 +26,22 @@ from crm_sync.store.journal import PHONES, Call, Expansion
 from crm_sync.store.runs import WRITING, RunRecord
 from crm_sync.store.write_jobs import OpenJob
 
-#: A run on another machine is dead after so long without a sign of life; longer than any call of ours may take.
-_SILENT_FOR = timedelta(minutes=10)
+#: A run that gave no sign of life for so long is dead; it gives one every BEAT_S seconds (pipeline/run.py).
+_SILENT_FOR = timedelta(seconds=45)
+#: One that writes deliveries gives them between its calls only: longer than any call of ours may take.
+_PHONES_SILENT_FOR = timedelta(minutes=10)
 #: Tells this process from an earlier one with its number: in a container that is started again it is the same one.
 _LIFE = secrets.token_hex(4)
-#: Runs of this process that failed so badly that even their end could not be written down (no disk, no database).
+#: Runs of this process that have no end and that nothing works at any more: those that failed so badly that it could
+#: not be written down (no disk, no database), and dead ones that were taken over and cannot be closed yet.
 _given_up: set[str] = set()
+#: Two threads of this process take their turns.
+_turn = threading.Lock()
+#: Said of records that a run which broke off leaves to the next one.
+PAUSED = "crm-sync was stopped"
+_NOT_CONFIRMED = "not confirmed: the process ended; the next run reads it again"
+#: A run whose process dies is gone on with; one that dies so often takes its process with it.
+_MOST_ATTEMPTS = 3
 
 
 def give_up(run_id: str) -> None:
@@ -47,11 +58,15 @@ def recover(services: Services, crm: str) -> list[SyncRun]:
         CrmSyncError: `crm` cannot be asked what became of such a job, which may still be changing records, or of such a
             write, which may have gone over somebody's edit.
     """
+    with _turn:
+        return _recover(services, crm)
+
+
+def _recover(services: Services, crm: str) -> list[SyncRun]:
     alive: list[SyncRun] = []
     dead: list[SyncRun] = []
-    for run, owner, alive_at in services.runs.unfinished():
-        is_dead = run.id in _given_up or not is_alive(owner, alive_at, services.clock.now())
-        (dead if is_dead else alive).append(run)
+    for run, its_owner, alive_at in services.runs.unfinished():
+        (dead if _is_ours_to_close(run, its_owner, alive_at, services) else alive).append(run)
     for run in dead:
         crash.point("recover.found")
         settle_calls(run, services)
@@ -66,6 +81,25 @@ def recover(services: Services, crm: str) -> list[SyncRun]:
         if not is_known or _unless_elsewhere(crm, run.crm, lambda run=run: _look_after(run, services)):  # type: ignore[misc]
             closed.append(_close(run, services))
     return closed
+
+
+def _is_ours_to_close(run: SyncRun, its_owner: str, alive_at: datetime, services: Services) -> bool:
+    """Whether it is dead, and no other process is closing it."""
+    if run.id in _given_up:
+        return True
+    now = services.clock.now()
+    if is_alive(its_owner, alive_at, now, silent_for=silent_for(run)):
+        return False
+    if not services.runs.take_over(run.id, was=its_owner, alive_at=alive_at, owner=owner(), now=now):
+        return False
+    crash.point("recover.taken")
+    _given_up.add(run.id)
+    return True
+
+
+def silent_for(run: SyncRun) -> timedelta:
+    """After how long without a sign of life a run is dead, whatever its process does."""
+    return _PHONES_SILENT_FOR if run.kind is RunKind.PHONES else _SILENT_FOR
 
 
 def recover_everywhere(services: Services) -> list[str]:
@@ -198,7 +232,7 @@ def owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{_LIFE}"
 
 
-def is_alive(owner: str, alive_at: datetime, now: datetime) -> bool:
+def is_alive(owner: str, alive_at: datetime, now: datetime, *, silent_for: timedelta = _SILENT_FOR) -> bool:
     """Whether the process that began a run may still be at it."""
     host, _, rest = owner.partition(":")
     process, _, life = rest.partition(":")
@@ -211,7 +245,7 @@ def is_alive(owner: str, alive_at: datetime, now: datetime) -> bool:
             return False
         except PermissionError:
             pass  # somebody else's process has the number
-    return now - alive_at < _SILENT_FOR  # the number may have been given to another process since
+    return now - alive_at < silent_for  # the number may have been given to another process since
 
 
 def settle_calls(run: SyncRun, services: Services) -> None:
@@ -270,19 +304,71 @@ def _close(run: SyncRun, services: Services) -> SyncRun:
     """Its books from the audit; a write that was intended and not confirmed is looked at by the next run."""
     now = services.clock.now()
     with_books = _with_books(run, services)
-    services.runs.close_intended(run.id, "not confirmed: the process ended; the next run reads it again", now=now)
+    services.runs.close_intended(run.id, _NOT_CONFIRMED, now=now)
     services.reveals.join(run.id, now=now)
     crash.point("recover.closing")
     closed = replace(
         with_books,
         status=RunStatus.FAILED,
-        reason="its process ended before the run did; what was paid for is kept and the next run goes on",
         finished_at=now,
         credits=services.journal.spent(run.id),
     )
-    services.runs.save(closed, now=now)
+    next_one = successor(closed, services)
+    who = f"{next_one[0].id} goes on" if next_one is not None else "the next run goes on"
+    if next_one is None and _gave_out(run, services):
+        who = f"it did so {_MOST_ATTEMPTS} times in a row, so that nothing goes on with it by itself"
+    closed = replace(closed, reason=f"its process ended before the run did; what was paid for is kept and {who}")
+    services.queue.end(closed, then=next_one, now=now)
+    _given_up.discard(run.id)
     crash.point("recover.closed")
     return closed
+
+
+def successor(run: SyncRun, services: Services) -> tuple[SyncRun, Asked] | None:
+    """The run that goes on with one that broke off, with what is left of what was asked for; None where it was begun by
+    hand, was to be cancelled, or breaks off again and again."""
+    asked = services.queue.asked(run.id)
+    if asked is None or run.sync not in services.config.syncs or services.runs.cancel_asked(run.id):
+        return None
+    left = asked
+    if asked.limit is not None:
+        left = replace(left, limit=asked.limit - _reached(run, services))
+    if asked.max_credits is not None:
+        left = replace(left, max_credits=asked.max_credits - run.credits)
+    is_done = (left.limit is not None and left.limit <= 0) or (left.max_credits is not None and left.max_credits <= 0)
+    if is_done or _gave_out(run, services):
+        return None
+    now = services.clock.now()
+    queued = SyncRun(
+        id=new_run_id(now),
+        sync=run.sync,
+        crm=run.crm,
+        object_type=run.object_type,
+        kind=run.kind,
+        status=RunStatus.QUEUED,
+        trigger=run.trigger,
+        config_version=services.config_version,
+        started_at=now,
+        queued_at=now,
+        continues=run.id,
+    )
+    return queued, replace(left, attempt=1 if _reached(run, services) else asked.attempt + 1)
+
+
+def _reached(run: SyncRun, services: Services) -> int:
+    """How many of its records have come to an end in it."""
+    return sum(
+        count
+        for object_type, outcome, reason, count in services.runs.reasons(run.id)
+        if object_type == run.object_type
+        and not (outcome == RecordOutcome.SKIPPED.value and (reason.endswith(PAUSED) or reason == _NOT_CONFIRMED))
+    )
+
+
+def _gave_out(run: SyncRun, services: Services) -> bool:
+    """Whether its processes die each time before anything comes of it."""
+    asked = services.queue.asked(run.id)
+    return asked is not None and asked.attempt >= _MOST_ATTEMPTS and not _reached(run, services)
 
 
 def broken_off(run: SyncRun, services: Services, why: str) -> SyncRun:

@@ -189,21 +189,21 @@ class Resolver:
         """Write what came, and settle each delivery with everything that it has changed: then it is not `left`."""
         awaited = self._awaited(left)
         ends: dict[int, WaitEnd] = {}
-        failures: dict[str, str] = {}
-        for name, some in _by_sync(awaited).items():
-            sync = self.services.config.syncs.get(name)
-            if sync is None or sync.phones is None:
+        failures: dict[_Place, str] = {}
+        for place, some in _by_place(awaited).items():
+            sync = self.services.config.syncs.get(place[0])
+            if sync is None or sync.phones is None or place != (sync.name, sync.crm, sync.object_type):
                 continue
             try:
-                written, failures[name] = self._writing.write(sync, some)
+                written, failures[place] = self._writing.write(sync, some)
                 ends.update(written)
             except CrmSyncError as error:
-                failures[name] = str(error)
+                failures[place] = str(error)
         for one in tuple(left):
             mine = [each for each in awaited if each.delivery_id == one.delivery.id]
-            unwritten = [each for each in mine if each.wait.sync in failures and each.wait.id not in ends]
+            unwritten = [each for each in mine if _place(each) in failures and each.wait.id not in ends]
             if unwritten:
-                why = failures[unwritten[0].wait.sync] or "its records could not be written"
+                why = failures[_place(unwritten[0])] or "its records could not be written"
                 self._put_off(one.delivery, why, done, belief=one.belief)
             else:
                 self._settle(one, mine, ends, done)
@@ -294,7 +294,10 @@ class Resolver:
         if one.belief == BY_POLL:
             return one.content.credits
         call = self.services.journal.call(one.order.batch_id)
-        return min(one.content.credits, each * len(call.keys)) if call is not None else one.content.credits
+        if call is None:
+            return one.content.credits
+        # Whom it asked for may be forgotten by now (keep.answers).
+        return min(one.content.credits, each * len(call.keys) if call.keys else call.most)
 
     def _word(
         self, one: _Believed, awaited: Sequence[Awaited], ends: Sequence[WaitEnd], orphans: Sequence[str]
@@ -326,9 +329,17 @@ class Resolver:
         return ("done" if ends else "dead"), ", ".join(said)
 
 
-def _by_sync(awaited: Iterable[Awaited]) -> dict[str, list[Awaited]]:
-    """By the sync that each record waits for: the numbers of one person may go to several, in several CRMs."""
-    found: dict[str, list[Awaited]] = {}
+#: The sync that a record waits for, and the CRM and object that it had then.
+_Place = tuple[str, str, str]
+
+
+def _place(awaited: Awaited) -> _Place:
+    return awaited.wait.sync, awaited.wait.crm, awaited.wait.object_type
+
+
+def _by_place(awaited: Iterable[Awaited]) -> dict[_Place, list[Awaited]]:
+    """The numbers of one person may go to several, in several CRMs."""
+    found: dict[_Place, list[Awaited]] = {}
     for each in awaited:
-        found.setdefault(each.wait.sync, []).append(each)
+        found.setdefault(_place(each), []).append(each)
     return found

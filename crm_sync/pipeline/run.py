@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from crm_sync import crash
 from crm_sync.config.model import Sync
 from crm_sync.domain.enrichment import Purpose
-from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun
-from crm_sync.errors import BusyError, ConfigError, CrmSyncError
+from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun, new_run_id
+from crm_sync.errors import BusyError, ConfigError, CrmSyncError, LostRunError, ProviderError
 from crm_sync.mapping.match_keys import weakness
 from crm_sync.pipeline import doubt, restore
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
-from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settle_calls
+from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settle_calls, successor
 from crm_sync.pipeline.reveal import Ordered, how_many, order_phones, with_match
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
@@ -30,6 +31,8 @@ from crm_sync.services import Services
 #: How often a running run saves its books, and tells who watches.
 _SAVE_EVERY = timedelta(seconds=2)
 _WATCH_EVERY = timedelta(seconds=0.25)
+#: How often a run shows that it is alive; see recover.silent_for.
+BEAT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ def run_sync(
         StoreError: the database failed, so nothing more may be spent.
         BusyError: the sync is running already; two walks would ask for the same people.
     """
+    stop = stop if stop is not None else Stop()
     before = calls_so_far(services, sync.crm)
     recover(services, sync.crm)
     refuse_overlap(sync.name, services)
@@ -79,15 +83,60 @@ def run_sync(
             run, sync, services, limit=limit, spending=spending, only=only, stop=stop, watch=watch, met=met
         )
 
-    ended = closed(run, services, to_its_end, before=before)
+    ended = closed(run, services, to_its_end, before=before, stop=stop)
     crash.point("run.closed")
+    return ended
+
+
+def run_queued(services: Services, *, stop: Stop) -> SyncRun | None:
+    """Walk the run that waits longest to its end and return its books; None where none waits that may begin.
+
+    A run that `stop.pause` ends goes on as another one: what is left to do is queued in the commit that ends it.
+
+    Raises:
+        StoreError: the database failed, so nothing more may be spent.
+        LostRunError: this process was taken for dead, and another one goes on with the run.
+    """
+    for crm in dict.fromkeys(waiting.crm for waiting in services.queue.waiting()):
+        if crm in services.config.crms:
+            with suppress(ProviderError, ConfigError):  # told by the run itself, which meets it again
+                recover(services, crm)
+    taken = services.queue.take(owner=owner(), config_version=services.config_version, now=services.clock.now())
+    if taken is None:
+        return None
+    run, asked = taken
+    sync = services.config.syncs.get(run.sync)
+    if sync is None:
+        reason = f"the configuration has no sync {run.sync} any more"
+        return _ended_unrun(run, services, reason)
+    try:
+        services.crm(sync.crm).refresh()  # this process may be up for months
+        before = calls_so_far(services, sync.crm)
+    except ConfigError as error:
+        return _ended_unrun(run, services, str(error))
+
+    def to_its_end() -> SyncRun:
+        spending = Spending(max_credits=asked.max_credits, free=asked.free)
+        return _to_its_end(
+            run, sync, services, limit=asked.limit, spending=spending, only=(), stop=stop, watch=None, met=None
+        )
+
+    try:
+        return closed(run, services, to_its_end, before=before, stop=stop)
+    except ConfigError:
+        return services.runs.get(run.id)  # it has its end, with the reason
+
+
+def _ended_unrun(run: SyncRun, services: Services, reason: str) -> SyncRun:
+    ended = end(run, services, RunStatus.FAILED, reason)
+    services.runs.save(ended, now=services.clock.now())
     return ended
 
 
 def opened(services: Services, *, sync: str, crm: str, object_type: str, kind: RunKind, trigger: str) -> SyncRun:
     """A new run of this process, noted as running."""
     run = SyncRun(
-        id=new_id(services.clock.now()),
+        id=new_run_id(services.clock.now()),
         sync=sync,
         crm=crm,
         object_type=object_type,
@@ -102,22 +151,58 @@ def opened(services: Services, *, sync: str, crm: str, object_type: str, kind: R
 
 
 def closed(
-    run: SyncRun, services: Services, to_its_end: Callable[[], SyncRun], *, before: Mapping[str, int]
+    run: SyncRun,
+    services: Services,
+    to_its_end: Callable[[], SyncRun],
+    *,
+    before: Mapping[str, int],
+    stop: Stop | None = None,
 ) -> SyncRun:
     """The run's books as `to_its_end` returns them, saved with the calls it took since `before` (calls_so_far). Where
-    that raises, the next run of this process closes it."""
+    that raises, the next run of this process closes it. `stop` is raised where another process takes the run over."""
     try:
-        ended = to_its_end()
+        with _alive(run, services, stop):
+            ended = to_its_end()
         calls = Counter(calls_so_far(services, run.crm))
         calls.subtract(before)
         ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
-        services.runs.save(ended, now=services.clock.now())
+        then = successor(ended, services) if stop is not None and stop.is_pause else None
+        if then is not None:
+            ended = replace(ended, reason=f"{ended.reason}; {then[0].id} goes on")
+        services.queue.end(ended, then=then, now=services.clock.now())
         if ended.status is RunStatus.WAITING_FOR_PHONES:
             services.reveals.finish_runs()  # the last one may have come while the run was ending
+    except LostRunError:
+        raise  # whoever has it gives it its end
     except BaseException:
         give_up(run.id)
         raise
     return ended
+
+
+@contextmanager
+def _alive(run: SyncRun, services: Services, stop: Stop | None) -> Iterator[None]:
+    """Show that the run is alive while it is at work, however long the CRM takes for a call."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_S):
+            try:
+                services.runs.beat(run.id, now=services.clock.now())
+            except LostRunError as error:
+                if stop is not None:
+                    stop.raise_(str(error), error)
+                return
+            except CrmSyncError:
+                continue  # the database is away; the walk itself meets that too
+
+    thread = threading.Thread(target=beat, name="alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _to_its_end(
@@ -328,8 +413,3 @@ def calls_so_far(services: Services, crm_name: str) -> dict[str, int]:
     """Requests sent by this process, "provider operation" -> count."""
     crm = {f"{crm_name} {name}": count for name, count in services.crm(crm_name).calls().items()}
     return crm | {f"apollo {name}": count for name, count in services.enricher().calls().items()}
-
-
-def new_id(now: datetime) -> str:
-    """Sorts by time, reads aloud, and does not collide: 20261123-021500-7f3a."""
-    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

@@ -59,7 +59,8 @@ class Settled:
     `key` is the MatchKeys.key that was asked by. `values` is what the record holds now, as far as it was read and
     written; None where it was not read. `intended`:
     the audit holds a row for it from before the write, and `as_intended` that its decisions came out as that row has
-    them. `reached` is False when the run ended before its turn. `unstamped`: its stamp was not written. `proposals`
+    them. `reached` is False when the run ended before its turn, and of
+    one that is `left_alone`, by what it or a list says now. `unstamped`: its stamp was not written. `proposals`
     wait for a person; `put_back`: fields in which an edit was restored that our write had gone over.
     """
 
@@ -73,6 +74,7 @@ class Settled:
     intended: bool = False
     as_intended: bool = False
     reached: bool = True
+    left_alone: bool = False
     unstamped: bool = False
     proposals: tuple[Proposal, ...] = ()
     put_back: int = 0

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from crm_sync.config.model import Sync
 from crm_sync.domain.changes import Amendment, FieldOutcome
 from crm_sync.domain.enrichment import MatchKeys
-from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
+from crm_sync.domain.runs import RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.errors import ConfigError
 from crm_sync.mapping.blanks import lacking
 from crm_sync.pipeline.amend import Amending, Remember
@@ -95,6 +95,23 @@ def _place_of(record: RunRecord) -> tuple[str, str]:
 def _is_meant(wanted: str, object_type: str, record_id: str) -> bool:
     where, _, wanted_id = wanted.rpartition("/")
     return where in ("", object_type) and is_record(wanted_id, record_id)
+
+
+def taken_back(run_id: str, services: Services) -> set[tuple[str, str]]:
+    """The (object, record) of a run whose write was undone since, wherever it was written to."""
+    undone = {
+        (record.object_type, record.record_id)
+        for undo in services.runs.triggered(f"{UNDO_OF}{run_id}")
+        if undo.kind is RunKind.UNDO
+        for record in services.runs.records(undo.id, outcome=RecordOutcome.UPDATED.value)
+    }
+    if not undone:
+        return set()
+    return {
+        (record.object_type, record.record_id)
+        for record in services.runs.records(run_id, outcome=RecordOutcome.UPDATED.value)
+        if _place_of(record) in undone
+    }
 
 
 def _refuse_unclear(found: Mapping[str, Sequence[Candidate]], records: Collection[str]) -> None:

@@ -44,6 +44,14 @@ class Stop:
         self._lock = threading.Lock()
         self.reason = ""
         self.error: Exception | None = None
+        #: The process is ending: what is left to do is queued, and another one goes on.
+        self.is_pause = False
+
+    def pause(self, reason: str) -> None:
+        with self._lock:
+            if not self._event.is_set():
+                self.reason, self.is_pause = reason, True
+                self._event.set()
 
     def raise_(self, reason: str, error: Exception | None = None) -> None:
         with self._lock:

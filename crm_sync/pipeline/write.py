@@ -15,7 +15,14 @@ from crm_sync.mapping.blanks import is_blank
 from crm_sync.mapping.same import same
 from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.deciding import decisions_for
-from crm_sync.pipeline.follow import Followed, followed, target_elsewhere, wanted_elsewhere
+from crm_sync.pipeline.follow import (
+    Followed,
+    followed,
+    identifying,
+    is_stranger,
+    target_elsewhere,
+    wanted_elsewhere,
+)
 from crm_sync.pipeline.settled import Candidate, Settled, as_written, kept, plain, unreached
 from crm_sync.pipeline.stamped import Sent, Stamped, send, stamps_of
 from crm_sync.pipeline.suppress import Subject
@@ -148,6 +155,7 @@ def _write_elsewhere(
     """Candidates that live on as another object: what it has a field for is written there."""
     fields = [each.field for c in candidates for each in c.wanted]
     fields += [each.field for c in candidates for each in c.amendments]
+    fields += identifying(context, target)
     try:
         into = target_elsewhere(context, target, object_type, list(dict.fromkeys(fields)))
         names = into.fields_to_read(kinds)
@@ -160,6 +168,15 @@ def _write_elsewhere(
         context.stop.raise_(str(error), error)
         return {c.record_id: unreached(c, str(error)) for c in candidates}
     state = _Round(current=current, left_alone=left_alone, changes={}, settled={})
+    for candidate, there in zip(candidates, adapted, strict=True):
+        ref, record = refs[candidate.record_id], current[candidate.record_id]
+        why = ""
+        if record is not None and is_stranger(context, candidate.keys, record.values):
+            why = f"became {object_type} {ref.id}, which is not about whom Apollo was asked for"
+        elif candidate.has_wishes and not there.has_wishes:
+            why = f"became {object_type} {ref.id}, which has none of the fields that would be written"
+        if why:
+            state.settled[candidate.record_id] = plain(candidate, RecordOutcome.SKIPPED, why)
     settled, gone = _carry_out(context, into, adapted, state, audit)
     settled |= {c.record_id: replace(unreached(c, why), intended=True) for c, why in gone}
     return settled
@@ -191,7 +208,7 @@ def _decide_all(context: WriteContext, target: Target, candidates: Sequence[Cand
         elif record_id in state.left_alone:
             # Not remembered as an attempt: taken off the list, the record is due again.
             left = plain(candidate, RecordOutcome.SKIPPED, state.left_alone[record_id])
-            state.settled[record_id] = replace(left, reached=False)
+            state.settled[record_id] = replace(left, reached=False, left_alone=True)
         else:
             undecided.append(candidate)
     for candidate, change in zip(undecided, decisions_for(context, target, undecided, state.current), strict=True):

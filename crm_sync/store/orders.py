@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import Connection, Update, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Update, and_, insert, or_, select, update
 
 from crm_sync import crash
 from crm_sync.domain.reveals import Ordering
@@ -23,6 +23,7 @@ from crm_sync.store.tables import phone_waits, reveal_orders
 AWAITED = ("sent", "open", "in doubt")
 #: Whose phone is still to come.
 DUE, WAITING = "due", "waiting"
+_NOT_ORDERED = "not ordered"
 
 _STATE_OF = {Ordering.ACCEPTED: "open", Ordering.SKIPPED: "skipped"}
 _ZERO = Decimal(0)
@@ -71,17 +72,22 @@ def planned(
         )
     )
     if people:
-        _join(connection, order_id, people, now=now)
+        # The run has let go of them where a call of its own did not leave: it was refused and halved, or made anew
+        # without somebody who was suppressed.
+        again = and_(phone_waits.c.state == _NOT_ORDERED, phone_waits.c.run_id == run_id)
+        _join(connection, order_id, people, or_(phone_waits.c.state == DUE, again), now=now)
     crash.point("orders.planned")
     return order_id
 
 
-def _join(connection: Connection, order_id: str, people: Sequence[bytes], *, now: datetime) -> None:
-    """Whoever waits for one of these people without an order waits for this one."""
+def _join(
+    connection: Connection, order_id: str, people: Sequence[bytes], who: ColumnElement[bool], *, now: datetime
+) -> None:
+    """Whoever waits for one of these people without an order, as `who` says, waits for this one."""
     connection.execute(
         update(phone_waits)
-        .where(phone_waits.c.person.in_(people), phone_waits.c.state == DUE)
-        .values(order_id=order_id, state=WAITING, asked_at=now)
+        .where(phone_waits.c.person.in_(people), who)
+        .values(order_id=order_id, state=WAITING, reason="", settled_at=None, asked_at=now)
     )
 
 
@@ -120,9 +126,9 @@ def answered(connection: Connection, batch_id: int, ordered: Ordered, *, request
     order_id = _id_of(connection, batch_id)
     if ordered.found:
         # Of a call that matched and ordered in one, whose people nobody knew before.
-        _join(connection, order_id, ordered.found, now=now)
+        _join(connection, order_id, ordered.found, phone_waits.c.state == DUE, now=now)
     if ordered.ordering in (Ordering.NOTHING, Ordering.NOBODY):
-        _close_waits(connection, order_id, "not ordered", ordered.reason, now=now)
+        _close_waits(connection, order_id, _NOT_ORDERED, ordered.reason, now=now)
     elif ordered.unmatched:
         _close_waits(connection, order_id, "no number", "Apollo does not find this person", ordered.unmatched, now=now)
     crash.point("orders.answered")
@@ -130,7 +136,7 @@ def answered(connection: Connection, batch_id: int, ordered: Ordered, *, request
 
 def not_sent(connection: Connection, batch_id: int, why: str, *, now: datetime) -> None:
     connection.execute(_of(batch_id).values(state="not sent", reason=why, next_poll_at=None))
-    _close_waits(connection, _id_of(connection, batch_id), "not ordered", why, now=now)
+    _close_waits(connection, _id_of(connection, batch_id), _NOT_ORDERED, why, now=now)
 
 
 def in_doubt(connection: Connection, batch_id: int, error: str) -> None:

@@ -299,15 +299,30 @@ class Reveals:
         """Whose wait a delivery has ended."""
         return self._waits(phone_waits.c.delivery_id == delivery_id)
 
-    def replay(self, delivery_ids: Sequence[int]) -> int:
+    def applied_by(self, delivery_ids: Sequence[int]) -> list[Wait]:
+        """Whose number was written by one of these deliveries."""
+        found: list[Wait] = []
+        for start in range(0, len(delivery_ids), _AT_ONCE):
+            some = delivery_ids[start : start + _AT_ONCE]
+            found += self._waits(and_(phone_waits.c.delivery_id.in_(some), phone_waits.c.state == APPLIED))
+        return found
+
+    def replay(self, delivery_ids: Sequence[int], *, also: Sequence[int] = ()) -> int:
         """Read these deliveries once more, whatever became of them, and let those wait again whose wait they have ended
-        without a number written, or came too late for; returns how many."""
+        without a number written, or came too late for, and the waits `also`; returns how many."""
         ends = (KEPT, NO_NUMBER, LISTED, HELD, SKIPPED, REJECTED, EXPIRED)
         count = 0
         for start in range(0, len(delivery_ids), _AT_ONCE):
             some = delivery_ids[start : start + _AT_ONCE]
             orders = select(deliveries.c.order_id).where(deliveries.c.id.in_(some))
             with self._store.write() as connection:
+                # First, as `settle` does: one that is being carried out at this moment is carried out once more.
+                connection.execute(
+                    update(deliveries)
+                    .where(deliveries.c.id.in_(some))
+                    .values(state="new", attempts=0, reason="", try_at=None, ended_at=None)
+                )
+                crash.point("reveals.replay.inside")
                 count += connection.execute(
                     update(phone_waits)
                     .where(
@@ -319,12 +334,13 @@ class Reveals:
                     )
                     .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
                 ).rowcount
-                crash.point("reveals.replay.inside")
-                connection.execute(
-                    update(deliveries)
-                    .where(deliveries.c.id.in_(some))
-                    .values(state="new", attempts=0, reason="", try_at=None, ended_at=None)
-                )
+        for start in range(0, len(also), _AT_ONCE):
+            with self._store.write() as connection:
+                count += connection.execute(
+                    update(phone_waits)
+                    .where(phone_waits.c.id.in_(also[start : start + _AT_ONCE]), phone_waits.c.state == APPLIED)
+                    .values(state=WAITING, reason="", settled_at=None, settled_run="", delivery_id=None)
+                ).rowcount
         return count
 
     def _waits(self, which: ColumnElement[bool], *, limit: int | None = None, newest: bool = False) -> list[Wait]:
@@ -335,12 +351,16 @@ class Reveals:
     # --- settling -----------------------------------------------------------------------------------------------
 
     def settle(self, settlement: Settlement, *, now: datetime) -> None:
-        """The delivery's end, whose wait is over, and its bill, in one transaction."""
+        """The delivery's end, whose wait is over, and its bill, in one transaction. Where it was to be read again since
+        it was read, that is still to be done, and over is only what was written."""
         crash.point("reveals.settle.before")
         with self._store.write() as connection:
+            again = _is_to_be_read_again(connection, settlement.delivery_id)
             if settlement.credits is not None:
                 self._journal.bill(connection, settlement.order_id, settlement.credits)
             for end in settlement.ends:
+                if again and end.state != APPLIED:
+                    continue
                 connection.execute(
                     update(phone_waits)
                     .where(phone_waits.c.id == end.wait_id)
@@ -362,14 +382,15 @@ class Reveals:
                     )
             if settlement.unplaced:
                 self._note_unplaced(connection, settlement, now)
-            end_delivery(
-                connection,
-                settlement.delivery_id,
-                settlement.state,
-                settlement.reason,
-                belief=settlement.belief,
-                now=now,
-            )
+            if not again:
+                end_delivery(
+                    connection,
+                    settlement.delivery_id,
+                    settlement.state,
+                    settlement.reason,
+                    belief=settlement.belief,
+                    now=now,
+                )
             crash.point("reveals.settle.inside")
             self._close_orders(connection, settlement.order_id)
         crash.point("reveals.settle.after")
@@ -479,11 +500,22 @@ class Reveals:
         with self._store.read() as connection:
             return bool(connection.execute(query).scalar())
 
-    def to_give_up(self, *, now: datetime, limit: int) -> list[Order]:
-        """Orders whose time is over, but for those of which something has come that is still to be carried out."""
+    def to_give_up(self, *, now: datetime, unasked_before: datetime, limit: int) -> list[Order]:
+        """Orders whose time is over, but for those of which something has come that is still to be carried out, and
+        those made since `unasked_before` that are still to be asked about: nobody could, for days maybe."""
         states = reveal_orders.c.state.in_((*AWAITED, "skipped"))
+        is_to_be_asked = and_(
+            reveal_orders.c.request_id != "",
+            reveal_orders.c.state.in_(_POLLED),
+            reveal_orders.c.created_at > unasked_before,
+            or_(reveal_orders.c.next_poll_at.is_not(None), reveal_orders.c.poll_needed == 1),
+        )
         over = and_(
-            reveal_orders.c.gives_up_at <= now, states, reveal_orders.c.batch_id.is_not(None), ~_unread().exists()
+            reveal_orders.c.gives_up_at <= now,
+            states,
+            reveal_orders.c.batch_id.is_not(None),
+            ~_unread().exists(),
+            ~is_to_be_asked,
         )
         return self._orders(over, limit=limit)
 
@@ -578,13 +610,21 @@ def _read_again(connection: Connection, order_id: str, now: datetime) -> None:
     are not kept any more."""
     there = connection.execute(
         update(deliveries)
-        .where(deliveries.c.order_id == order_id, deliveries.c.state.in_(_KEPT_NUMBERS))
+        # A new one too: it may be carried out at this moment, for those who waited before.
+        .where(deliveries.c.order_id == order_id, deliveries.c.state.in_((*_KEPT_NUMBERS, "new", "waiting")))
         .values(state="new", attempts=0)
     ).rowcount
     again = update(reveal_orders).where(reveal_orders.c.id == order_id, reveal_orders.c.state == "closed")
     at_least = literal(now + _AGAIN_FOR, reveal_orders.c.gives_up_at.type)
     gives_up_at = case((reveal_orders.c.gives_up_at < at_least, at_least), else_=reveal_orders.c.gives_up_at)
     connection.execute(again.values(state="open", gives_up_at=gives_up_at, next_poll_at=None if there else now))
+
+
+def _is_to_be_read_again(connection: Connection, delivery_id: int) -> bool:
+    """Whether a delivery is to be read once more since it was last begun (Deliveries.attempted); so it stays until the
+    transaction ends."""
+    attempts = select(deliveries.c.attempts).where(deliveries.c.id == delivery_id).with_for_update()
+    return connection.execute(attempts).scalar() == 0
 
 
 _RENEWED = (

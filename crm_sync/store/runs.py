@@ -10,10 +10,12 @@ from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from crm_sync import crash
 from crm_sync.domain.changes import FieldDecision, FieldOutcome, WriteRule
 from crm_sync.domain.runs import Counts, RecordOutcome, RunKind, RunStatus, SyncRun, Unsettled
+from crm_sync.errors import BusyError, LostRunError
 from crm_sync.store.engine import Store
 from crm_sync.store.orders import AWAITED
 from crm_sync.store.tables import (
@@ -61,22 +63,82 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        #: Runs of this process: nothing is saved of one that another process has taken over.
+        self._owned: dict[str, str] = {}
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
     def open(self, run: SyncRun, *, owner: str) -> None:
-        with self._store.write() as connection:
-            connection.execute(insert(runs).values(_run_values(run) | {"owner": owner, "alive_at": run.started_at}))
+        """
+        Raises:
+            BusyError: another run of the sync was begun at the same moment.
+        """
+        try:
+            with self._store.write() as connection:
+                connection.execute(insert(runs).values(run_values(run) | {"owner": owner, "alive_at": run.started_at}))
+        except IntegrityError as error:
+            if not any(other.sync == run.sync for other, _, _ in self.unfinished()):
+                raise
+            raise BusyError(
+                f"{run.sync} was begun by another process at this moment; `crm-sync runs` shows it"
+            ) from error
+        self._owned[run.id] = owner
 
-    def save(self, run: SyncRun, *, now: datetime) -> None:
-        """Its books as they stand; also the sign that the run is alive."""
-        values = _run_values(run) | {"alive_at": now}
+    def own(self, run_id: str, owner: str) -> None:
+        """This process carries the run out from now on."""
+        self._owned[run_id] = owner
+
+    def save(self, run: SyncRun, *, now: datetime, beside: Callable[[Connection], None] | None = None) -> None:
+        """Its books as they stand, in one commit with what `beside` writes; also the sign that the run is alive.
+
+        Raises:
+            LostRunError: it was this process's, and another one has taken it over.
+        """
+        saving = update(runs).where(runs.c.id == run.id).values(run_values(run) | {"alive_at": now})
+        owner = self._owned.get(run.id)
+        if owner is not None:
+            saving = saving.where(runs.c.owner == owner)
         with self._store.write() as connection:
-            connection.execute(update(runs).where(runs.c.id == run.id).values(values))
+            if connection.execute(saving).rowcount != 1:
+                raise _lost(run.id)
+            if beside is not None:
+                beside(connection)
+        if run.status is not RunStatus.RUNNING:
+            self._owned.pop(run.id, None)
+
+    def beat(self, run_id: str, *, now: datetime) -> None:
+        """A run of this process is alive.
+
+        Raises:
+            LostRunError: another process has taken it over.
+        """
+        mine = update(runs).where(runs.c.id == run_id, runs.c.owner == self._owned.get(run_id, ""))
+        with self._store.write() as connection:
+            if connection.execute(mine.values(alive_at=now)).rowcount != 1:
+                raise _lost(run_id)
+
+    def take_over(self, run_id: str, *, was: str, alive_at: datetime, owner: str, now: datetime) -> bool:
+        """Make a dead run this process's, to give it its end; False where another one has, or it lives."""
+        dead = update(runs).where(
+            runs.c.id == run_id,
+            runs.c.status == RunStatus.RUNNING.value,
+            runs.c.owner == was,
+            runs.c.alive_at == alive_at,
+        )
+        with self._store.write() as connection:
+            taken = connection.execute(dead.values(owner=owner, alive_at=now)).rowcount == 1
+        if taken:
+            self._owned[run_id] = owner
+        return taken
 
     def ask_to_cancel(self, run_id: str, *, now: datetime) -> bool:
-        """Note that somebody wants the run to stop; False when it is not running (any more)."""
+        """Note that somebody wants the run to stop; False when it is not running (any more). One that is queued yet is
+        over at once."""
+        queued = update(runs).where(runs.c.id == run_id, runs.c.status == RunStatus.QUEUED.value)
+        over = {"status": RunStatus.CANCELLED.value, "reason": "cancelled before it began", "finished_at": now}
         with self._store.write() as connection:
+            if connection.execute(queued.values(**over, cancel_asked_at=now)).rowcount:
+                return True
             return (
                 connection.execute(
                     update(runs)
@@ -105,7 +167,7 @@ class Runs:
         """(run, owner, last sign of life) of every run that has not ended."""
         query = select(runs).where(runs.c.status == RunStatus.RUNNING.value).order_by(runs.c.started_at)
         with self._store.read() as connection:
-            return [(_run(row), row.owner, row.alive_at) for row in connection.execute(query)]
+            return [(run_of(row), row.owner, row.alive_at) for row in connection.execute(query)]
 
     def get(self, run_id: str) -> SyncRun | None:
         """By id, or by the only id that begins so."""
@@ -116,7 +178,7 @@ class Runs:
         """The runs whose id begins so, newest first."""
         query = select(runs).where(runs.c.id.startswith(beginning, autoescape=True)).order_by(runs.c.started_at.desc())
         with self._store.read() as connection:
-            return [_run(row) for row in connection.execute(query.limit(limit))]
+            return [run_of(row) for row in connection.execute(query.limit(limit))]
 
     def latest(self, *, limit: int = 20, sync: str | None = None) -> list[SyncRun]:
         """Newest first."""
@@ -124,13 +186,13 @@ class Runs:
         if sync is not None:
             query = query.where(runs.c.sync == sync)
         with self._store.read() as connection:
-            return [_run(row) for row in connection.execute(query)]
+            return [run_of(row) for row in connection.execute(query)]
 
     def triggered(self, trigger: str) -> list[SyncRun]:
         """The runs that were begun by this, oldest first."""
         query = select(runs).where(runs.c.trigger == trigger).order_by(runs.c.started_at)
         with self._store.read() as connection:
-            return [_run(row) for row in connection.execute(query)]
+            return [run_of(row) for row in connection.execute(query)]
 
     # --- records in a run ---------------------------------------------------------------------------------------
 
@@ -277,7 +339,7 @@ class Runs:
             rows = connection.execute(select(run_records).where(which)).all()
             ids = sorted({row.run_id for row in rows})
             found = {
-                row.id: _run(row)
+                row.id: run_of(row)
                 for start in range(0, len(ids), 500)
                 for row in connection.execute(select(runs).where(runs.c.id.in_(ids[start : start + 500])))
             }
@@ -409,7 +471,14 @@ _RECORD = (
 _STATE = ("sync", "object_type", "record_id", "outcome", "seen", "attempted_at", "run_id")
 
 
-def _run_values(run: SyncRun) -> dict[str, Any]:
+def _lost(run_id: str) -> LostRunError:
+    return LostRunError(
+        f"{run_id} was taken over by another process, since this one gave no sign of life for too long; what was paid "
+        "for is kept, and `crm-sync runs` shows what goes on with it"
+    )
+
+
+def run_values(run: SyncRun) -> dict[str, Any]:
     return {
         "id": run.id,
         "sync": run.sync,
@@ -427,10 +496,13 @@ def _run_values(run: SyncRun) -> dict[str, Any]:
         "calls": orjson.dumps(run.calls, option=orjson.OPT_SORT_KEYS).decode(),
         "left_out": orjson.dumps(run.left_out, option=orjson.OPT_SORT_KEYS).decode(),
         "parents": orjson.dumps(asdict(run.parents)).decode(),
+        "queued_at": run.queued_at,
+        "slot": run.slot,
+        "continues": run.continues or None,
     }
 
 
-def _run(row: Row[Any]) -> SyncRun:
+def run_of(row: Row[Any]) -> SyncRun:
     return SyncRun(
         id=row.id,
         sync=row.sync,
@@ -448,6 +520,9 @@ def _run(row: Row[Any]) -> SyncRun:
         calls=orjson.loads(row.calls),
         left_out=orjson.loads(row.left_out),
         parents=Counts(**orjson.loads(row.parents)),
+        queued_at=row.queued_at,
+        slot=row.slot,
+        continues=row.continues or "",
     )
 
 

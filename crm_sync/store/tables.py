@@ -93,7 +93,39 @@ runs = Table(
     Column("left_out", Text, nullable=False),  # JSON: reason -> records not selected
     Column("parents", Text, nullable=False),  # JSON of domain.runs.Counts for the account: section
     Column("cancel_asked_at", Moment),  # somebody said `crm-sync cancel`; seen before the next paid call
+    # What a worker carries out was queued first: by a schedule's slot, by `run --queue`, or to go on with a run that
+    # broke off. `started_at` is the same moment until one takes it.
+    Column("queued_at", Moment),
+    Column("slot", Moment),
+    Column("continues", String(32)),
+    Column("asked", Text),  # JSON of domain.runs.Asked
     Index("runs_by_start", "started_at"),
+    Index("runs_by_slot", "sync", "slot", unique=True),
+    Index("runs_by_continued", "continues", unique=True),
+    Index(
+        "runs_queued", "queued_at", sqlite_where=text("status = 'Queued'"), postgresql_where=text("status = 'Queued'")
+    ),
+    # A sync never runs beside itself: the database forbids it. Deliveries are written at any time.
+    Index(
+        "runs_one_at_a_time",
+        "sync",
+        unique=True,
+        sqlite_where=text("status = 'Running' and kind <> 'phones'"),
+        postgresql_where=text("status = 'Running' and kind <> 'phones'"),
+    ),
+)
+
+#: Each sync's schedule as the scheduler has seen it. `since`: when it first saw this one, or somebody resumed it; slots
+#: before do not count. `seen`: the schedule itself, to tell another one.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("sync", String(200), primary_key=True),
+    Column("seen", Text, nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("last_slot", Moment),
+    Column("paused_at", Moment),  # None: it is not paused
+    Column("paused_by", String(200), nullable=False),
 )
 
 #: One row per record per run, with its decisions: the audit. Written before the CRM is asked (outcome "Writing") and

@@ -137,7 +137,7 @@ def test_hits_are_all_where_they_are_few_and_else_the_ends_and_the_middle(count:
 def test_a_run_of_an_earlier_process_with_our_number_is_dead(open_office: Open, crm: str) -> None:  # noqa: F811
     """A container that is started again gives its first process the same number."""
     office = open_office(tidy=True)
-    left_behind = a_run(crm=crm, id="20261008-120000-aaaa", started_at=office.app.clock.now())
+    left_behind = a_run(status=RunStatus.RUNNING, crm=crm, id="20261008-120000-aaaa", started_at=office.app.clock.now())
     office.app.runs.open(left_behind, owner=f"{socket.gethostname()}:{os.getpid()}:an-earlier-life")
 
     run = office.walk()
@@ -150,7 +150,13 @@ def test_a_run_of_an_earlier_process_with_our_number_is_dead(open_office: Open, 
 
 def test_the_books_of_a_dead_run_count_its_companies(open_office: Open, crm: str) -> None:  # noqa: F811
     office = open_office(tidy=True)
-    dead = a_run(crm=crm, id="20261008-120000-aaaa", object_type=office.people, started_at=office.app.clock.now())
+    dead = a_run(
+        status=RunStatus.RUNNING,
+        crm=crm,
+        id="20261008-120000-aaaa",
+        object_type=office.people,
+        started_at=office.app.clock.now(),
+    )
     office.app.runs.open(dead, owner="another-host:1:another-life")
     for kind, outcome in ((office.people, "Updated"), ("Company", "Unchanged"), ("Company", WRITING)):
         record = RunRecord(object_type=kind, record_id=f"{kind}-{outcome}", outcome=outcome, reason="")

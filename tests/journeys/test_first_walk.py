@@ -225,7 +225,7 @@ def test_refused_credentials_end_the_run_as_failed_and_a_later_one_finishes(
 
 def test_a_sync_does_not_run_twice_at_the_same_time(open_office: Open, crm: str) -> None:
     office = open_office(tidy=True)
-    under_way = a_run(crm=crm, id="20261008-120000-aaaa", started_at=office.app.clock.now())
+    under_way = a_run(status=RunStatus.RUNNING, crm=crm, id="20261008-120000-aaaa", started_at=office.app.clock.now())
     office.app.runs.open(under_way, owner=owner())
 
     with pytest.raises(BusyError, match="contacts is running already: run 20261008-120000-aaaa"):

@@ -9,21 +9,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from crm_sync.domain.records import FieldKind
+from crm_sync.domain.runs import RunStatus, SyncRun
 from crm_sync.errors import ConfigError, StoreError
 from crm_sync.store import engine
 from crm_sync.store.engine import SCHEMA_VERSION, Store
 from crm_sync.store.provenance import Provenance
-from crm_sync.store.runs import RunRecord, Runs
+from crm_sync.store.runs import RunRecord, Runs, run_values
 from crm_sync.store.tables import metadata
+from crm_sync.store.tables import runs as runs_table
 from crm_sync.store.write_jobs import WriteJobs
 from tests.factories import NOON, a_decision, a_run, a_vault
 
@@ -71,7 +74,9 @@ def test_a_database_of_the_version_before_is_upgraded_with_what_is_in_it(databas
         config.attributes["connection"] = connection
         command.upgrade(config, "0002")
     runs = Runs(store)
-    runs.open(a_run(), owner="here:1")
+    later = NOON + timedelta(minutes=1)
+    _open_as_before(store, a_run(), a_run(id="twice", status=RunStatus.RUNNING))
+    _open_as_before(store, a_run(id="at once", status=RunStatus.RUNNING, started_at=later))
     record = RunRecord(
         object_type="Contact", record_id="1", outcome="Updated", reason="", decisions=(a_decision(new="CTO"),)
     )
@@ -89,7 +94,19 @@ def test_a_database_of_the_version_before_is_upgraded_with_what_is_in_it(databas
     assert list(runs.records(a_run().id)) == [record]
     assert last["1"]["Title"].holds("CTO", FieldKind.TEXT)
     assert WriteJobs(store).open() == []
+    assert [run.id for run, _, _ in runs.unfinished()] == ["at once"], (
+        "two that ran beside each other are one and a dead one"
+    )
     store.close()
+
+
+def _open_as_before(store: Store, *made: SyncRun) -> None:
+    """With the columns that its schema has."""
+    with store.write() as connection:
+        there = {column["name"] for column in inspect(connection).get_columns("runs")}
+        for run in made:
+            values = run_values(run) | {"owner": "here:1", "alive_at": run.started_at}
+            connection.execute(insert(runs_table).values({name: values[name] for name in values if name in there}))
 
 
 def test_what_a_failed_transaction_wrote_is_gone(store: Store) -> None:

@@ -166,7 +166,7 @@ def test_records_past_their_window_come_in_id_order_behind_the_cursor(store: Sto
 
 def test_a_dead_runs_intended_writes_get_an_end(store: Store) -> None:
     runs = Runs(store)
-    runs.open(a_run(), owner="here:1")
+    runs.open(a_run(status=RunStatus.RUNNING), owner="here:1")
     runs.intend(a_run().id, [RunRecord(object_type="C", record_id="1", outcome=WRITING, reason="")], now=NOON)
 
     runs.close_intended(a_run().id, "not confirmed", now=NOON)

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import select
 
 from crm_sync.cli import cli
+from crm_sync.pipeline.purge import cutoffs
 from crm_sync.store.deliveries import delivery_name
 from crm_sync.store.journal import body_name, request_name
 from crm_sync.store.tables import answers, batches, deliveries, phone_waits
@@ -290,6 +292,50 @@ def test_deliveries_are_sealed_again_under_a_new_key(office: PhoneOffice, monkey
     vault = office.app.vault
     with office.app.store.read() as connection:
         assert all(vault.is_newest(row.body) for row in connection.execute(select(deliveries)))
+
+
+def test_a_key_that_is_rotated_while_phones_are_awaited_is_to_be_kept_until_they_are_here(
+    office: PhoneOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apollo has the addresses that were made with it. Without it the numbers are fetched."""
+    office.script({"what": "late", "times": 9, "seconds": 2})
+    office.walk()
+    old = os.environ["CRM_SYNC_SECRET_KEY"]
+    monkeypatch.setenv("CRM_SYNC_SECRET_KEY", f"{NEW},{old}")
+    rotated = command("secrets", "rotate").output
+    status = command("secrets", "status").output
+
+    assert "phones are awaited" in " ".join(rotated.split())
+    assert "not needed any more" not in rotated
+    assert "it can be removed" not in status
+    monkeypatch.setenv("CRM_SYNC_SECRET_KEY", NEW)
+    office.restart()
+    fetched(office)
+    office.books_agree()
+    assert "not needed any more" in command("secrets", "rotate").output
+    monkeypatch.setenv("CRM_SYNC_SECRET_KEY", f"{NEW},{old}")
+    assert "it can be removed" in command("secrets", "status").output
+
+
+def test_what_is_delivered_after_its_call_was_forgotten_is_billed_all_the_same(
+    office: PhoneOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers kept for a day, numbers that come after two, and a key that may not poll."""
+    office.text = office.text.replace("or_older_than: 120d", "") + "\nkeep: {answers: 1d}\n"
+    office.order_phones()
+    office.script({"what": "late", "times": 9, "seconds": 3})
+    office.walk()
+    office.later(timedelta(days=2))
+    later_clock = office.app.clock.now()
+    gone = office.app.retention.purge(cutoffs(office.app.services().config, later_clock), now=later_clock)
+    assert gone["batches"] > 0
+    office.fault("apollo", call="*webhook_result*", what="403", times=1000)
+    office.carry_out()
+
+    assert office.app.deliveries.listed()[0].belief == "token"
+    assert set(office.app.reveals.counts()) <= {"applied", "no number", "held", "listed"}
+    assert len(office.with_mobile) > 0
+    office.books_agree()
 
 
 def test_a_record_and_a_run_tell_of_their_phones(office: PhoneOffice) -> None:

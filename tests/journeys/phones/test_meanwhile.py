@@ -164,6 +164,27 @@ def test_without_its_sync_a_delivery_waits_for_a_replay(office: PhoneOffice, crm
     rest_is_applied(office)
 
 
+@pytest.mark.parametrize("crm", ["salesforce"])
+def test_a_sync_that_is_about_other_records_by_now_gets_no_number(office: PhoneOffice, crm: str) -> None:
+    """As without its sync: an id is one of the object and the CRM that it was read from."""
+    before = office.app.versions.latest()
+    assert before is not None
+    office.until(lambda: office.told().get("new") == 1)
+    text = before.text.decode()
+    office.apply(text.replace("\n  salesforce:\n", "\n  copy:\n").replace("crm: salesforce", "crm: copy"))
+    office.restart()
+    office.carry_out(until=lambda: "new" not in office.told())
+
+    [delivery] = office.app.deliveries.listed()
+    assert (delivery.state, office.with_mobile) == ("dead", [])
+    assert "no sync contacts with `phones`" in delivery.reason
+    office.apply(before.text.decode())
+    office.restart()
+    office.app.reveals.replay([delivery.id])
+    office.carry_out()
+    rest_is_applied(office)
+
+
 def test_a_field_that_is_gone_from_the_crm_is_told_and_mended(office: PhoneOffice, crm: str) -> None:
     text = PHONES[crm].replace(MOBILE[crm], "Gone__c" if crm == "salesforce" else "gone")
     office.order_phones(text)

@@ -199,6 +199,39 @@ def test_what_never_comes_is_given_up_at_its_worst_cost_and_a_late_bill_is_booke
     office.books_agree()
 
 
+@pytest.mark.parametrize("what", ["503", "429"])
+def test_what_nobody_could_ask_about_is_not_given_up(open_phones: OpenPhones, crm: str, what: str) -> None:
+    """The machine was off for days, and Apollo cannot be reached at once: it has the numbers for thirty days."""
+    office = open_phones(tidy=True, contacts=20)
+    office.script({"what": "never", "times": 9})
+    office.walk()
+    office.until(lambda: not office.sold["running"])
+    office.later(timedelta(days=4))
+    office.fault("apollo", call="*webhook_result*", what=what, times=1000)
+    for _ in range(3):
+        assert office.sweep().given_up == 0
+        office.later(timedelta(minutes=6))
+    assert office.app.reveals.counts() == {"waiting": len(office.targets)}
+    office.sandbox.faults["apollo"].clear()
+    office.later(timedelta(minutes=31))
+    assert office.sweep().polled == 1
+    office.carry_out()
+
+    assert office.with_mobile == office.targets
+    office.books_agree()
+
+
+def test_what_nobody_could_ask_about_for_thirty_days_is_given_up(open_phones: OpenPhones, crm: str) -> None:
+    """Apollo has nothing any more."""
+    office = open_phones(tidy=True, contacts=20)
+    office.script({"what": "never", "times": 9})
+    office.walk()
+    office.fault("apollo", call="*webhook_result*", what="503", times=1000)
+    office.later(timedelta(days=30, hours=1))
+    assert office.sweep().given_up == 1
+    assert office.app.reveals.counts() == {"expired": len(office.targets)}
+
+
 def test_who_waits_again_under_an_order_that_is_over_does_not_wait_for_ever(open_phones: OpenPhones, crm: str) -> None:
     """A replay that fails: the CRM is down until the delivery has had all its tries."""
     office = open_phones(tidy=True, contacts=20)

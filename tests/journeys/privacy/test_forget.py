@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from crm_sync.domain.runs import RunKind
+from crm_sync.domain.runs import RunKind, RunStatus
 from crm_sync.store.reviews import MATCH, Proposal
 from tests.factories import a_run
 from tests.journeys.conftest import later
@@ -174,7 +174,13 @@ def test_while_a_run_is_under_way_the_person_is_suppressed_and_erased_later(offi
 
     office.walk()
     address = office.person(3).email
-    running = a_run(crm=office.crm, id="20261008-120000-aaaa", sync="another", started_at=office.app.clock.now())
+    running = a_run(
+        status=RunStatus.RUNNING,
+        crm=office.crm,
+        id="20261008-120000-aaaa",
+        sync="another",
+        started_at=office.app.clock.now(),
+    )
     office.app.runs.open(running, owner=owner())
 
     result = office.command("erase", address, "--yes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from crm_sync.domain.runs import RunStatus
 from crm_sync.pipeline.recover import recover
 from crm_sync.store.runs import WRITING, RunRecord
 from tests.factories import a_decision, a_run
@@ -24,7 +25,9 @@ def test_it_stops_no_run_here_and_is_closed_once_it_can_be_asked(configured: Con
     text = office.app.versions.latest().text.decode()  # type: ignore[union-attr]
     crms = f"crms: {{{other}: {{type: {other}, environment: sandbox}}, "
     office.apply(text.replace("crms: {", crms))
-    died = a_run(id="20261008-120000-dead", sync="people", crm=other, object_type=PEOPLE[other])
+    died = a_run(
+        status=RunStatus.RUNNING, id="20261008-120000-dead", sync="people", crm=other, object_type=PEOPLE[other]
+    )
     office.app.runs.open(died, owner="another-machine:1:x")
     decision = a_decision(field=TITLE[other])
     intended = RunRecord(

@@ -133,7 +133,9 @@ def test_a_lead_that_was_converted_meanwhile_is_written_as_the_contact_it_became
     from crm_sync.sandbox.salesforce import ids
 
     lead = ids.encode("00Q", 3)
-    simulator.edit("Contact", office.id_of(5), {"Title": None})
+    person = office.sandbox.world.person(office.sandbox.world.lead(3).person)
+    same = {"Email": person.email, "FirstName": person.first_name, "LastName": person.last_name}
+    simulator.edit("Contact", office.id_of(5), {"Title": None, **same})
     office.sandbox.edits[crm].add(
         [
             {

@@ -1,0 +1,79 @@
+"""Which slots of which syncs are due, and how a run is queued for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from crm_sync.config.model import Config, Sync
+from crm_sync.config.slots import latest
+from crm_sync.domain.runs import Asked, RunKind, RunStatus, SyncRun, new_run_id
+from crm_sync.services import Services
+from crm_sync.store.schedules import Standing
+
+#: What a run says it was begun by.
+BY_SCHEDULE, BY_HAND = "schedule", "queue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A moment of a sync's schedule whose run is not queued yet."""
+
+    sync: str
+    at: datetime
+
+
+def due_slots(config: Config, standings: Mapping[str, Standing], *, now: datetime) -> Iterator[Slot]:
+    """The last slot of each schedule that has passed and has had no run: those before it are run with it."""
+    for name, sync in config.syncs.items():
+        standing = standings.get(name)
+        if standing is not None and (slot := due_slot(sync, standing, config.timezone, now=now)) is not None:
+            yield slot
+
+
+def due_slot(sync: Sync, standing: Standing, timezone: str, *, now: datetime) -> Slot | None:
+    if sync.schedule is None or standing.paused_at is not None:
+        return None
+    at = latest(sync.schedule, timezone, since=standing.since, now=now)
+    if at is None or (standing.last_slot is not None and at <= standing.last_slot):
+        return None
+    return Slot(sync=sync.name, at=at)
+
+
+def queue_slot(sync_name: str, services: Services) -> SyncRun | None:
+    """Queue the run of a sync's last slot, if it has had none; None where there is nothing to queue."""
+    sync = services.config.syncs[sync_name]
+    standing = services.schedules.all().get(sync_name)
+    if standing is None:
+        return None
+    now = services.clock.now()
+    slot = due_slot(sync, standing, services.config.timezone, now=now)
+    if slot is None:
+        return None
+    run = queued_run(sync, services, trigger=BY_SCHEDULE, slot=slot.at)
+    return run if services.queue.add_slot(run, Asked()) else None
+
+
+def queue_by_hand(sync: Sync, services: Services, asked: Asked) -> SyncRun:
+    """Queue a run that a person asks for."""
+    run = queued_run(sync, services, trigger=BY_HAND)
+    services.queue.add(run, asked)
+    return run
+
+
+def queued_run(sync: Sync, services: Services, *, trigger: str, slot: datetime | None = None) -> SyncRun:
+    now = services.clock.now()
+    return SyncRun(
+        id=new_run_id(now),
+        sync=sync.name,
+        crm=sync.crm,
+        object_type=sync.object_type,
+        kind=RunKind.RUN,
+        status=RunStatus.QUEUED,
+        trigger=trigger,
+        config_version=services.config_version,
+        started_at=now,
+        queued_at=now,
+        slot=slot,
+    )
