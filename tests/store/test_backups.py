@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
 import stat
 import threading
@@ -292,13 +293,18 @@ def test_a_damaged_database_is_not_copied(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["crm_sync.db"]
 
 
-def test_a_backup_on_a_full_disk_leaves_nothing_behind(sqlite_store: Store) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("/dev/full IS NOT HERE: the full disk was not tried")
-    with pytest.raises(ConfigError, match="is there already"):
-        backed_up(sqlite_store, Path("/dev"), "full")
-    with pytest.raises(StoreError, match="could not be copied"):
-        backed_up(sqlite_store, Path("/proc"), "backup")
+def test_a_backup_that_does_not_fit_leaves_nothing_behind(sqlite_store: Store, tmp_path: Path) -> None:
+    """A limit to the size of files stands for a disk that is full half-way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    try:
+        with pytest.raises(StoreError, match="could not be copied"):
+            backed_up(sqlite_store, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith("backup")] == []
+    assert backed_up(sqlite_store, tmp_path).size > 64 << 10
 
 
 # --- the copy before a migration -----------------------------------------------------------------------------------
