@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from crm_sync.config.loader import Loaded
     from crm_sync.config.model import Config
+    from crm_sync.domain.runs import SyncRun
     from crm_sync.pipeline.public_address import PublicAddress
     from crm_sync.ports import Clock, Crm, Enricher, Window
     from crm_sync.services import Services
@@ -525,6 +526,36 @@ def work(app: App) -> None:
     stop = threading.Event()
     with _background(app), _until_stopped(stop.set):
         stop.wait()
+
+
+def work_once(app: App) -> list[SyncRun]:
+    """What is due, queued and delivered now, in the foreground; returns the runs.
+
+    Raises:
+        CrmSyncError: the database, the configuration or a setting.
+    """
+    import threading
+
+    from crm_sync.pipeline.recover import recover_everywhere
+    from crm_sync.pipeline.scheduling import queue_all_due
+    from crm_sync.store.exclusive import Exclusive
+    from crm_sync.workers import PhoneWorker, RunWorker
+
+    services = app.services()
+    recover_everywhere(services)
+    queue_all_due(services)
+    runner, stop, done = RunWorker(app.services), threading.Event(), []
+
+    def end() -> None:
+        stop.set()
+        runner.pause()
+
+    with _until_stopped(end):
+        while (run := runner.once(stop)) is not None:
+            done.append(run)
+        phones = PhoneWorker(app.services, Exclusive(app.store, "phones"))
+        phones.until_idle(stop)
+    return done
 
 
 @contextmanager

@@ -103,6 +103,13 @@ POINTS: dict[str, Point] = {
     ),
     "review.accepted": Point("accepted, and nothing of it is written", "the next run writes it"),
     "release.forgotten": Point("its attempts are forgotten, the field is still locked", "released by the same command"),
+    # --- running unattended ---
+    "queue.slot.inside": Point("inside: the slot is noted as taken, its run not queued", _AS_BEFORE),
+    "queue.slot.after": Point("Queued", "run by the next worker; its slot queues no other"),
+    "queue.take.inside": Point("inside: Running, not committed", "still Queued, and run by the next worker"),
+    "queue.take.after": Point("Running; nothing else", "closed as failed; the run that is queued with its end goes on"),
+    "queue.end.inside": Point("inside: the run has its end and the one that goes on is queued", _AS_BEFORE),
+    "recover.taken": Point("a dead run is this process's, and has no end", "given its end by the next one"),
     # --- ordering phone numbers (docs/phones.md) ---
     "probe.sent": Point("an order without a call, to try the public address with", "nobody waits for it; purged"),
     "probe.answered": Point("our own delivery under an order without a call", "nobody reads it; purged"),

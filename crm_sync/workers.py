@@ -126,6 +126,16 @@ class PhoneWorker:
                 stop.wait(pause)
         self.close()
 
+    def until_idle(self, stop: threading.Event) -> None:
+        """Carry out what is there, unless another process does."""
+        try:
+            if self._lock.take():
+                busy = self.once(sweep=True)
+                while busy and not stop.is_set():
+                    busy = self.once(sweep=False)
+        finally:
+            self.close()
+
     def once(self, *, sweep: bool) -> bool:
         """One look at what waits; True when there was something.
 

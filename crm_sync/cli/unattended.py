@@ -46,13 +46,23 @@ def serve(app: App, host: str, port: int) -> None:
 
 
 @click.command()
+@click.option(
+    "--once", is_flag=True, help="Do what is due, queued and delivered now, and end: for a system's own cron."
+)
 @click.pass_obj
-def worker(app: App) -> None:
+def worker(app: App, once: bool) -> None:
     """Run what is scheduled and queued and carry out what is delivered, without receiving it: beside web processes
     (gunicorn wsgi:app). Any number of workers share a PostgreSQL database; one of them is the scheduler."""
-    from crm_sync.bootstrap import work
+    from crm_sync.bootstrap import work, work_once
 
     app.store.ready()
+    if once:
+        done = work_once(app)
+        for run in done:
+            click.echo(f"{run.id} ({run.sync}): {run.status.value}{f', {run.reason}' if run.reason else ''}")
+        if not done:
+            click.echo("No run was due or queued.")
+        click.get_current_context().exit(render.exit_code(done))
     click.echo("crm-sync works on what is scheduled, queued and delivered (Ctrl-C ends it)")
     work(app)
 

@@ -235,6 +235,8 @@ def _to_its_end(
             restore.begin(walk, services)
             doubt.resolve(services)
         ended = _walk(walk, run, services, watch, met)
+    except LostRunError:
+        raise
     except ConfigError as error:
         services.runs.save(end(run, services, RunStatus.FAILED, str(error)), now=services.clock.now())
         raise

@@ -55,6 +55,15 @@ def queue_slot(sync_name: str, services: Services) -> SyncRun | None:
     return run if services.queue.add_slot(run, Asked()) else None
 
 
+def queue_all_due(services: Services) -> list[SyncRun]:
+    """Queue the runs of all slots that are due now."""
+    config, now = services.config, services.clock.now()
+    configured = {name: sync.schedule.text for name, sync in config.syncs.items() if sync.schedule}
+    standings = services.schedules.agree(configured, now=now)
+    queued = [queue_slot(slot.sync, services) for slot in due_slots(config, standings, now=now)]
+    return [run for run in queued if run is not None]
+
+
 def queue_by_hand(sync: Sync, services: Services, asked: Asked) -> SyncRun:
     """Queue a run that a person asks for."""
     run = queued_run(sync, services, trigger=BY_HAND)

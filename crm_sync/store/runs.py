@@ -117,6 +117,13 @@ class Runs:
             if connection.execute(mine.values(alive_at=now)).rowcount != 1:
                 raise _lost(run_id)
 
+    def _refuse_lost(self, connection: Connection, run_id: str) -> None:
+        """Nothing more is written down of a run that another process has taken over and may have closed: nor, since it
+        is noted before, into the CRM."""
+        owner = self._owned.get(run_id)
+        if owner is not None and connection.execute(_OWNER, {"id": run_id}).scalar() != owner:
+            raise _lost(run_id)
+
     def take_over(self, run_id: str, *, was: str, alive_at: datetime, owner: str, now: datetime) -> bool:
         """Make a dead run this process's, to give it its end; False where another one has, or it lives."""
         dead = update(runs).where(
@@ -197,9 +204,14 @@ class Runs:
     # --- records in a run ---------------------------------------------------------------------------------------
 
     def intend(self, run_id: str, records: Sequence[RunRecord], *, now: datetime) -> None:
-        """What is about to be written, committed before the CRM is asked."""
+        """What is about to be written, committed before the CRM is asked.
+
+        Raises:
+            LostRunError: another process has taken the run over.
+        """
         crash.point("runs.intend.before")
         with self._store.write() as connection:
+            self._refuse_lost(connection, run_id)
             # Again, where the record changed before it was written and was decided anew.
             statement = upsert(connection, run_records, ("outcome", "reason", "decisions", "at"))
             run_many(connection, statement, _RECORD, [_record_row(run_id, record, millis(now)) for record in records])
@@ -219,10 +231,15 @@ class Runs:
         beside: Callable[[Connection], None] | None = None,
     ) -> None:
         """In one commit: the intended records that came out as intended, those that came out otherwise, those that
-        needed no write, the last attempts, and what `beside` writes."""
+        needed no write, the last attempts, and what `beside` writes.
+
+        Raises:
+            LostRunError: another process has taken the run over.
+        """
         crash.point("runs.settle.before")
         at = millis(now)
         with self._store.write() as connection:
+            self._refuse_lost(connection, run_id)
             if confirmed:
                 run_many(connection, _CONFIRM, _SETTLED, [_settled_row(run_id, record, at) for record in confirmed])
             if amended:
@@ -465,6 +482,7 @@ _CONFIRM = (
 _AMEND = _CONFIRM.values(decisions=bindparam("b_decisions"))
 _SETTLED = ("b_run", "b_type", "b_id", "b_outcome", "b_reason", "b_at")
 _RECORDED = insert(run_records)
+_OWNER = select(runs.c.owner).where(runs.c.id == bindparam("id")).with_for_update(read=True)
 _RECORD = (
     "run_id", "object_type", "record_id", "outcome", "reason", "decisions", "batch_id", "identity", "at",
 )  # fmt: skip

@@ -217,7 +217,7 @@ def scale() -> None:
     from adapters.hubspot import client as hubspot
     from adapters.hubspot import search
     from adapters.salesforce import client as salesforce
-    from crm_sync.pipeline import enrich, stages, writing_desk
+    from crm_sync.pipeline import enrich, recover, stages, writing_desk
 
     salesforce.PAGE = search.PAGE = 20
     salesforce._READ = 10
@@ -227,6 +227,7 @@ def scale() -> None:
         client.read_size, client.write_size = 10, 5
     stages._PLAN_AT = enrich._EXPAND_AT = 3
     writing_desk._BULK_CHUNK = 12
+    recover._SILENT_FOR = timedelta(minutes=9)  # the clock here leaps over every pause, in each process by itself
 
 
 class Later(LeapingClock):

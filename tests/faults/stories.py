@@ -51,7 +51,7 @@ syncs:
   contacts:
     crm: {crm}
     object: {object}
-    choose: {{missing_any: [], after_no_match_wait: 7d}}
+{schedule}    choose: {{missing_any: [], after_no_match_wait: 7d}}
     match:
       send: {{email: {email}, first_name: {first}, last_name: {last}}}
 {match}    fields:
@@ -69,14 +69,22 @@ _NAMES = {
 
 
 def text(
-    crm: str, *, rule: str = "track", write: str = "auto", upper: bool = False, doubts: bool = False, undo: str = "60d"
+    crm: str,
+    *,
+    rule: str = "track",
+    write: str = "auto",
+    upper: bool = False,
+    doubts: bool = False,
+    undo: str = "60d",
+    every: str = "",
 ) -> bytes:
-    """`upper`: as if Apollo's values had changed. `doubts`: some answers wait for a person."""
+    """`upper`: as if Apollo's values had changed. `doubts`: some answers wait for a person. `every`: runs by itself."""
     return _TEXT.format(
         crm=crm,
         rule=rule,
         write=write,
         undo=undo,
+        schedule=f"    schedule: {{every: {every}}}\n" if every else "",
         transform=", transform: upper" if upper else "",
         match="      trust_when: {all: [domain_agrees]}\n      otherwise: review\n" if doubts else "",
         object=OBJECT[crm],
@@ -350,6 +358,16 @@ def _erase(play: Play) -> Sequence[str]:
     return ("erase", play.email(people[0]), "--yes")
 
 
+_WORK = ("worker", "--once")
+
+
+def _scheduled(play: Play) -> Sequence[str]:
+    """Its first slot has come when the next command begins, and another one with each further command."""
+    _bought(play, every="1m")
+    play.well(*_WORK)
+    return _WORK
+
+
 _WRITING = ("write.", "runs.intend.after", "runs.settle", "wire.asked@write", "wire.answered@write")
 
 STORIES = (
@@ -370,6 +388,8 @@ STORIES = (
         human=True,
         also=("recover.",),
     ),
+    Story(name="scheduled", begin=_scheduled, also=("queue.", "run.closing")),
+    Story(name="scheduled_again", begin=_killed_before(_scheduled, "runs.intend.after:2"), also=("queue.", "recover.")),
     Story(name="release", begin=_release, after=_run_to_rest),
     Story(name="purge", begin=_purge, after=_run_changed, forgets=True, also=("purge.",)),
     Story(name="erase", begin=_erase, after=_run_changed, forgets=True, also=("erase.", "privacy.")),
