@@ -45,7 +45,8 @@ bench: $(VENV)/.dev ## the benchmark suite on the sandbox; prints ratios and wri
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q -o requirements.lock
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q -c requirements.lock -o requirements-dev.lock
+	uv pip compile --group web --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q -c requirements.lock -o requirements-web.lock
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q -c requirements.lock -c requirements-web.lock -o requirements-dev.lock
 	echo 'cumulusci==4.10.1' | uv pip compile - --no-deps --universal --python-version 3.11 --generate-hashes --no-header -q -o requirements-recordings.lock
 
 clean: ## remove what the targets above made

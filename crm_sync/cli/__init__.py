@@ -47,7 +47,8 @@ VERBS = {
     "erase": ("privacy", "Forget a person everywhere, and leave them alone from now on."),
     "privacy": ("privacy", "Export all that is kept about a person."),
     "purge": ("privacy", "Remove what has been kept for long enough."),
-    "restore": ("restore", "A database restored from a backup, moved or copied: what may be bought twice."),
+    "backup": ("restore", "Copy the database into a file, while it is in use."),
+    "restore": ("restore", "Put a backup back; what a database that was restored, moved or copied may buy twice."),
 }
 
 EXIT_FAILED, EXIT_USAGE, EXIT_WITH_ERRORS, EXIT_AT_BUDGET = 1, 2, 3, 4

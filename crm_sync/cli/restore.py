@@ -1,10 +1,12 @@
-"""restore status, reconcile and accept: a database that may have forgotten what was bought."""
+"""backup, and restore: a backup put back, and a database that may have forgotten what was bought."""
 
 from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,19 +15,127 @@ from rich.markup import escape
 
 from crm_sync.bootstrap import App
 from crm_sync.cli import EXIT_FAILED, Subcommands, render
+from crm_sync.errors import BusyError, CrmSyncError
 from crm_sync.pipeline import reconcile as act
 from crm_sync.pipeline.restore import Status, in_words, look
+from crm_sync.store.engine import SCHEMA_VERSION
+from crm_sync.store.instance import Instance, StateFile
+from crm_sync.store.runs import Runs
+from crm_sync.store.vault import SETTING, key_path
 
 _ACCEPTED = "buy again"
+_FILE = click.Path(path_type=Path, dir_okay=False)
+#: What one process at a time does for all (store/exclusive.py): whoever has one of these locks uses the database.
+_WORK = ("phones", "scheduler")
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_obj
+def backup(app: App, file: Path, as_json: bool) -> None:
+    """Copy the database into FILE, a new one, as it is at one moment. Runs may go on meanwhile.
+
+    In it are people's data: FILE is readable by you alone. Not in it: CRM_SYNC_SECRET_KEY, without which the paid
+    answers cannot be opened (keep it somewhere else), and the state file, which must never be restored with the
+    database. PostgreSQL needs its pg_dump and pg_restore here.
+    """
+    from crm_sync.store import backups
+
+    made = backups.back_up(app.unchecked_store, file, _erasures_path(app))
+    beside = backups.erasures_beside(file)
+    if as_json:
+        render.print_json(
+            {
+                "file": str(file),
+                "bytes": made.size,
+                "schema": made.schema,
+                "erasures_file": str(beside) if beside.exists() else None,
+            }
+        )
+        return
+    out = render.console()
+    _print(out, f"{app.unchecked_store.shown_url} is in {file}: {made.size:,} bytes, schema {made.schema}, read back.")
+    if beside.exists():
+        _print(out, f"Who was erased is noted in {beside}: keep the two together.")
+    _print(
+        out,
+        f"The key is not in it ({_where_the_key_is(app)}): keep that somewhere else. "
+        f"Never restore the state file {app.state_path} with it.",
+    )
+
+
+def _erasures_path(app: App) -> Path:
+    """Whatever the database is: one with an older schema is backed up, one that is damaged gets a backup put back."""
+    return Instance(app.unchecked_store, StateFile(app.state_path)).erasures_path
+
+
+def _where_the_key_is(app: App) -> str:
+    return SETTING if app.settings.secret_key.get_secret_value() else str(key_path(app.unchecked_store))
 
 
 @click.group(cls=Subcommands)
 def restore() -> None:
-    """A database that was restored from a backup, moved or copied: what it forgot, and how it may spend again.
+    """Put a backup back (`from`); and what a database that was restored, moved or copied forgot.
 
     Such a database buys nothing: it would buy again what it has forgotten. `reconcile` reads the stamps on the CRM's
     records (`stamps` in crm_sync.yaml); `accept` goes on without knowing.
     """
+
+
+@restore.command("from")
+@click.argument("file", type=_FILE)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def put_back(app: App, file: Path, yes: bool) -> None:
+    """Make the database what the backup in FILE holds. Stop everything that uses it first.
+
+    The state file stays as it is: it tells that what was bought since the backup is forgotten, and spending is held
+    until `restore reconcile` or `restore accept`. The SQLite file that is replaced is kept beside it.
+    """
+    from crm_sync.store import backups
+    from crm_sync.store.exclusive import Exclusive
+
+    store, out = app.unchecked_store, render.console()
+    found = backups.read(file)
+    backups.check(store, found)
+    with ExitStack() as locks:
+        for name in _WORK:
+            if not locks.enter_context(Exclusive(store, name)).take():
+                raise BusyError("crm-sync serve or worker uses the database: stop them first, and try again")
+        under_way = _runs_under_way(app)
+        if under_way:
+            raise BusyError(f"Run {', '.join(under_way)} is under way: wait for it, or `crm-sync cancel` it first")
+        _print(out, f"{file}: schema {found.schema}, {found.size:,} bytes.")
+        _print(out, f"It takes the place of {store.shown_url}.")
+        if not (yes or click.confirm("Put it back?")):
+            click.get_current_context().exit(EXIT_FAILED)
+        aside = backups.put_back(store, found, _erasures_path(app), now=app.clock.now())
+    _print(
+        out, "It is back." + (f" What was there is kept in {aside}; delete it in time." if aside is not None else "")
+    )
+    restored = App(env_file=app.env_file, config_file=app.config_file)
+    try:
+        if found.schema != SCHEMA_VERSION:
+            _print(out, "Next: crm-sync migrate, then crm-sync restore status")
+            return
+        _say(out, look(restored.instance, now=app.clock.now()))
+        _say_erasures(out, restored)
+    finally:
+        restored.close()
+
+
+def _runs_under_way(app: App) -> list[str]:
+    """None, as far as can be told, where the database that is to be replaced cannot be read."""
+    from crm_sync.pipeline.recover import is_alive
+
+    try:
+        if app.unchecked_store.schema_version() != SCHEMA_VERSION:
+            return []
+        unfinished = Runs(app.unchecked_store).unfinished()
+    except CrmSyncError:
+        return []
+    return [run.id for run, owner, alive_at in unfinished if is_alive(owner, alive_at, app.clock.now())]
 
 
 @restore.command()

@@ -364,9 +364,18 @@ def _types_with_settings(app: App) -> dict[str, str]:
 @click.command()
 @click.pass_obj
 def migrate(app: App) -> None:
-    """Bring the database to the schema this version needs. Make a copy of it first."""
-    before, after = app.unchecked_store.migrate()
+    """Bring the database to the schema this version needs: whole, or not at all.
+
+    Stop whatever uses it and back it up first (`crm-sync backup`). Of a SQLite file a copy as it was stays beside it.
+    """
+    store = app.unchecked_store
+    before, after = store.migrate()
     if before == after:
-        click.echo(f"{app.unchecked_store.shown_url} has schema {after} already.")
-    else:
-        click.echo(f"{app.unchecked_store.shown_url}: schema {before or 'empty'} → {after}.")
+        click.echo(f"{store.shown_url} has schema {after} already.")
+        return
+    click.echo(f"{store.shown_url}: schema {before or 'empty'} → {after}.")
+    if store.path is not None and before:
+        click.echo(
+            f"As it was, it is kept in {store.copy_of(before)}: delete that once you do not want to go back. What "
+            "`erase` and `purge` remove from now on stays in it."
+        )

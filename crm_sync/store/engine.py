@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 
 from crm_sync import crash
 from crm_sync.errors import ConfigError, StoreError
+from crm_sync.store import copies
 
 T = TypeVar("T")
 
@@ -299,9 +300,12 @@ class Store:
     def schema_version(self) -> str:
         """The schema the database has: "" when it is empty."""
         with self.read() as connection:
-            if not self.engine.dialect.has_table(connection, "alembic_version"):
-                return ""
-            return connection.execute(text("select version_num from alembic_version")).scalar() or ""
+            return self._schema_seen_by(connection)
+
+    def _schema_seen_by(self, connection: Connection) -> str:
+        if not self.engine.dialect.has_table(connection, "alembic_version"):
+            return ""
+        return connection.execute(text("select version_num from alembic_version")).scalar() or ""
 
     def ready(self) -> None:
         """Make sure that the schema is the one this code knows; an empty database gets it.
@@ -319,7 +323,7 @@ class Store:
                 f"The database has schema {found}, of a version from before the first release: move the file away, or "
                 "name a new database in CRM_SYNC_DATABASE_URL"
             )
-        elif found in _known_versions():
+        elif found in known_schemas():
             raise StoreError(
                 f"The database has schema {found} and this crm-sync needs {SCHEMA_VERSION}: run crm-sync migrate"
             )
@@ -330,11 +334,15 @@ class Store:
             )
 
     def migrate(self) -> tuple[str, str]:
-        """Bring the schema to SCHEMA_VERSION; returns (before, after). Refuses a schema it does not know."""
+        """Bring the schema to SCHEMA_VERSION; returns (before, after). Refuses a schema it does not know.
+
+        It is done whole or not at all. A SQLite file is copied first (`copy_of`): whoever goes back to the version
+        before needs its database.
+        """
         from alembic import command
 
         before = self.schema_version()
-        if before and before not in _known_versions():
+        if before and before not in known_schemas():
             raise StoreError(
                 f"The database has schema {before}, which this crm-sync does not know; upgrade crm-sync first"
             )
@@ -342,12 +350,21 @@ class Store:
         with self.write() as connection:
             if connection.dialect.name == "postgresql":  # two processes that start at once on an empty database
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATING})
+            elif before not in ("", SCHEMA_VERSION) and self._schema_seen_by(connection) == before:
+                assert self.path is not None
+                # Nobody writes meanwhile: what the copy lacks is not in the database either.
+                copies.copy(self.path, self.copy_of(before))
             config = _alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             crash.point("store.migrate.inside")
         crash.point("store.migrate.after")
         return before, self.schema_version()
+
+    def copy_of(self, schema: str) -> Path:
+        """Where `migrate` leaves a SQLite file as it was with that schema."""
+        assert self.path is not None
+        return self.path.with_name(f"{self.path.name}.schema-{schema}")
 
     def close(self) -> None:
         if self._writer is not None:
@@ -463,7 +480,8 @@ def _alembic_config() -> Any:
     return config
 
 
-def _known_versions() -> set[str]:
+def known_schemas() -> set[str]:
+    """Those that this version can bring to SCHEMA_VERSION, and that one."""
     from alembic.script import ScriptDirectory
 
     return {script.revision for script in ScriptDirectory.from_config(_alembic_config()).walk_revisions()}

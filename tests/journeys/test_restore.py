@@ -21,8 +21,10 @@ from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
 from crm_sync.pipeline.run import run_sync
 from crm_sync.pipeline.walk import Spending
 from crm_sync.sandbox.run import Sandbox
+from crm_sync.store.exclusive import Exclusive
 from tests.conftest import _with_database
 from tests.journeys.conftest import Office
+from tests.postgres import programs_in_path
 
 STAMPS = {
     "salesforce": "stamps: {enriched_at: Apollo_Enriched_At__c, status: Apollo_Status__c}",
@@ -187,6 +189,82 @@ def test_the_drill(start: Start, crm: str) -> None:
     status = drill.json("restore", "status", "--json")
     assert status["held"] == ""
     assert status["released_by"]
+
+
+def test_the_drill_with_our_own_backup(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs_in_path(monkeypatch)
+    drill = start()
+    drill.run(limit=20)
+    made = drill.json("backup", "first.backup", "--json")
+    drill.run()
+    spent = drill.ledger["charged"]
+
+    drill.office.app.close()
+    put_back = drill.command("restore", "from", "first.backup", "--yes")
+    drill.office.restart()
+    held = drill.run()
+    released = drill.json("restore", "reconcile", "--yes", "--json")
+    after = drill.run()
+
+    assert made["bytes"] == (tmp_path / "first.backup").stat().st_size
+    assert put_back.exit_code == 0, put_back.output
+    assert "It is back." in put_back.output
+    assert "restored from a backup" in put_back.output
+    assert held.status is RunStatus.FAILED
+    assert "restored from a backup" in held.reason
+    assert released["released"] is True
+    assert after.status is RunStatus.COMPLETED
+    assert drill.ledger["more_than_once"] == {}
+    assert drill.ledger["charged"] == spent, "everybody was bought before the restore"
+
+
+def test_our_own_backup_made_in_mid_run_is_told_too(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs_in_path(monkeypatch)
+    drill = start(stamps=False)
+    monkeypatch.setattr("crm_sync.pipeline.run._SAVE_EVERY", timedelta(0))
+    made: list[Result] = []
+
+    def watch(_due: Any) -> None:
+        if not made:
+            made.append(drill.command("backup", "mid.backup"))
+
+    drill.run(met=watch)
+    spent = drill.ledger["charged"]
+    drill.office.app.close()
+    put_back = drill.command("restore", "from", "mid.backup", "--yes")
+    drill.office.restart()
+    with drill.office.app.store.write() as connection:
+        connection.exec_driver_sql("update runs set owner = 'elsewhere:1', alive_at = 0 where status = 'Running'")
+
+    held = drill.run()
+
+    assert made[0].exit_code == 0, made[0].output
+    assert put_back.exit_code == 0, put_back.output
+    assert held.status is RunStatus.FAILED
+    assert "restored from a backup" in held.reason
+    assert drill.ledger["charged"] == spent
+
+
+def test_nothing_is_put_back_under_who_uses_the_database(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs_in_path(monkeypatch)
+    drill = start()
+    drill.run(limit=20)
+    drill.command("backup", "first.backup")
+    drill.run()
+    epoch = drill.json("restore", "status", "--json")["epoch"]
+    refused: list[Result] = []
+
+    with Exclusive(drill.office.app.store, "phones") as lock:
+        assert lock.take()
+        refused.append(drill.command("restore", "from", "first.backup", "--yes"))
+    drill.office.edit(3, {TITLE[drill.office.crm]: None if drill.office.crm == "salesforce" else ""})
+    drill.run(met=lambda _due: refused.append(drill.command("restore", "from", "first.backup", "--yes")))
+    unsure = drill.command("restore", "from", "first.backup", say="n\n")
+
+    assert "stop them first" in refused[0].output
+    assert "is under way: wait for it" in refused[1].output
+    assert [each.exit_code for each in (*refused[:2], unsure)] == [1, 1, 1]
+    assert drill.json("restore", "status", "--json")["epoch"] > epoch
 
 
 def test_whom_the_restored_database_forgot_is_skipped_with_the_reason(start: Start, crm: str) -> None:

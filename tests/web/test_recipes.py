@@ -72,7 +72,9 @@ def nginx(folder: Path, port: int, upstream: int) -> list[str]:
 def caddy(folder: Path, port: int, upstream: int) -> list[str]:
     cert, key = certificate(folder)
     text = (ROOT / "deploy" / "Caddyfile").read_text()
-    text = text.replace(f"\n{NAME} {{", f"\nhttps://{NAME}:{port} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}")
+    site = f"\n{{$SITE:{NAME}}} {{"
+    assert site in text
+    text = text.replace(site, f"\nhttps://{NAME}:{port} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}")
     text = text.replace("/var/log/caddy", str(folder)).replace("127.0.0.1:8080", f"127.0.0.1:{upstream}")
     text = text.replace("{\n\tauto_https", f"{{\n\tadmin off\n\thttp_port {free_port()}\n\tauto_https", 1)
     version = subprocess.run(["caddy", "version"], capture_output=True, text=True, check=True).stdout
