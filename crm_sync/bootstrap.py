@@ -623,7 +623,7 @@ def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> 
     set_up_logs(app)
     hops = app.settings.trusted_proxies
     server = WebServer(web_app(app), host=host, port=port, trusted_proxies=hops)
-    with _background(app), _until_stopped(server.stop):
+    with _until_stopped(server.stop), _background(app):
         started(f"http://{host}:{server.port}")
         server.run()
 
@@ -634,7 +634,7 @@ def work(app: App) -> None:
 
     set_up_logs(app)
     stop = threading.Event()
-    with _background(app), _until_stopped(stop.set):
+    with _until_stopped(stop.set), _background(app):
         stop.wait()
 
 

@@ -74,6 +74,7 @@ POINTS: dict[str, Point] = {
     "journal.doubt.inside": Point("inside: in doubt, its guard not yet", _IN_DOUBT),
     "journal.doubt.after": Point("in doubt", "stays so"),
     "journal.release.before": Point("sent; refused, or it never left, and only we know", _IN_DOUBT),
+    "journal.let_go.before": Point("planned, by a process that is dead", "certainly unsent: released, asked for again"),
     "journal.release.inside": Point("inside: refused or unsent, the guard still there", _IN_DOUBT),
     "journal.release.after": Point("refused or unsent: guard and reservation are gone", "asked for later"),
     "budget.stop": Point("a limit is used up; the run has not said so yet", "the next run's limit counts all of it"),

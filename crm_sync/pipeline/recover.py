@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +36,9 @@ _LIFE = secrets.token_hex(4)
 #: Runs of this process that have no end and that nothing works at any more: those that failed so badly that it could
 #: not be written down (no disk, no database), and dead ones that were taken over and cannot be closed yet.
 _given_up: set[str] = set()
+#: Ends the owner of a dead run that is only being given its end.
+_CLOSING = ":closing"
+_LONGEST_CLOSING_S = 20.0
 #: Two threads of this process take their turns.
 _turn = threading.Lock()
 #: Said of records that a run which broke off leaves to the next one.
@@ -59,7 +63,20 @@ def recover(services: Services, crm: str) -> list[SyncRun]:
             write, which may have gone over somebody's edit.
     """
     with _turn:
+        _wait_for_others(services)
         return _recover(services, crm)
+
+
+def _wait_for_others(services: Services) -> None:
+    """Another process may be closing a dead run at this moment: it is not at work on it, and ready in no time."""
+    until = time.monotonic() + _LONGEST_CLOSING_S
+    while time.monotonic() < until and any(
+        its_owner.endswith(_CLOSING)
+        and run.id not in _given_up
+        and is_alive(its_owner, alive_at, services.clock.now(), silent_for=silent_for(run))
+        for run, its_owner, alive_at in services.runs.unfinished()
+    ):
+        time.sleep(0.1)
 
 
 def _recover(services: Services, crm: str) -> list[SyncRun]:
@@ -90,7 +107,7 @@ def _is_ours_to_close(run: SyncRun, its_owner: str, alive_at: datetime, services
     now = services.clock.now()
     if is_alive(its_owner, alive_at, now, silent_for=silent_for(run)):
         return False
-    if not services.runs.take_over(run.id, was=its_owner, alive_at=alive_at, owner=owner(), now=now):
+    if not services.runs.take_over(run.id, was=its_owner, alive_at=alive_at, owner=owner() + _CLOSING, now=now):
         return False
     crash.point("recover.taken")
     _given_up.add(run.id)
@@ -238,7 +255,7 @@ def is_alive(owner: str, alive_at: datetime, now: datetime, *, silent_for: timed
     process, _, life = rest.partition(":")
     if host == socket.gethostname():
         if int(process) == os.getpid():
-            return life == _LIFE
+            return life.removesuffix(_CLOSING) == _LIFE
         try:
             os.kill(int(process), 0)
         except ProcessLookupError:
@@ -255,11 +272,11 @@ def settle_calls(run: SyncRun, services: Services) -> None:
     journal = services.journal
     expansions: list[Expansion] = []
     for call in journal.unfinished(run.id):
-        if call.state == "planned":
-            journal.not_charged(call.id, "unsent", "the process ended before it was sent", now=now)
+        is_planned = call.state == "planned"
+        if is_planned and journal.let_go(call.id, "the process ended before it was sent", now=now):
             crash.point("recover.released")
             continue
-        if call.state == "sent":
+        if call.state == "sent" or is_planned:
             journal.in_doubt(call.id, b"", "the process ended while Apollo was being asked", now=now)
             crash.point("recover.doubted")
             continue

@@ -444,6 +444,18 @@ class Journal:
                 self._release(connection, call, state, why, now)
         crash.point("journal.release.after")
 
+    def let_go(self, batch_id: int, why: str, *, now: datetime) -> bool:
+        """A planned call of a process that was taken for dead was never sent; False where it is sent by now: the process
+        is alive after all."""
+        crash.point("journal.let_go.before")
+        unsent = update(batches).where(batches.c.id == batch_id, batches.c.state == "planned")
+        with self._store.write() as connection:
+            _lock_planning(connection)
+            if connection.execute(unsent.values(state="unsent")).rowcount != 1:
+                return False
+            self._release(connection, self._call(connection, batch_id), "unsent", why, now)
+        return True
+
     def clear(self, batch_id: int, evidence: str, *, by: str, now: datetime) -> None:
         """A call in doubt was not charged, by evidence: its keys may be asked for again."""
         with self._store.write() as connection:
