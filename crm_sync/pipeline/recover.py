@@ -63,20 +63,24 @@ def recover(services: Services, crm: str) -> list[SyncRun]:
             write, which may have gone over somebody's edit.
     """
     with _turn:
-        _wait_for_others(services)
-        return _recover(services, crm)
+        try:
+            closed = _recover(services, crm)
+        finally:
+            for run_id in _given_up:
+                services.runs.keep(run_id, owner())  # nobody waits for us, who could not close it
+        until = time.monotonic() + _LONGEST_CLOSING_S
+        while _others_close(services) and time.monotonic() < until:
+            time.sleep(0.05)
+        return closed
 
 
-def _wait_for_others(services: Services) -> None:
-    """Another process may be closing a dead run at this moment: it is not at work on it, and ready in no time."""
-    until = time.monotonic() + _LONGEST_CLOSING_S
-    while time.monotonic() < until and any(
-        its_owner.endswith(_CLOSING)
-        and run.id not in _given_up
-        and is_alive(its_owner, alive_at, services.clock.now(), silent_for=silent_for(run))
+def _others_close(services: Services) -> bool:
+    """Whether another process is closing a dead run at this moment: it does not work at it, and has done in no time."""
+    now = services.clock.now()
+    return any(
+        its_owner.endswith(_CLOSING) and is_alive(its_owner, alive_at, now, silent_for=silent_for(run))
         for run, its_owner, alive_at in services.runs.unfinished()
-    ):
-        time.sleep(0.1)
+    )
 
 
 def _recover(services: Services, crm: str) -> list[SyncRun]:

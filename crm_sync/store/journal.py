@@ -445,8 +445,8 @@ class Journal:
         crash.point("journal.release.after")
 
     def let_go(self, batch_id: int, why: str, *, now: datetime) -> bool:
-        """A planned call of a process that was taken for dead was never sent; False where it is sent by now: the process
-        is alive after all."""
+        """A planned call of a process that was taken for dead was never sent; False where it is sent by now: it is
+        alive after all."""
         crash.point("journal.let_go.before")
         unsent = update(batches).where(batches.c.id == batch_id, batches.c.state == "planned")
         with self._store.write() as connection:

@@ -117,6 +117,16 @@ class Runs:
             if connection.execute(mine.values(alive_at=now)).rowcount != 1:
                 raise _lost(run_id)
 
+    def keep(self, run_id: str, owner: str) -> None:
+        """A dead run that this process has taken over stays with it, without an end for now."""
+        was = self._owned.get(run_id)
+        if was is None or was == owner:
+            return
+        with self._store.write() as connection:
+            mine = update(runs).where(runs.c.id == run_id, runs.c.owner == was)
+            if connection.execute(mine.values(owner=owner)).rowcount == 1:
+                self._owned[run_id] = owner
+
     def _refuse_lost(self, connection: Connection, run_id: str) -> None:
         """Nothing more is written down of a run that another process has taken over and may have closed: nor, since it
         is noted before, into the CRM."""
