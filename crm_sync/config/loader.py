@@ -42,7 +42,6 @@ from crm_sync.config.schema import (
     SCHEMA,
     Event,
     Findings,
-    refuse_what_is_not_built,
 )
 from crm_sync.config.slots import schedule_of
 from crm_sync.config.text import MAX_BYTES, Document, ordered, parse
@@ -144,7 +143,6 @@ def load(text: bytes, *, file: str = "crm_sync.yaml", read_file: FileReader | No
         return Loaded(document=document, config=None, problems=document.problems)
     findings = Findings(document=document)
     values = SCHEMA.read(document.root, (), findings)
-    refuse_what_is_not_built(document.root, findings)
     reader = _Reader(document, read_file or kept({}))
     problems = [*document.problems, *findings.problems]
     config: Config | None = None

@@ -823,39 +823,3 @@ def walk_keys(shape: Shape = SCHEMA, at: tuple[str, ...] = ()) -> Iterator[tuple
         pattern = (*at, name)
         yield pattern, key
         yield from walk_keys(key.shape, pattern)
-
-
-# --- not built yet ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotYet:
-    """A key whose feature comes with a later version; `part` is the part of the plan that builds it."""
-
-    part: int
-    what: str
-
-
-#: The one list of what this version parses and does not do: delete a line when the feature is there. Nothing in it
-#: is ever silently ignored.
-NOT_YET: Mapping[str, NotYet] = {}
-
-
-def refuse_what_is_not_built(root: Node, into: Findings) -> None:
-    """One problem for each key of NOT_YET that asks for something."""
-    for pattern, not_yet in NOT_YET.items():
-        for name, value, path in _matches(root, tuple(pattern.split(".")), ()):
-            if value.is_empty or value.kind is Kind.REFUSED:
-                continue
-            into.add(name, path, f"not available yet: {not_yet.what}.", "Remove it until a later version brings it.")
-
-
-def _matches(node: Node, pattern: tuple[str, ...], at: Path) -> Iterator[tuple[Node, Node, Path]]:
-    for name, value in node.entries:
-        if pattern[0] not in ("*", name.text):
-            continue
-        path = (*at, name.text)
-        if len(pattern) == 1:
-            yield name, value, path
-        else:
-            yield from _matches(value, pattern[1:], path)

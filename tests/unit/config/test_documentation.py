@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crm_sync.config.loader import kept, load
-from crm_sync.config.schema import NOT_YET, walk_keys
+from crm_sync.config.schema import walk_keys
 from crm_sync.config.text import parse
 from crm_sync.mapping.picklists import BUILTIN_TABLES
 from crm_sync.mapping.transforms import TRANSFORMS
@@ -47,12 +47,6 @@ def test_required_keys_and_defaults_are_documented_as_they_are() -> None:
     for pattern, key in keys().items():
         default = page[pattern][1].strip()
         assert (default == "required") is key.required, pattern  # type: ignore[attr-defined]
-
-
-def test_keys_that_are_not_available_yet_are_marked_so() -> None:
-    for pattern, (takes, _, meaning) in documented().items():
-        later = [key for key in NOT_YET if pattern == key or pattern.startswith(key + ".")]
-        assert bool(later) is ("not available yet" in takes + meaning), pattern
 
 
 def test_every_word_a_key_takes_is_documented() -> None:
@@ -108,9 +102,9 @@ def placed(example: str) -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_examples_lack_nothing_but_later_features(example: str) -> None:
+def test_the_examples_are_configurations(example: str) -> None:
     text = placed(example)
 
     problems = load(text.encode(), read_file=kept({})).problems
 
-    assert [str(p) for p in problems if not p.message.startswith("not available yet")] == [], text
+    assert [str(p) for p in problems] == [], text

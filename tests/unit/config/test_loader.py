@@ -12,7 +12,6 @@ from crm_sync.config.expressions import Condition, Operator
 from crm_sync.config.loader import Loaded, folder, kept, load, load_path
 from crm_sync.config.model import Alert, Band, Budget, JobChange, Keep, Schedule, SendKey
 from crm_sync.config.problems import InvalidConfigError, Severity
-from crm_sync.config.schema import NotYet
 from crm_sync.domain.changes import WriteRule
 from crm_sync.errors import ConfigError
 from crm_sync.mapping.picklists import builtin_table, fold
@@ -731,7 +730,7 @@ def test_answers_kept_for_less_than_a_refresh_window_are_refused(
     assert kept_for(answers, *windows) == [expected]
 
 
-# --- not available yet ------------------------------------------------------------------------------------------------
+# --- the product page's example -------------------------------------------------------------------------------------
 
 PRODUCT_EXAMPLE = (Path(__file__).parent / "product_example.yaml").read_bytes()
 
@@ -760,25 +759,14 @@ def test_the_example_of_the_product_page_is_a_configuration() -> None:
     assert config.placeholders == ("[[unknown]]", "n/a", "-", "unknown")
 
 
-def test_a_key_of_a_later_version_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    later = {"alerts": NotYet(part=9, what="alerts"), "syncs.*.schedule": NotYet(part=9, what="schedules")}
-    monkeypatch.setattr("crm_sync.config.schema.NOT_YET", later)
-
-    problems = load(PRODUCT_EXAMPLE, read_file=kept({"industry_map.csv": b"apollo,crm\nbanking,Banking\n"})).problems
-
-    assert [(p.line, p.path, p.message) for p in problems] == [
-        (35, "syncs.contacts-nightly.schedule", "not available yet: schedules."),
-        (86, "syncs.accounts-weekly.schedule", "not available yet: schedules."),
-        (95, "alerts", "not available yet: alerts."),
-    ]
-
-
 @pytest.mark.parametrize(
     "harmless",
     ["alerts: []", "alerts:", "budget: {}", "budget:", "keep:"],
 )
-def test_an_empty_section_asks_for_nothing_of_a_later_version(harmless: str) -> None:
-    assert [line for line in found("version: 1", f"version: 1\n{harmless}") if "not available" in line] == []
+def test_an_empty_section_asks_for_nothing(harmless: str) -> None:
+    assert [
+        line for line in found("version: 1", f"version: 1\n{harmless}") if harmless.split(":", maxsplit=1)[0] in line
+    ] == []
 
 
 def test_each_mistake_in_an_alert_is_answered() -> None:
