@@ -761,7 +761,7 @@ def test_the_example_of_the_product_page_is_a_configuration() -> None:
 
 @pytest.mark.parametrize(
     "harmless",
-    ["alerts: []", "alerts:", "budget: {}", "budget:", "keep:"],
+    ["alerts: []", "budget: {}", "budget:", "keep:"],
 )
 def test_an_empty_section_asks_for_nothing(harmless: str) -> None:
     assert [
