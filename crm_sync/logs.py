@@ -15,8 +15,11 @@ from crm_sync.errors import CrmSyncError
 from crm_sync.log_ids import current_ids
 from crm_sync.scrub import scrubbed
 
-#: Their debug lines repeat addresses, headers and bodies of requests.
-_TALKATIVE = ("urllib3", "requests", "hubspot", "simple_salesforce", "zeep", "requests_oauthlib", "asyncio", "apprise")
+#: Their debug lines repeat addresses, headers and bodies of requests; the scheduler's tell of its own workings.
+_TALKATIVE = (
+    "urllib3", "requests", "hubspot", "simple_salesforce", "zeep", "requests_oauthlib", "asyncio", "apprise",
+    "apscheduler",
+)  # fmt: skip
 _FIRST = ("time", "level", "event", "logger")
 #: What an error of these says holds nothing of a record; of any other only its kind is told, and where it was.
 _TOLD_WHOLE = (CrmSyncError, OSError)

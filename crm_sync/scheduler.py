@@ -162,7 +162,8 @@ class Scheduler:
     def _queue(self, sync: str, services: Services) -> None:
         queued = queue_slot(sync, services)
         if queued is not None:
-            _log.info("queued %s for %s, slot %s", queued.id, sync, queued.slot)
+            slot = queued.slot.isoformat(timespec="seconds") if queued.slot is not None else ""
+            _log.info("queued %s for %s, slot %s", queued.id, sync, slot)
 
     def _current(self) -> Services:
         if self._services is None or self._services.newest_version() != self._services.config_version:
