@@ -41,6 +41,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _OBJECT_TYPES = ("Contact", "Lead", "Account")
+#: Of the org's calls in 24 hours, the share that is left to its other integrations.
+_DAILY_RESERVE = 0.05
 _READ = 2_000  # ids of one POST collections retrieve (contracts/salesforce.md 2.2)
 _HEADERS = {"Sforce-Auto-Assign": "FALSE"}  # REST's default TRUE may give a Lead another owner (0.8)
 
@@ -189,6 +191,7 @@ class SalesforceCrm:
         """The rows of a plan in pages, each with whether it is the last; a long one goes on by windows (bulk_query)."""
         read, may_go_on = 0, not ids
         while True:
+            self._spare_the_day()
             rows = self._rows(found.query(ids=ids, after=after, limit=size))
             is_last = len(rows) < size
             if rows:
@@ -208,6 +211,22 @@ class SalesforceCrm:
                 may_go_on = taken > 0
                 if taken < WINDOW:
                     read = 0
+
+    def _spare_the_day(self) -> None:
+        """Nothing new is begun with the org's last calls, which all its integrations share; what is under way is
+        written all the same.
+
+        Raises:
+            QuotaError: less than the reserve is left.
+        """
+        used, most = self._session.usage or (0, 0)
+        if most and most - used < most * _DAILY_RESERVE:
+            raise QuotaError(
+                f"{self.name}: only {most - used:,} of the org's {most:,} API calls in 24 hours are left, and all its "
+                "integrations share them; crm-sync begins nothing new until some are free again",
+                provider=self.name,
+                operation="query",
+            )
 
     def _window(
         self, found: Plan, schema: ObjectSchema, after: str, size: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import threading
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -30,6 +30,8 @@ _SOAP_VERSION = "62.0"
 #: A page of 2,000 records is 2 to 8 MB.
 _MAX_BODY = 32 * MIB
 _CONNECT_S = 5.0
+#: How long what was told of the day is believed.
+_USAGE_BELIEVED = timedelta(minutes=15)
 READ_S = 60.0  # the platform itself gives up after 10 minutes (2.2); what we ask takes seconds
 #: Log-ins in a row whose tokens were all refused. Not one: another program's log-in may have ended ours.
 _MOST_FRUITLESS = 3
@@ -132,8 +134,7 @@ class SalesforceSession(BoundedSession):
         self._failures = 0
         self._fruitless = 0
         self._refused: CredentialsError | None = None
-        #: Calls used and allowed in these 24 hours, from the last answer's Sforce-Limit-Info.
-        self.usage: tuple[int, int] | None = None
+        self._usage: tuple[datetime, int, int] | None = None
         #: How far the org's clock is ahead of ours, by the last answer's Date; to the second.
         self.ahead = timedelta()
 
@@ -196,7 +197,15 @@ class SalesforceSession(BoundedSession):
     def _note_usage(self, header: str) -> None:
         used, _, most = header.partition(";")[0].rpartition("=")[2].partition("/")
         if used.isdigit() and most.isdigit():
-            self.usage = (int(used), int(most))
+            self._usage = (self._clock.now(), int(used), int(most))
+
+    @property
+    def usage(self) -> tuple[int, int] | None:
+        """Calls that the whole org has used and may use in 24 hours, by the last answer's Sforce-Limit-Info; None where
+        none has told it lately: the day rolls on, and one call finds out anew."""
+        if self._usage is None or self._clock.now() - self._usage[0] > _USAGE_BELIEVED:
+            return None
+        return self._usage[1:]
 
     def _note_time(self, header: str) -> None:
         try:

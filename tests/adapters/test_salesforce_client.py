@@ -687,6 +687,24 @@ def test_the_days_last_call_leaves_the_rest_unwritten_and_says_so() -> None:
         assert org.simulator.state()["written"]["Contact"] == 200
 
 
+def test_the_orgs_last_calls_are_left_to_its_other_integrations() -> None:
+    with running_org(contacts=60, daily_calls=40) as org:
+        crm = org.crm()
+        for _ in range(36):
+            crm.read("Contact", [contact_id(0)], ("Title",))
+        pages = crm.select(Selection(object_type="Contact", fields=("Title",)), page_size=20)
+        assert len(next(pages).records) == 20
+
+        with pytest.raises(QuotaError, match=r"only [01] of the org's 40 API calls"):
+            list(pages)
+        assert crm.write("Contact", [retitle(0)])[0].written is Written.WRITTEN, "what is under way is written"
+
+        org.clock.forward(16 * 60)
+        with pytest.raises(QuotaError, match="24 hours are used up"):
+            list(crm.select(Selection(object_type="Contact", fields=("Title",)), page_size=20))
+        crm.close()
+
+
 def test_a_token_that_ends_every_few_calls_is_renewed_each_time() -> None:
     with running_org(contacts=60, token_calls=3) as org:
         crm = org.crm()
