@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
+from crm_sync.complaints import Complaints
 from crm_sync.config.model import Config, Schedule
 from crm_sync.config.slots import upcoming
 from crm_sync.errors import CrmSyncError
@@ -37,7 +37,6 @@ _LOOK_EVERY_S = 3.0
 _SEEN_EVERY = timedelta(seconds=15)
 #: So long after its time nobody queues a slot but the next look.
 _OVERDUE = timedelta(seconds=5)
-_TELL_AGAIN_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,7 @@ class Scheduler:
         self._engine: Any = None
         self._plan: _Plan | None = None
         self._seen_at: datetime | None = None
-        #: What was told -> when.
-        self._told: dict[str, float] = {}
+        self._complaints = Complaints(_log, "syncs are not queued")
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -87,7 +85,7 @@ class Scheduler:
                 else:
                     self.stand_down()
             except Exception as error:  # noqa: BLE001 - the next look begins anew; what was due then is queued then
-                self._complain(error)
+                self._complaints.about(error)
                 self.stand_down()
             stop.wait(_LOOK_EVERY_S)
         self.stand_down()
@@ -122,12 +120,12 @@ class Scheduler:
     def _do_chores(self, services: Services) -> None:
         """What has to be done by somebody, now and then. None of it keeps the others, or the slots, from their turn."""
         for problem in recover_everywhere(services):
-            self._tell(problem)
+            self._complaints.tell(problem)
         for chore in self._chores:
             try:
                 chore(services)
             except CrmSyncError as error:
-                self._tell(str(error))
+                self._complaints.tell(str(error))
 
     def _begin(self, config: Config, standings: dict[str, Standing]) -> None:
         """Jobs for the slots to come."""
@@ -156,7 +154,7 @@ class Scheduler:
         try:
             self._queue(sync, services)
         except CrmSyncError as error:
-            self._complain(error)
+            self._complaints.about(error)
             self._plan = None  # the next look queues it
 
     def _queue(self, sync: str, services: Services) -> None:
@@ -178,24 +176,6 @@ class Scheduler:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.shutdown(wait=True)
-
-    def _complain(self, error: Exception) -> None:
-        if isinstance(error, CrmSyncError):
-            self._tell(f"syncs are not queued: {error}")
-        elif self._is_news(f"unexpected {type(error).__name__}"):
-            _log.error("syncs are not queued: unexpected %s", type(error).__name__, exc_info=error)
-
-    def _tell(self, problem: str) -> None:
-        if self._is_news(problem):
-            _log.warning("%s", problem)
-
-    def _is_news(self, complaint: str) -> bool:
-        """Once an hour for each trouble, not for each try."""
-        now = time.monotonic()
-        if now - self._told.get(complaint, -_TELL_AGAIN_S) < _TELL_AGAIN_S:
-            return False
-        self._told = {said: at for said, at in self._told.items() if now - at < _TELL_AGAIN_S} | {complaint: now}
-        return True
 
 
 def _jitter(config: Config, sync: str) -> timedelta:

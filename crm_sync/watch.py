@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from crm_sync.complaints import Complaints
 from crm_sync.config.model import Config
 from crm_sync.domain.alerts import Address, Finding, Late, Message, Notice
 from crm_sync.domain.runs import RunStatus
@@ -79,7 +80,7 @@ class Watch:
         self._lock = lock
         self._watched: Watched | None = None
         self._neighbours = _Neighbours()
-        self._complaint = ""
+        self._complaints = Complaints(_log, "nobody watches")
         self._forgot_at: datetime | None = None
 
     def run(self, stop: threading.Event, *, every_s: float = LOOK_EVERY_S) -> None:
@@ -88,9 +89,9 @@ class Watch:
             try:
                 if self._lock is None or self._lock.take():
                     self.once()
-                self._complaint = ""
+                self._complaints.over()
             except Exception as error:  # noqa: BLE001 - what is not told now is told by a later look
-                self._complain(error)
+                self._complaints.about(error)
                 self._watched = None
             stop.wait(every_s)
         if self._lock is not None:
@@ -171,16 +172,6 @@ class Watch:
         for (kind, name, subject), title in changed.items():
             _log.info("alert %s: %s, %s: %s", kind, name, subject, title)
         return made
-
-    def _complain(self, error: Exception) -> None:
-        text = str(error) if isinstance(error, CrmSyncError) else f"unexpected {type(error).__name__}"
-        if text == self._complaint:
-            return
-        self._complaint = text
-        if isinstance(error, CrmSyncError):
-            _log.warning("nobody watches: %s", text)
-        else:
-            _log.error("nobody watches: %s", text, exc_info=error)
 
 
 def _deliver(watched: Watched) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
+from crm_sync.complaints import Complaints
 from crm_sync.domain.runs import SyncRun
 from crm_sync.errors import CrmSyncError
 from crm_sync.pipeline.recover import PAUSED, recover_everywhere
@@ -40,7 +41,7 @@ class RunWorker:
         self._make_services = services
         self._services: Services | None = None
         self._walking = Stop()
-        self._complaint = ""
+        self._complaints = Complaints(_log, "queued runs wait")
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -48,9 +49,9 @@ class RunWorker:
             try:
                 if self.once(stop) is not None:
                     pause = 0.0
-                self._complaint = ""
+                self._complaints.over()
             except Exception as error:  # noqa: BLE001 - whatever it is, what waits is still there, and so are we
-                self._complain(error)
+                self._complaints.about(error)
                 self._services = None
                 pause = _TRY_AGAIN_S
             if pause:
@@ -81,17 +82,6 @@ class RunWorker:
             self._services = self._make_services()
         return self._services
 
-    def _complain(self, error: Exception) -> None:
-        """Once for each new trouble, not for each try."""
-        text = str(error) if isinstance(error, CrmSyncError) else f"unexpected {type(error).__name__}"
-        if text == self._complaint:
-            return
-        self._complaint = text
-        if isinstance(error, CrmSyncError):
-            _log.warning("queued runs wait: %s", text)
-        else:
-            _log.error("queued runs wait: %s", text, exc_info=error)
-
 
 class PhoneWorker:
     """Carries out what is delivered until it is told to stop. Whatever goes wrong is told, and ends nothing."""
@@ -101,7 +91,7 @@ class PhoneWorker:
         self._services = services
         self._lock = lock
         self._resolver: Resolver | None = None
-        self._complaint = ""
+        self._complaints = Complaints(_log, "deliveries wait")
         #: Runs of this process, or of the one before it, may have been left without an end.
         self._is_new = True
 
@@ -115,11 +105,11 @@ class PhoneWorker:
                     if is_time:
                         swept_at = time.monotonic()
                     pause = 0.0 if self.once(sweep=is_time) else _LOOK_EVERY_S
-                    self._complaint = ""
+                    self._complaints.over()
                 else:
                     pause = _TRY_AGAIN_S
             except Exception as error:  # noqa: BLE001 - whatever it is, what waits is still there, and so are we
-                self._complain(error)
+                self._complaints.about(error)
                 self._forget()
                 pause = _TRY_AGAIN_S
             if pause:
@@ -190,14 +180,3 @@ class PhoneWorker:
         if resolver is not None:
             resolver.runs.abandon()
         self._is_new = True
-
-    def _complain(self, error: Exception) -> None:
-        """Once for each new trouble, not for each try."""
-        text = str(error) if isinstance(error, CrmSyncError) else f"unexpected {type(error).__name__}"
-        if text == self._complaint:
-            return
-        self._complaint = text
-        if isinstance(error, CrmSyncError):
-            _log.warning("deliveries wait: %s", text)
-        else:
-            _log.error("deliveries wait: %s", text, exc_info=error)

@@ -124,3 +124,31 @@ class SyncRun:
 def new_run_id(now: datetime) -> str:
     """Sorts by time, reads aloud, and does not collide: 20261123-021500-7f3a."""
     return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def queued_run(
+    *,
+    sync: str,
+    crm: str,
+    object_type: str,
+    trigger: str,
+    config_version: int | None,
+    now: datetime,
+    slot: datetime | None = None,
+    continues: str = "",
+) -> SyncRun:
+    """A run that waits for a worker."""
+    return SyncRun(
+        id=new_run_id(now),
+        sync=sync,
+        crm=crm,
+        object_type=object_type,
+        kind=RunKind.RUN,
+        status=RunStatus.QUEUED,
+        trigger=trigger,
+        config_version=config_version,
+        started_at=now,
+        queued_at=now,
+        slot=slot,
+        continues=continues,
+    )

@@ -16,7 +16,7 @@ from crm_sync import crash
 from crm_sync.domain.changes import PUT_BACK, FieldDecision, FieldOutcome, WriteOutcome, Written
 from crm_sync.domain.enrichment import Reading
 from crm_sync.domain.records import Record, RecordRef
-from crm_sync.domain.runs import Asked, Counts, RecordOutcome, RunKind, RunStatus, SyncRun, new_run_id
+from crm_sync.domain.runs import Asked, Counts, RecordOutcome, RunKind, RunStatus, SyncRun, queued_run
 from crm_sync.errors import ConfigError, ContractError, ProviderError
 from crm_sync.mapping.blanks import is_blank
 from crm_sync.pipeline.enrich import expansion_of
@@ -359,18 +359,13 @@ def successor(run: SyncRun, services: Services) -> tuple[SyncRun, Asked] | None:
     is_done = (left.limit is not None and left.limit <= 0) or (left.max_credits is not None and left.max_credits <= 0)
     if is_done or _gave_out(run, services):
         return None
-    now = services.clock.now()
-    queued = SyncRun(
-        id=new_run_id(now),
+    queued = queued_run(
         sync=run.sync,
         crm=run.crm,
         object_type=run.object_type,
-        kind=run.kind,
-        status=RunStatus.QUEUED,
         trigger=run.trigger,
         config_version=services.config_version,
-        started_at=now,
-        queued_at=now,
+        now=services.clock.now(),
         continues=run.id,
     )
     return queued, replace(left, attempt=1 if _reached(run, services) else asked.attempt + 1)

@@ -9,7 +9,7 @@ from datetime import datetime
 from crm_sync.config.model import Config, Sync
 from crm_sync.config.slots import latest
 from crm_sync.domain.alerts import Late
-from crm_sync.domain.runs import Asked, RunKind, RunStatus, SyncRun, new_run_id
+from crm_sync.domain.runs import Asked, SyncRun, queued_run
 from crm_sync.services import Services
 from crm_sync.store.schedules import Standing
 
@@ -71,7 +71,7 @@ def queue_slot(sync_name: str, services: Services) -> SyncRun | None:
     slot = due_slot(sync, standing, services.config.timezone, now=now)
     if slot is None:
         return None
-    run = queued_run(sync, services, trigger=BY_SCHEDULE, slot=slot.at)
+    run = _queued(sync, services, trigger=BY_SCHEDULE, slot=slot.at)
     return run if services.queue.add_slot(run, Asked()) else None
 
 
@@ -86,23 +86,18 @@ def queue_all_due(services: Services) -> list[SyncRun]:
 
 def queue_by_hand(sync: Sync, services: Services, asked: Asked) -> SyncRun:
     """Queue a run that a person asks for."""
-    run = queued_run(sync, services, trigger=BY_HAND)
+    run = _queued(sync, services, trigger=BY_HAND)
     services.queue.add(run, asked)
     return run
 
 
-def queued_run(sync: Sync, services: Services, *, trigger: str, slot: datetime | None = None) -> SyncRun:
-    now = services.clock.now()
-    return SyncRun(
-        id=new_run_id(now),
+def _queued(sync: Sync, services: Services, *, trigger: str, slot: datetime | None = None) -> SyncRun:
+    return queued_run(
         sync=sync.name,
         crm=sync.crm,
         object_type=sync.object_type,
-        kind=RunKind.RUN,
-        status=RunStatus.QUEUED,
         trigger=trigger,
         config_version=services.config_version,
-        started_at=now,
-        queued_at=now,
+        now=services.clock.now(),
         slot=slot,
     )
