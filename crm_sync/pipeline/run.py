@@ -14,7 +14,7 @@ from decimal import Decimal
 from crm_sync import crash
 from crm_sync.config.model import Sync
 from crm_sync.domain.enrichment import Purpose
-from crm_sync.domain.runs import Counts, RunKind, RunStatus, SyncRun, new_run_id
+from crm_sync.domain.runs import Asked, Counts, RunKind, RunStatus, SyncRun, new_run_id
 from crm_sync.errors import BusyError, ConfigError, CrmSyncError, LostRunError, ProviderError
 from crm_sync.log_ids import log_ids
 from crm_sync.mapping.match_keys import weakness
@@ -104,7 +104,10 @@ def run_queued(services: Services, *, stop: Stop) -> SyncRun | None:
         StoreError: the database failed, so nothing more may be spent.
         LostRunError: this process was taken for dead, and another one goes on with the run.
     """
-    for crm in dict.fromkeys(waiting.crm for waiting in services.queue.waiting()):
+    waiting = services.queue.waiting()
+    if not waiting:
+        return None
+    for crm in dict.fromkeys(each.crm for each in waiting):
         if crm in services.config.crms:
             with suppress(ProviderError, ConfigError):  # told by the run itself, which meets it again
                 recover(services, crm)
@@ -112,10 +115,19 @@ def run_queued(services: Services, *, stop: Stop) -> SyncRun | None:
     if taken is None:
         return None
     run, asked = taken
+    try:
+        return _to_the_end_of_queued(run, asked, services, stop)
+    except LostRunError:
+        raise
+    except BaseException:
+        give_up(run.id)  # whatever it was: a run without an end would keep its sync from running
+        raise
+
+
+def _to_the_end_of_queued(run: SyncRun, asked: Asked, services: Services, stop: Stop) -> SyncRun | None:
     sync = services.config.syncs.get(run.sync)
     if sync is None:
-        reason = f"the configuration has no sync {run.sync} any more"
-        return _ended_unrun(run, services, reason)
+        return _ended_unrun(run, services, f"the configuration has no sync {run.sync} any more")
     try:
         services.crm(sync.crm).refresh()  # this process may be up for months
         before = calls_so_far(services, sync.crm)

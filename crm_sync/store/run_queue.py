@@ -58,13 +58,14 @@ class RunQueue:
 
     def take(self, *, owner: str, config_version: int | None, now: datetime) -> tuple[SyncRun, Asked] | None:
         """The run that waits longest and whose sync is not running, begun by this process; None where there is none."""
-        if not self._waits():
-            return None  # what is looked at all the time must not write
         running = runs.alias()
         beside_itself = select(running.c.id).where(
             running.c.sync == runs.c.sync, running.c.status == RunStatus.RUNNING.value, running.c.kind != "phones"
         )
         longest = select(runs).where(_QUEUED, ~beside_itself.exists()).order_by(runs.c.queued_at, runs.c.id).limit(1)
+        with self._store.read() as connection:
+            if connection.execute(longest).first() is None:
+                return None  # what is looked at all the time must not write
         begun = {"status": RunStatus.RUNNING.value, "owner": owner, "started_at": now, "alive_at": now}
         try:
             with self._store.write() as connection:
@@ -106,10 +107,6 @@ class RunQueue:
         with self._store.read() as connection:
             row = connection.execute(select(runs.c.asked).where(runs.c.id == run_id)).one_or_none()
         return _asked(row) if row is not None and row.asked is not None else None
-
-    def _waits(self) -> bool:
-        with self._store.read() as connection:
-            return connection.execute(select(runs.c.id).where(_QUEUED).limit(1)).first() is not None
 
 
 def _add(connection: Connection, run: SyncRun, asked: Asked) -> None:

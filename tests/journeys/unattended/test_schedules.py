@@ -11,7 +11,8 @@ from itertools import pairwise
 import pytest
 
 from crm_sync.domain.runs import Asked, RunKind, RunStatus
-from crm_sync.errors import BusyError
+from crm_sync.errors import BusyError, StoreError
+from crm_sync.pipeline.recover import recover
 from crm_sync.pipeline.run import run_sync
 from crm_sync.pipeline.scheduling import queue_by_hand, queue_slot
 from crm_sync.store.exclusive import Exclusive
@@ -268,3 +269,26 @@ def test_a_queued_run_that_cannot_be_run_says_why(
     assert run.status is RunStatus.FAILED
     assert expected in run.reason
     assert office.work() == []
+
+
+def test_a_queued_run_whose_end_could_not_be_written_down_does_not_stay_running(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = open_unattended()
+    services = office.app.services()
+    queue_by_hand(services.config.syncs["leads"], services, Asked())
+    head, _, rest = office.text.partition("  leads:\n")
+    office.apply(head + "  others:\n" + rest)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(office.app.runs, "save", refuse)
+        with pytest.raises(StoreError):
+            office.work()
+    assert office.runs[0].status is RunStatus.RUNNING
+
+    recover(office.app.services(), "salesforce")
+
+    assert office.runs[0].status is RunStatus.FAILED
