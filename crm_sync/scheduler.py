@@ -24,7 +24,7 @@ from crm_sync.config.model import Config, Schedule
 from crm_sync.config.slots import upcoming
 from crm_sync.errors import CrmSyncError
 from crm_sync.pipeline.recover import recover_everywhere
-from crm_sync.pipeline.scheduling import due_slots, queue_slot
+from crm_sync.pipeline.scheduling import agreed, due_slots, queue_slot
 from crm_sync.services import Services
 from crm_sync.store.exclusive import Exclusive
 from crm_sync.store.schedules import Standing
@@ -103,8 +103,7 @@ class Scheduler:
             services.schedules.seen(now=now)
             self._seen_at = now
             self._do_chores(services)
-        configured = {name: sync.schedule.text for name, sync in services.config.syncs.items() if sync.schedule}
-        standings = services.schedules.agree(configured, now=now)
+        standings = agreed(services)
         # A slot that was noted changes nothing about when the next one is.
         steady = tuple(Standing(sync=s.sync, since=s.since, paused_at=s.paused_at) for s in standings.values())
         plan = _Plan(services.config_version, steady)

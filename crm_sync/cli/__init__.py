@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,10 @@ class Verbs(click.Group):
         except CrmSyncError as error:
             click.echo(f"crm-sync: {error}", err=True)
             ctx.exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
+
+
+def no_such_sync(name: str, syncs: Iterable[str], version: int | None) -> ConfigError:
+    return ConfigError(f"No sync is called {name}; configuration version {version} has: {', '.join(syncs)}")
 
 
 class Subcommands(click.Group):

@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from crm_sync.bootstrap import App
-from crm_sync.cli import render
+from crm_sync.cli import no_such_sync, render
 from crm_sync.cli.privacy import purge_after_run
 from crm_sync.config.expressions import UnreadableError, amount
 from crm_sync.config.model import Sync
@@ -248,9 +248,7 @@ def _chosen(services: Services, names: tuple[str, ...], *, every: bool) -> list[
         raise click.UsageError(f"Name a sync ({', '.join(syncs)}) or say --all.")
     unknown = [name for name in names if name not in syncs]
     if unknown:
-        raise ConfigError(
-            f"No sync is called {unknown[0]}; configuration version {services.config_version} has: {', '.join(syncs)}"
-        )
+        raise no_such_sync(unknown[0], syncs, services.config_version)
     return list(syncs.values()) if every else [syncs[name] for name in dict.fromkeys(names)]
 
 

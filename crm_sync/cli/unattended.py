@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 
 from crm_sync.bootstrap import App
-from crm_sync.cli import render
+from crm_sync.cli import no_such_sync, render
 from crm_sync.cli.config import author
 from crm_sync.config.model import Config, Sync
 from crm_sync.config.slots import upcoming
@@ -204,7 +204,6 @@ def _known(app: App, name: str) -> Sync:
         ConfigError: there is no such sync.
     """
     config, number = app.applied()
-    sync = config.syncs.get(name)
-    if sync is None:
-        raise ConfigError(f"No sync is called {name}; configuration version {number} has: {', '.join(config.syncs)}")
-    return sync
+    if name not in config.syncs:
+        raise no_such_sync(name, config.syncs, number)
+    return config.syncs[name]

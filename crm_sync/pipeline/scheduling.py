@@ -75,12 +75,16 @@ def queue_slot(sync_name: str, services: Services) -> SyncRun | None:
     return run if services.queue.add_slot(run, Asked()) else None
 
 
+def agreed(services: Services) -> dict[str, Standing]:
+    """How each schedule of the configuration stands; a new one counts from now."""
+    configured = {name: sync.schedule.text for name, sync in services.config.syncs.items() if sync.schedule}
+    return services.schedules.agree(configured, now=services.clock.now())
+
+
 def queue_all_due(services: Services) -> list[SyncRun]:
     """Queue the runs of all slots that are due now."""
-    config, now = services.config, services.clock.now()
-    configured = {name: sync.schedule.text for name, sync in config.syncs.items() if sync.schedule}
-    standings = services.schedules.agree(configured, now=now)
-    queued = [queue_slot(slot.sync, services) for slot in due_slots(config, standings, now=now)]
+    due = due_slots(services.config, agreed(services), now=services.clock.now())
+    queued = [queue_slot(slot.sync, services) for slot in due]
     return [run for run in queued if run is not None]
 
 

@@ -5,7 +5,7 @@ None of them reads the audit (one row a record a run), and none needs the secret
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -81,20 +81,14 @@ class Health:
         with self._store.read() as connection:
             return {sync: (int(count), at) for sync, count, at in connection.execute(_AWAITED)}
 
-    def spent(self, since: str, until: str, *, purses: tuple[str, ...]) -> Decimal:
-        """As Ledger.spent, which needs the secret key for other questions."""
+    def spent(self, since: str, until: str, *, purses: Collection[str]) -> Decimal:
+        """All that counts against a budget of these purses in these days: settled, and at worst cost what is open or
+        was doubted. Which purses a limit holds for: pipeline/budget.room."""
         query = select(func.sum(_COUNTED, type_=Credits())).where(
-            spending.c.day >= since, spending.c.day <= until, spending.c.purse.in_(purses)
+            spending.c.day >= since, spending.c.day <= until, spending.c.purse.in_(list(purses))
         )
         with self._store.read() as connection:
             return connection.execute(query).scalar() or _ZERO
-
-    def newest_end(self, sync: str) -> tuple[str, str] | None:
-        """(id, status) of the sync's newest ended run."""
-        query = _of_sync(sync).limit(1)
-        with self._store.read() as connection:
-            row = connection.execute(query).first()
-        return (row.id, row.status) if row is not None else None
 
     def snapshot(self, syncs: tuple[str, ...]) -> Snapshot:
         """All in one consistent view."""

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Row, func, select
 
 from crm_sync.domain.enrichment import Purpose, Verdict
 from crm_sync.store.engine import Store
+from crm_sync.store.health import Health
 from crm_sync.store.journal import IN_DOUBT, LOOKUPS, PHONES, keys_of, request_name
-from crm_sync.store.tables import Credits, answers, batches, phone_waits, reveal_orders, run_records, spending
+from crm_sync.store.tables import answers, batches, phone_waits, reveal_orders, run_records, spending
 from crm_sync.store.vault import Vault
 
 _FOUND = (Verdict.MATCHED.value, Verdict.UNPROVED.value)
@@ -81,15 +82,8 @@ class Ledger:
             ]
 
     def spent(self, since: str, until: str, *, purses: Collection[str] = (LOOKUPS, PHONES)) -> Decimal:
-        """All that counts against a budget of these purses in these days: settled, and at worst cost what is open or
-        was doubted. Which purses a limit holds for: pipeline/budget.room."""
-        total = spending.c.settled + spending.c.reserved + spending.c.doubted
-        query = select(func.sum(total, type_=Credits())).where(
-            spending.c.day >= since, spending.c.day <= until, spending.c.purse.in_(list(purses))
-        )
-        with self._store.read() as connection:
-            found = connection.execute(query).scalar()
-        return found if found is not None else Decimal(0)
+        """As Health.spent."""
+        return Health(self._store).spent(since, until, purses=purses)
 
     def records_of(self, call: int) -> list[tuple[str, str]]:
         """(object, id) of the records whose phone a call has ordered."""
