@@ -55,10 +55,12 @@ if TYPE_CHECKING:
     from crm_sync.store.run_queue import RunQueue
     from crm_sync.store.runs import Runs
     from crm_sync.store.schedules import Schedules
+    from crm_sync.store.shares import Shares
     from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
     from crm_sync.store.write_jobs import WriteJobs
     from crm_sync.watch import Watch, Watched
+    from crm_sync.workers import Hints
 
 
 #: How long what is under way may take to its end when the process is told to stop: one paid call at its longest, and
@@ -345,6 +347,31 @@ class App:
 
         return Schedules(self.store)
 
+    @cached_property
+    def shares(self) -> Shares:
+        from crm_sync.store.shares import Shares
+
+        return Shares(self.store, self.runs)
+
+    @cached_property
+    def hints(self) -> Hints | None:
+        """How workers hear of work to do; None where no broker is named, so that they look for it.
+
+        Raises:
+            ConfigError: the setting cannot be used.
+        """
+        from crm_sync.workers import BROKER_SETTING, Hints
+
+        url = self.settings.broker_url.get_secret_value()
+        if not url:
+            return None
+        if self.unchecked_store.path is not None:
+            raise ConfigError(
+                f"{BROKER_SETTING} is set, and the database is an SQLite file: several workers share a PostgreSQL. "
+                f"Name one in {PREFIX}DATABASE_URL, or leave {BROKER_SETTING} empty"
+            )
+        return Hints(url, name=self.vault.digest("broker").hex()[:12])
+
     def load_file(self) -> Loaded:
         """The configuration file as it is now, checked without the CRMs."""
         from crm_sync.config.loader import load_path
@@ -419,6 +446,7 @@ class App:
             runs=self.runs,
             queue=self.queue,
             schedules=self.schedules,
+            shares=self.shares,
             provenance=self.provenance,
             reviews=self.reviews,
             write_jobs=self.write_jobs,
@@ -432,6 +460,7 @@ class App:
             callbacks=self.callbacks,
             clock=self.clock,
             vault=self.vault,
+            hint=self.hints.give if self.hints is not None else None,
         )
 
     def watch(self) -> Watch:
@@ -506,6 +535,8 @@ class App:
             crm.close()
         if "enricher" in self.__dict__:
             self.enricher.close()
+        if (hints := self.__dict__.get("hints")) is not None:
+            hints.close()
         if "pace" in self.__dict__:
             self.pace.close()  # it tells the store the last answers; before the store closes
         if "unchecked_store" in self.__dict__:
@@ -681,7 +712,7 @@ def _background(app: App) -> Iterator[None]:
 
     of_runs, of_slots, of_watch = app.sibling(), app.sibling(), app.sibling()
     retention = of_slots.retention
-    runner = RunWorker(of_runs.services)
+    runner = RunWorker(of_runs.services, of_runs.hints)
     works = {
         "runs": runner.run,
         "phones": PhoneWorker(app.services, Exclusive(app.store, "phones")).run,
