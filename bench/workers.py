@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", default="1,2,4", help="workers: how many, several")
+    parser.add_argument("--workers", default="1,2,4", help="workers: how many, several; empty: none without a limit")
     parser.add_argument("--contacts", type=int, default=6000, help="workers: records of the run without a limit")
     parser.add_argument("--latency-ms", type=int, default=800, help="workers: how long Apollo takes for an answer")
     parser.add_argument("--per-minute", type=int, default=200, help="workers: Apollo's limit")
@@ -60,15 +60,16 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
         folder = Path(name)
         url = stack.enter_context(postgres(folder))
         broker = stack.enter_context(_redis(program, folder))
-        for count in map(int, given.workers.split(",")):
+        for count in map(int, filter(None, given.workers.split(","))):
             console.print(f"workers: {count}, {given.contacts:,} contacts …", style="dim")
             free.append(_shared(count, given.contacts, given, 0, url, broker, folder))
         if given.minutes:
             contacts = 10 * given.per_minute * given.minutes
-            for count in map(int, given.shared_by.split(",")):
+            for count in map(int, filter(None, given.shared_by.split(","))):
                 console.print(f"workers: {count}, {given.per_minute} calls a minute for {given.minutes} …", style="dim")
                 limited.append(_shared(count, contacts, given, given.per_minute, url, broker, folder))
-    console.print(_table(free, given))
+    if free:
+        console.print(_table(free, given))
     if limited:
         console.print(_limit_table(limited, given))
     return {"latency_ms": given.latency_ms, "free": free, "limited": limited}
@@ -100,6 +101,8 @@ def _shared(
             row, connections = _ended(engine)
             memory = [_peak_mib(worker.pid) for worker in workers]
             cpu = [_cpu_s(worker.pid) for worker in workers]
+            with engine.connect() as connection:
+                size = connection.execute(text("select pg_database_size(current_database())")).scalar_one()
         state = ask(f"{controls(settings)['apollo']}/_sandbox/state")
     seconds = (row.finished_at - row.started_at) / 1000
     minutes = state["minutes"].get(_ENDPOINT, [])
@@ -117,6 +120,7 @@ def _shared(
         "cpu_s": [round(each, 1) for each in cpu],
         "peak_mib": [round(each) for each in memory],
         "connections": connections,
+        "database_mib": round(size / 2**20, 1),
     }
 
 

@@ -128,7 +128,8 @@ def _shares(services: Services) -> tuple[list[Share], set[str]]:
     now = services.clock.now()
     for share in services.shares.working():
         mine: Share | None = share
-        if (share.run_id, share.number) not in _given_up_shares:
+        is_ours = share.owner.removesuffix(_CLOSING) == owner()
+        if not is_ours or (share.run_id, share.number) not in _given_up_shares:
             is_dead = not is_alive(share.owner, share.alive_at, now)
             mine = services.shares.take_over(share, owner=owner() + _CLOSING, now=now) if is_dead else None
         if mine is None:

@@ -116,7 +116,8 @@ def run_queued(services: Services, *, stop: Stop) -> SyncRun | None:
         return None
     run, asked = taken
     try:
-        return _to_the_end_of_queued(run, asked, services, stop)
+        with log_ids(run=run.id, sync=run.sync):
+            return _to_the_end_of_queued(run, asked, services, stop)
     except LostRunError:
         raise
     except BaseException:

@@ -18,6 +18,7 @@ from crm_sync import crash, errors
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Asked, SyncRun
 from crm_sync.errors import CrmSyncError, LostRunError, ProviderError, StoreError
+from crm_sync.log_ids import log_ids
 from crm_sync.pipeline import restore
 from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.heartbeat import alive
@@ -154,7 +155,8 @@ def help_out(services: Services, *, stop: Stop) -> Share | None:
             elif services.shares.standing(run_id) is Standing.STOPPING or not _lives(run_id, services):
                 stop.pause(services.shares.why_stopping(run_id) or PAUSED)
 
-        take_part(share, run, sync, services, asked, stop=stop, meanwhile=look, is_guest=True)
+        with log_ids(run=run.id, sync=sync.name):
+            take_part(share, run, sync, services, asked, stop=stop, meanwhile=look, is_guest=True)
         if isinstance(stop.error, CrmSyncError) and type(stop.error).__name__ not in _FOR_ALL:
             raise stop.error
         return share

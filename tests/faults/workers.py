@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -136,7 +137,10 @@ class Watcher:
 def kills(folder: Path, database: Postgres, broker: str, *, count: int, contacts: int, seed: int = 7) -> Told:
     chance = random.Random(seed)
     told = Told()
-    with Sandbox(contacts=contacts, tidy=True, unlimited=True, per_minute=None, latency_ms=(100, 500)) as sandbox:
+    with (
+        Sandbox(contacts=contacts, tidy=True, unlimited=True, per_minute=None, latency_ms=(100, 500)) as sandbox,
+        patch.dict(os.environ),
+    ):
         settings = sandbox.settings() | {
             "CRM_SYNC_DATABASE_URL": database.url,
             "CRM_SYNC_SECRET_KEY": "for-the-crash-harness-only-and-long-enough",
