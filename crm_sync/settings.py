@@ -161,6 +161,12 @@ def load_notify_settings(env_file: Path | None) -> dict[str, SecretStr]:
     }
 
 
+def values_of(group: Settings | CrmSettings, prefix: str) -> dict[str, str]:
+    """Setting -> its value. Secrets are in it: it is for comparing, and never for showing."""
+    values = {prefix + field.upper(): getattr(group, field) for field in type(group).model_fields}
+    return {name: _shown(value) if isinstance(value, SecretStr) else str(value) for name, value in values.items()}
+
+
 def is_any_set(kind: str, env_file: Path | None) -> bool:
     """Whether any setting of the CRM named like its type is there, be it in the environment or in `env_file`.
 

@@ -36,7 +36,7 @@ def serve(app: App, host: str, port: int) -> None:
     """
     from crm_sync.bootstrap import serve as run_server
 
-    app.store.ready()
+    app.check_fit_for_work()
     try:
         run_server(app, host=host, port=port, started=lambda url: click.echo(f"crm-sync serves {url} (Ctrl-C ends it)"))
     except OSError as error:
@@ -55,7 +55,7 @@ def worker(app: App, once: bool) -> None:
     (gunicorn wsgi:app). Any number of workers share a PostgreSQL database; one of them is the scheduler."""
     from crm_sync.bootstrap import work, work_once
 
-    app.store.ready()
+    app.check_fit_for_work()
     if once:
         done = work_once(app)
         for run in done:
