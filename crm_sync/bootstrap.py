@@ -745,10 +745,19 @@ def set_up_logs(app: App) -> None:
     from crm_sync.logs import set_up
 
     set_up(kind=app.settings.log_format, level=app.settings.log_level)
+    report(app)
+
+
+def report(app: App) -> None:
+    """Tell Sentry and OpenTelemetry's collector, where settings name them; nothing of theirs is imported else."""
     if dsn := app.settings.sentry_dsn.get_secret_value():
         from crm_sync.telemetry import report_to
 
         report_to(dsn)
+    if endpoint := app.settings.otlp_endpoint:
+        from crm_sync.tracing import trace_to
+
+        trace_to(endpoint)
 
 
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:

@@ -51,6 +51,7 @@ class Settings(_Group):
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     sentry_dsn: SecretStr = SecretStr("")
+    otlp_endpoint: str = ""
 
 
 class SalesforceSettings(_Group):
