@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from crm_sync import __version__
 from crm_sync.clock import SystemClock
-from crm_sync.errors import ConfigError, StoreError
+from crm_sync.errors import ConfigError, CrmSyncError, StoreError
 from crm_sync.settings import (
     NOTIFY_PREFIX,
     PREFIX,
@@ -472,12 +472,13 @@ class App:
             vault=self.vault,
         )
 
-    def watch(self) -> Watch:
-        """Tells whom the configuration names."""
+    def watch(self, *, again: bool = True) -> Watch:
+        """Tells whom the configuration names. `again`: it looks now and then, so that a slow neighbour can wait."""
         from crm_sync.store.exclusive import Exclusive
-        from crm_sync.watch import Watch
+        from crm_sync.watch import NEIGHBOURS_S, PATIENTLY_S, Watch
 
-        return Watch(self._watched, Exclusive(self.store, "watch"))
+        patience_s = NEIGHBOURS_S if again else PATIENTLY_S
+        return Watch(self._watched, Exclusive(self.store, "watch"), patience_s=patience_s)
 
     def _watched(self) -> Watched:
         from crm_sync.alerts import shown
@@ -786,8 +787,21 @@ def work(app: App) -> None:
         stop.wait()
 
 
-def work_once(app: App) -> list[SyncRun]:
-    """What is due, queued and delivered now, in the foreground; returns the runs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worked:
+    """What `worker --once` came to: the runs; how many rows were `purged`, notices `told` and not taken (`untold`); and
+    why the purge or the telling was not done."""
+
+    runs: Sequence[SyncRun]
+    purged: int = 0
+    told: int = 0
+    untold: int = 0
+    problems: Sequence[str] = ()
+
+
+def work_once(app: App) -> Worked:
+    """What is due, queued and delivered now, in the foreground; and what `serve` does now and then: the daily purge,
+    and telling whom the configuration names.
 
     Raises:
         CrmSyncError: the database, the configuration or a setting.
@@ -799,6 +813,7 @@ def work_once(app: App) -> list[SyncRun]:
     from crm_sync.store.exclusive import Exclusive
     from crm_sync.workers import PhoneWorker, RunWorker
 
+    report(app)
     services = app.services()
     recover_everywhere(services)
     queue_all_due(services)
@@ -813,7 +828,30 @@ def work_once(app: App) -> list[SyncRun]:
             done.append(run)
         phones = PhoneWorker(app.services, Exclusive(app.store, "phones"))
         phones.until_idle(stop)
-    return done
+        worked = Worked(runs=done)
+        for chore in (_purged, _told):
+            if not stop.is_set():
+                try:
+                    worked = chore(app, worked)
+                except CrmSyncError as error:  # the other one is done all the same
+                    worked = replace(worked, problems=[*worked.problems, str(error)])
+    return worked
+
+
+def _purged(app: App, worked: Worked) -> Worked:
+    """The daily purge, where it is due and no scheduler is there to do it."""
+    from crm_sync.pipeline.purge import purge_daily
+    from crm_sync.store.exclusive import Exclusive
+
+    with Exclusive(app.store, "scheduler") as lock:
+        counts = purge_daily(app.applied()[0], app.retention, app.clock.now()) if lock.take() else None
+    return replace(worked, purged=sum(counts.values())) if counts is not None else worked
+
+
+def _told(app: App, worked: Worked) -> Worked:
+    """Whom the alerts name, where no other process watches."""
+    looked = app.watch(again=False).alone()
+    return replace(worked, told=looked.told, untold=looked.not_told) if looked is not None else worked
 
 
 @contextmanager
