@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Concatenate, ParamSpec
 
 from crm_sync import crash
 from crm_sync.config.model import Sync
@@ -27,11 +25,11 @@ from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settl
 from crm_sync.pipeline.reveal import Ordered, how_many, order_phones, with_match
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.stages import Stages
+from crm_sync.pipeline.traced import as_a_span
 from crm_sync.pipeline.verdict import verdict
 from crm_sync.pipeline.walk import AS_BUDGETED, Due, Spending, Stop, Walk, compiled, prepare
 from crm_sync.pipeline.writing_desk import WritingDesk
 from crm_sync.services import Services
-from crm_sync.spans import span
 
 _log = logging.getLogger(__name__)
 
@@ -172,23 +170,7 @@ def opened(services: Services, *, sync: str, crm: str, object_type: str, kind: R
     return run
 
 
-P = ParamSpec("P")
-
-
-def _as_a_span(walk: Callable[Concatenate[SyncRun, P], SyncRun]) -> Callable[Concatenate[SyncRun, P], SyncRun]:
-    """Whatever gives a run its end, told as a span (spans.py)."""
-
-    @functools.wraps(walk)
-    def told(run: SyncRun, /, *args: P.args, **kwargs: P.kwargs) -> SyncRun:
-        with span("run", run=run.id, sync=run.sync, crm=run.crm, object=run.object_type, kind=run.kind.value) as open_:
-            ended = walk(run, *args, **kwargs)
-            open_.tell(status=ended.status.value, credits=float(ended.credits), **asdict(ended.counts))
-        return ended
-
-    return told
-
-
-@_as_a_span
+@as_a_span
 def closed(
     run: SyncRun,
     services: Services,
