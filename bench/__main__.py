@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import webhook
-from bench.measure import ROOT, Cost, run, sandbox
+from bench.measure import ROOT, Cost, command, run, sandbox
 
 #: Calls that the contracts allow at the least for 1,000 due contacts (contracts/apollo.md 2.1: ten people to a call;
 #: contracts/salesforce.md 2.2: 2,000 to a page and a re-read, 200 to a write; contracts/hubspot.md 2.1: 200 and 100).
@@ -78,10 +78,6 @@ def measure(crm: str, sizes: list[int], naive: int, console: Console) -> dict[st
 
 def loop(kind: str, crm: str) -> list[str]:
     return [sys.executable, "-m", "bench.loops", kind, crm]
-
-
-def command(*verbs: str) -> list[str]:
-    return [sys.executable, "-m", "crm_sync", *verbs]
 
 
 def ours(

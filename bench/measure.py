@@ -81,6 +81,11 @@ def traffic(settings: dict[str, str]) -> tuple[int, int]:
     return calls, connections
 
 
+def command(*verbs: str) -> list[str]:
+    """A crm-sync command."""
+    return [sys.executable, "-m", "crm_sync", *verbs]
+
+
 def run(command: list[str], settings: dict[str, str], *, folder: Path, records: int | None = None) -> Cost:
     """Run a command to its end; `records` None: its output is the number."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CRM_SYNC_")}

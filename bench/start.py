@@ -74,6 +74,7 @@ def measure(given: argparse.Namespace, console: Console) -> list[dict[str, Any]]
                 for nth in range(1, given.starts + 1):
                     console.print(f"{kind}: start {nth} …", style="dim")
                     rows.append({"database": kind, "nth": nth, **held, **start(settings, folder, tap)})
+                    console.print(table(rows[-1:]))
     console.print(table(rows))
     return rows
 
@@ -89,26 +90,37 @@ class Tap:
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self.asked_at: float | None = None
         self.answered_at: float | None = None
+        self._nth = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def reset(self) -> None:
+        """Forget what was seen; what still comes over connections of a process before is not looked at."""
+        self._nth += 1
         self.asked_at = self.answered_at = None
 
     def _accept(self) -> None:
         while True:
             client, _ = self._listening.accept()
             server = socket.create_connection((self._target.hostname or "", self._target.port or 80))
-            asks = threading.Event()
+            asks, nth = threading.Event(), self._nth
             for source, goal, is_question in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._carry, args=(source, goal, is_question, asks), daemon=True).start()
+                threading.Thread(target=self._carry, args=(source, goal, is_question, asks, nth), daemon=True).start()
 
-    def _carry(self, source: socket.socket, goal: socket.socket, is_question: bool, asks: threading.Event) -> None:
+    def _carry(
+        self, source: socket.socket, goal: socket.socket, is_question: bool, asks: threading.Event, nth: int
+    ) -> None:
         with suppress(OSError):  # either side is gone
             while data := source.recv(65536):
-                if is_question and data.startswith(self._QUESTION) and b"/query" in data.split(b"\r\n", 1)[0]:
+                is_of_now = nth == self._nth
+                if (
+                    is_of_now
+                    and is_question
+                    and data.startswith(self._QUESTION)
+                    and b"/query" in data.split(b"\r\n", 1)[0]
+                ):
                     self.asked_at = self.asked_at or time.monotonic()
                     asks.set()
-                elif not is_question and asks.is_set():
+                elif is_of_now and not is_question and asks.is_set():
                     self.answered_at = self.answered_at or time.monotonic()
                     asks.clear()
                 goal.sendall(data)

@@ -65,10 +65,12 @@ if TYPE_CHECKING:
     from crm_sync.store.run_queue import RunQueue
     from crm_sync.store.runs import Runs
     from crm_sync.store.schedules import Schedules
+    from crm_sync.store.shares import Shares
     from crm_sync.store.suppressions import Suppressions
     from crm_sync.store.vault import Master, Vault
     from crm_sync.store.write_jobs import WriteJobs
     from crm_sync.watch import Watch, Watched
+    from crm_sync.workers import Hints
 
 
 #: How long what is under way may take to its end when the process is told to stop: one paid call at its longest, and
@@ -79,7 +81,9 @@ _LEAVE_S = 2.0
 #: How often a process looks whether somebody has migrated the database under it.
 _LOOK_AT_SCHEMA_S = 5.0
 #: Beside a CRM's own settings, those that must be the same in all processes that carry work out.
-_ALIKE = tuple(f"{PREFIX}{name}" for name in ("PUBLIC_URL", "APOLLO_URL", "APOLLO_API_KEY", "SLACK_URL", "MAIL_URL"))
+_ALIKE = tuple(
+    f"{PREFIX}{name}" for name in ("PUBLIC_URL", "APOLLO_URL", "APOLLO_API_KEY", "BROKER_URL", "SLACK_URL", "MAIL_URL")
+)
 
 
 @dataclass
@@ -366,6 +370,31 @@ class App:
 
         return Schedules(self.store)
 
+    @cached_property
+    def shares(self) -> Shares:
+        from crm_sync.store.shares import Shares
+
+        return Shares(self.store, self.runs)
+
+    @cached_property
+    def hints(self) -> Hints | None:
+        """How workers hear of work to do; None where no broker is named, so that they look for it.
+
+        Raises:
+            ConfigError: the setting cannot be used.
+        """
+        from crm_sync.workers import BROKER_SETTING, Hints
+
+        url = self.settings.broker_url.get_secret_value()
+        if not url:
+            return None
+        if self.unchecked_store.path is not None:
+            raise ConfigError(
+                f"{BROKER_SETTING} is set, and the database is an SQLite file: several workers share a PostgreSQL. "
+                f"Name one in {PREFIX}DATABASE_URL, or leave {BROKER_SETTING} empty"
+            )
+        return Hints(url, name=self.vault.digest("broker").hex()[:12])
+
     def load_file(self) -> Loaded:
         """The configuration file as it is now, checked without the CRMs."""
         from crm_sync.config.loader import load_path
@@ -457,6 +486,7 @@ class App:
             runs=self.runs,
             queue=self.queue,
             schedules=self.schedules,
+            shares=self.shares,
             provenance=self.provenance,
             reviews=self.reviews,
             write_jobs=self.write_jobs,
@@ -470,6 +500,7 @@ class App:
             callbacks=self.callbacks,
             clock=self.clock,
             vault=self.vault,
+            hint=self.hints.give if self.hints is not None else None,
         )
 
     def watch(self, *, again: bool = True) -> Watch:
@@ -619,6 +650,8 @@ class App:
             crm.close()
         if "enricher" in self.__dict__:
             self.enricher.close()
+        if (hints := self.__dict__.get("hints")) is not None:
+            hints.close()
         if "pace" in self.__dict__:
             self.pace.close()  # it tells the store the last answers; before the store closes
         if "unchecked_store" in self.__dict__:
@@ -867,7 +900,7 @@ def _background(app: App, role: str) -> Iterator[None]:
 
     of_runs, of_slots, of_watch = app.sibling(), app.sibling(), app.sibling()
     retention = of_slots.retention
-    runner = RunWorker(of_runs.services)
+    runner = RunWorker(of_runs.services, of_runs.hints)
     works = {
         "runs": runner.run,
         "phones": PhoneWorker(app.services, Exclusive(app.store, "phones")).run,

@@ -110,6 +110,27 @@ POINTS: dict[str, Point] = {
     "queue.take.inside": Point("inside: Running, not committed", "still Queued, and run by the next worker"),
     "queue.take.after": Point("Running; nothing else", "closed as failed; the run that is queued with its end goes on"),
     "queue.end.inside": Point("inside: the run has its end and the one that goes on is queued", _AS_BEFORE),
+    "runs.make_one.inside": Point(
+        "inside: records have one row each, not committed", "made so by whoever closes the run"
+    ),
+    "chunks.add.inside": Point(
+        "inside: a chunk of what is due, not committed", "selected again by the run that goes on"
+    ),
+    "chunks.add.after": Point(
+        "open: anybody may take it", "selected again by the run that goes on, once nobody is at it"
+    ),
+    "chunks.take.inside": Point("inside: taken, not committed", "open, and taken by the next one"),
+    "chunks.take.after": Point("taken; nothing of it is done", "given back with its share, and taken by the next one"),
+    "shares.join.inside": Point("inside: a share, not committed", "nobody knows of it"),
+    "shares.join.after": Point("working; no chunk is taken", "closed by the next one"),
+    "shares.walked": Point("all it has taken has its end but itself", "closed by the next one"),
+    "shares.end.inside": Point(
+        "inside: ended, what it did not do is open", "closed by the next one, which opens the same"
+    ),
+    "shares.end.after": Point("ended; what it did not do is open", "others go on with it"),
+    "shares.closed": Point("the run's records are told as one, its chunks and shares are gone", "it gets its end"),
+    "recover.share": Point("a dead worker's share is this process's, and has no end", "given its end by the next one"),
+    "recover.share.closing": Point("its calls and writes have their end, it has none", "closed again, with the same"),
     "recover.taken": Point("a dead run is this process's, and has no end", "given its end by the next one"),
     # --- ordering phone numbers (docs/phones.md) ---
     "probe.sent": Point("an order without a call, to try the public address with", "nobody waits for it; purged"),

@@ -19,6 +19,7 @@ from crm_sync.store.reviews import Reviews
 from crm_sync.store.run_queue import RunQueue
 from crm_sync.store.runs import Runs
 from crm_sync.store.schedules import Schedules
+from crm_sync.store.shares import Shares
 from crm_sync.store.suppressions import Suppressions
 from crm_sync.store.vault import Vault
 from crm_sync.store.write_jobs import WriteJobs
@@ -37,6 +38,7 @@ class Services:
     runs: Runs
     queue: RunQueue
     schedules: Schedules
+    shares: Shares
     provenance: Provenance
     reviews: Reviews
     write_jobs: WriteJobs
@@ -50,6 +52,14 @@ class Services:
     callbacks: Callbacks
     clock: Clock
     vault: Vault
+    #: Tells one other worker that there is something to do. None: every run is one process's, and its workers look
+    #: for queued ones by themselves.
+    hint: Callable[[], None] | None = None
+
+    def calls_so_far(self, crm_name: str) -> dict[str, int]:
+        """Requests sent by this process, "provider operation" -> count."""
+        crm = {f"{crm_name} {name}": count for name, count in self.crm(crm_name).calls().items()}
+        return crm | {f"apollo {name}": count for name, count in self.enricher().calls().items()}
 
     def sign(self, content: bytes, what: bytes) -> str:
         """A signature that only this installation can make."""

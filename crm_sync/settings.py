@@ -39,6 +39,7 @@ class Settings(_Group):
 
     database_url: str = "sqlite:///crm_sync.db"
     secret_key: SecretStr = SecretStr("")
+    broker_url: SecretStr = SecretStr("")
     state_file: str = ""
     public_url: str = ""
     trusted_proxies: int = Field(0, ge=0)

@@ -1,20 +1,25 @@
-"""How work that waits is executed: queued runs, each by one of any number of processes; deliveries and polls, by one
-process at a time."""
+"""How work that waits is executed: queued runs, by any number of processes; deliveries and polls, by one at a time.
+
+The only module that knows the distributed engine, Dramatiq.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from typing import Any
 
 from crm_sync.complaints import Complaints
 from crm_sync.domain.runs import SyncRun
-from crm_sync.errors import CrmSyncError
+from crm_sync.errors import ConfigError, CrmSyncError, TransientError
 from crm_sync.pipeline.recover import PAUSED, recover_everywhere
 from crm_sync.pipeline.resolve import Resolver
 from crm_sync.pipeline.run import run_queued
+from crm_sync.pipeline.sharing import help_out
 from crm_sync.pipeline.walk import Stop
 from crm_sync.services import Services
 from crm_sync.store.exclusive import Exclusive
@@ -25,6 +30,16 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.5
 #: How soon a run that was queued meanwhile is seen: one look at an index.
 _LOOK_FOR_RUNS_EVERY_S = 1.0
+#: … and where a broker tells of it, one whose hint was lost.
+_LOOK_WITHOUT_A_HINT_EVERY_S = 5.0
+_STOP_LISTENING_MS = 60_000
+#: A broker that takes longer is away: a run does not wait for it.
+_BROKER_TAKES_S = 5.0
+BROKER_SETTING = "CRM_SYNC_BROKER_URL"
+_AWAY = (
+    f"the broker of {BROKER_SETTING} is away: start it, or correct the address; until then workers look for work by "
+    "themselves every few seconds"
+)
 #: How often orders are looked at; the soonest of their times is two minutes.
 _SWEEP_EVERY_S = 5.0
 #: Another process has the lock, or the database does not answer.
@@ -33,29 +48,144 @@ _TRY_AGAIN_S = 2.0
 _LOST_AFTER = timedelta(seconds=90)
 
 
-class RunWorker:
-    """Walks queued runs, one after the other, until it is told to stop. Whatever goes wrong ends nothing."""
+class Hints:
+    """Word that there is something to do, from process to process, by Dramatiq over Redis or RabbitMQ.
 
-    def __init__(self, services: Callable[[], Services]) -> None:
-        """`services` makes them for the newest applied configuration."""
+    The database says what there is (store/run_queue.py, store/shares.py): a hint that is lost is made up for by the
+    next look, and of one that comes twice the second finds nothing. So none is kept, retried or looked into.
+    """
+
+    def __init__(self, url: str, *, name: str) -> None:
+        """`name` tells this installation from others that use the same broker.
+
+        Raises:
+            ConfigError: the address is none, or the libraries are not installed.
+        """
+        logging.getLogger("dramatiq").setLevel(logging.CRITICAL)  # a broker that is away is told of once, by us
+        self._queue = f"crm-sync-{name}"
+        self._broker = _broker(url)
+        self._complaints = Complaints(_log, "hints")
+        self._look: Callable[[], None] = _deaf
+        self._actor = self._message()
+
+    def give(self) -> None:
+        """Tell one worker that is free. Never raises: it looks by itself a little later."""
+        try:
+            self._actor.send()
+        except Exception as error:  # noqa: BLE001 - whatever the broker's library raises
+            self._complaints.tell(f"{_AWAY} ({type(error).__name__})")
+        else:
+            self._complaints.over()
+
+    @contextmanager
+    def listening(self, look: Callable[[], None]) -> Iterator[None]:
+        """Call `look`, one at a time, for each hint that comes."""
+        from dramatiq import Worker
+
+        self._look = look
+        worker = Worker(self._broker, worker_threads=1)
+        worker.queue_prefetch = 1  # what is fetched while this process is busy is a hint that nobody else hears
+        worker.start()
+        try:
+            yield
+        finally:
+            worker.stop(timeout=_STOP_LISTENING_MS)
+
+    def look_after(self) -> None:
+        """Tell, once, of a broker that is away. Never raises."""
+        try:
+            self.check()
+        except TransientError as error:
+            self._complaints.tell(str(error))
+        else:
+            self._complaints.over()
+
+    def check(self) -> None:
+        """
+        Raises:
+            TransientError: the broker does not answer, or refuses us.
+        """
+        try:
+            if (redis := getattr(self._broker, "client", None)) is not None:
+                redis.ping()
+            else:
+                self._broker.connection  # noqa: B018 - opens it
+        except Exception as error:  # noqa: BLE001 - whatever the broker's library raises
+            told = f"{_AWAY} ({type(error).__name__})"
+            raise TransientError(told, provider="broker", operation="connect") from None
+
+    def close(self) -> None:
+        self._broker.close()
+
+    def _message(self) -> Any:
+        from dramatiq import actor
+
+        def look() -> None:
+            self._look()
+
+        return actor(actor_name="look", queue_name=self._queue, broker=self._broker)(look)
+
+
+def _deaf() -> None:
+    """A hint that came to a process which does not listen."""
+
+
+def _broker(url: str) -> Any:
+    scheme = url.partition("://")[0]
+    try:
+        if scheme in ("redis", "rediss"):
+            from dramatiq.brokers.redis import RedisBroker
+            from redis import Redis
+
+            client = Redis.from_url(url, socket_timeout=_BROKER_TAKES_S, socket_connect_timeout=_BROKER_TAKES_S)
+            return RedisBroker(client=client, middleware=[])  # type: ignore[no-untyped-call]
+        if scheme in ("amqp", "amqps"):
+            from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+            return RabbitmqBroker(url=url, middleware=[])
+    except ImportError:
+        raise ConfigError(
+            f"{BROKER_SETTING} is set and its libraries are not installed: pip install 'crm-sync[broker]'"
+        ) from None
+    except ValueError:
+        raise ConfigError(f"{BROKER_SETTING} is no address that can be used; write redis://HOST:6379/0") from None
+    raise ConfigError(f"{BROKER_SETTING} begins with none of redis://, rediss://, amqp:// and amqps://")
+
+
+class RunWorker:
+    """Walks queued runs, one after the other, and takes part in those of others, until it is told to stop. Whatever
+    goes wrong ends nothing."""
+
+    def __init__(self, services: Callable[[], Services], hints: Hints | None = None) -> None:
+        """`services` makes them for the newest applied configuration. `hints`: how it hears of work to do; None: it
+        looks every second."""
         self._make_services = services
+        self._hints = hints
         self._services: Services | None = None
         self._walking = Stop()
+        self._turn = threading.Lock()
         self._complaints = Complaints(_log, "queued runs wait")
 
     def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            pause = _LOOK_FOR_RUNS_EVERY_S
+        every = _LOOK_FOR_RUNS_EVERY_S if self._hints is None else _LOOK_WITHOUT_A_HINT_EVERY_S
+        with self._hints.listening(lambda: self._look(stop)) if self._hints is not None else nullcontext():
+            while not stop.is_set():
+                if self._hints is not None:
+                    self._hints.look_after()
+                self._look(stop)
+                stop.wait(every)
+
+    def _look(self, stop: threading.Event) -> None:
+        """Do all that there is to do; one at a time, whoever says that there is something."""
+        with self._turn:
             try:
-                if self.once(stop) is not None:
-                    pause = 0.0
+                while self.once(stop) is not None or self.help(stop):
+                    pass
                 self._complaints.over()
             except Exception as error:  # noqa: BLE001 - whatever it is, what waits is still there, and so are we
                 self._complaints.about(error)
                 self._services = None
-                pause = _TRY_AGAIN_S
-            if pause:
-                stop.wait(pause)
+                stop.wait(_TRY_AGAIN_S)
 
     def once(self, stop: threading.Event) -> SyncRun | None:
         """Walk the run that waits longest, if one does.
@@ -72,6 +202,21 @@ class RunWorker:
                 "%s of %s: %s%s", ended.id, ended.sync, ended.status, f" ({ended.reason})" if ended.reason else ""
             )
         return ended
+
+    def help(self, stop: threading.Event) -> bool:
+        """Take part in a run of another process, if there is one to be shared.
+
+        Raises:
+            CrmSyncError: as once; what it had taken is open again.
+        """
+        self._walking = Stop()
+        if stop.is_set():
+            return False
+        services = self._current()
+        share = help_out(services, stop=self._walking) if services.hint is not None else None
+        if share is not None:
+            _log.info("took part in %s as number %s", share.run_id, share.number)
+        return share is not None
 
     def pause(self) -> None:
         """The process is to end: what is paid for is written, the rest of the run is queued for another one."""

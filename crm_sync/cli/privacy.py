@@ -364,8 +364,10 @@ def _address(words: tuple[str, ...]) -> str:
 
 def _refuse_while_running(app: App) -> None:
     """A run under way may hold the person in its hands, and would put them back."""
+    now = app.clock.now()
+    shared = {share.run_id for share in app.shares.working() if is_alive(share.owner, share.alive_at, now)}
     for run, owner, alive_at in app.runs.unfinished():
-        if is_alive(owner, alive_at, app.clock.now()):
+        if run.id in shared or is_alive(owner, alive_at, now):
             raise BusyError(
                 f"The person is left alone from now on, but {run.kind.value} {run.id} is under way and may still hold "
                 "an answer about them: run erase again when it has ended"

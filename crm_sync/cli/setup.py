@@ -14,7 +14,7 @@ from rich.markup import escape
 from crm_sync.bootstrap import App
 from crm_sync.cli import EXIT_FAILED, render
 from crm_sync.config.model import Suppress
-from crm_sync.errors import ConfigError, CrmSyncError
+from crm_sync.errors import ConfigError, CrmSyncError, ProviderError
 from crm_sync.ports import AccessCheck, Crm, Enricher
 from crm_sync.settings import crm_prefix, is_any_set, setting_names, unknown_settings
 from crm_sync.store.vault import SETTING, key_path
@@ -131,6 +131,7 @@ def _checks(app: App) -> Iterator[AccessCheck]:
         yield _secret_key(app)
         yield from _processes(app)
         yield _configuration(app)
+        yield from _broker(app)
         yield from _doubt(app)
         yield from _phones(app)
         yield from _alerts(app)
@@ -146,6 +147,21 @@ def _checks(app: App) -> Iterator[AccessCheck]:
                 yield from _opt_outs(app, name, kind)
     if not app.missing_settings([]):
         yield from _access("Apollo", lambda: app.enricher)
+
+
+def _broker(app: App) -> Iterator[AccessCheck]:
+    """Whether workers can tell each other of work, where they are to."""
+    if not app.settings.broker_url.get_secret_value():
+        return
+    try:
+        assert app.hints is not None
+        app.hints.check()
+    except ConfigError as error:
+        yield AccessCheck(name="broker", ok=False, detail=str(error), cure="mend the setting")
+    except ProviderError as error:
+        yield AccessCheck(name="broker", ok=False, detail=str(error), cure="start it, or correct CRM_SYNC_BROKER_URL")
+    else:
+        yield AccessCheck(name="broker", ok=True, detail="it answers; workers share the runs of one sync")
 
 
 def _phones(app: App) -> Iterator[AccessCheck]:

@@ -15,7 +15,7 @@ from crm_sync.mapping.apply import Mapper
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.pipeline.audit import Attempt, Audit
 from crm_sync.pipeline.recover import broken_off, recover
-from crm_sync.pipeline.run import calls_so_far, closed, end, opened, refuse_overlap
+from crm_sync.pipeline.run import closed, end, opened, refuse_overlap
 from crm_sync.pipeline.settled import Candidate, Settled, plain
 from crm_sync.pipeline.suppress import Guard, Screen
 from crm_sync.pipeline.verdict import verdict
@@ -62,7 +62,7 @@ def amend(amending: Amending, services: Services, *, dry_run: bool = False, stop
     if amending.crm not in services.config.crms:
         raise ConfigError(f"The configuration has no CRM {amending.crm} any more, so nothing can be written there")
     crm = services.crm(amending.crm)
-    before = calls_so_far(services, amending.crm)
+    before = services.calls_so_far(amending.crm)
     recover(services, amending.crm)
     refuse_overlap(amending.sync, services)
     schemas = _schemas(amending, crm)

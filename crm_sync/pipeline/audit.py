@@ -56,6 +56,7 @@ class Audit:
                 for record_id, change in changes.items()
             ],
             now=context.clock.now(),
+            share=context.share,
         )
 
     def close(self, target: Target, settled: Sequence[Settled], attempts: Mapping[str, Attempt]) -> None:
@@ -104,6 +105,7 @@ class Audit:
             beside=context.reviews.proposing(
                 proposals, run_id=context.run_id, sync=context.sync_name, crm=context.crm.name, now=now
             ),
+            share=context.share,
         )
 
     def counts(self, selected: int) -> Counts:

@@ -210,6 +210,7 @@ class EnrichRoom:
             fresh_since=walk.fresh_since,
             no_match_since=walk.no_match_since,
             gives_up_at=walk.orders.gives_up_at(now) if walk.orders is not None else None,
+            share=walk.share,
         )
         plan = walk.journal.plan(
             intent, lambda spent: room(walk.budget, spent, max_credits=walk.max_credits, purse=intent.purse), now=now

@@ -16,7 +16,7 @@ from crm_sync.mapping.opt_outs import Sign
 from crm_sync.mapping.phones import phone_fields
 from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.recover import give_up
-from crm_sync.pipeline.run import calls_so_far, closed, end, opened
+from crm_sync.pipeline.run import closed, end, opened
 from crm_sync.pipeline.settled import Settled
 from crm_sync.pipeline.suppress import Guard
 from crm_sync.pipeline.verdict import verdict
@@ -57,7 +57,7 @@ class PhoneRuns:
             self._end(sync.name)
             mine = None
         if mine is None:
-            before = calls_so_far(services, sync.crm)
+            before = services.calls_so_far(sync.crm)
             walk = _prepared(sync, services)
             run = opened(
                 services,

@@ -25,9 +25,10 @@ from crm_sync.ports import WriteRequest
 from crm_sync.services import Services
 from crm_sync.store.journal import PHONES, Call, Expansion
 from crm_sync.store.runs import WRITING, RunRecord
+from crm_sync.store.shares import Giving, Share
 from crm_sync.store.write_jobs import OpenJob
 
-#: A run that gave no sign of life for so long is dead; it gives one every BEAT_S seconds (pipeline/run.py).
+#: A run that gave no sign of life for so long is dead; it gives one every BEAT_S seconds (pipeline/heartbeat.py).
 _SILENT_FOR = timedelta(seconds=45)
 #: One that writes deliveries gives them between its calls only: longer than any call of ours may take.
 _PHONES_SILENT_FOR = timedelta(minutes=10)
@@ -36,6 +37,8 @@ _LIFE = secrets.token_hex(4)
 #: Runs of this process that have no end and that nothing works at any more: those that failed so badly that it could
 #: not be written down (no disk, no database), and dead ones that were taken over and cannot be closed yet.
 _given_up: set[str] = set()
+#: Shares of runs, likewise: (run id, number).
+_given_up_shares: set[tuple[str, int]] = set()
 #: Ends the owner of a dead run that is only being given its end.
 _CLOSING = ":closing"
 _LONGEST_CLOSING_S = 20.0
@@ -51,6 +54,11 @@ _MOST_ATTEMPTS = 3
 def give_up(run_id: str) -> None:
     """A run of this process ended without its end being written: the next one closes it."""
     _given_up.add(run_id)
+
+
+def give_up_share(share: Share) -> None:
+    """As give_up, of a share."""
+    _given_up_shares.add((share.run_id, share.number))
 
 
 def recover(services: Services, crm: str) -> list[SyncRun]:
@@ -84,24 +92,68 @@ def _others_close(services: Services) -> bool:
 
 
 def _recover(services: Services, crm: str) -> list[SyncRun]:
+    dead_shares, shared = _shares(services)
     alive: list[SyncRun] = []
     dead: list[SyncRun] = []
     for run, its_owner, alive_at in services.runs.unfinished():
-        (dead if _is_ours_to_close(run, its_owner, alive_at, services) else alive).append(run)
+        # One that others still work at has its end after theirs: they see that its own process is gone, and stop.
+        is_dead = run.id not in shared and _is_ours_to_close(run, its_owner, alive_at, services)
+        (dead if is_dead else alive).append(run)
+    for share in dead_shares:
+        settle_calls(share.run_id, services, share=share.number)
     for run in dead:
         crash.point("recover.found")
-        settle_calls(run, services)
-    under_way = {run.id for run in alive}
+        settle_calls(run.id, services)
+    under_way = {(run.id, 0) for run in alive} | {(each.run_id, each.number) for each in services.shares.working()}
+    under_way -= {(each.run_id, each.number) for each in dead_shares}
     for job in services.write_jobs.open():
         # Also of a run that ended while its CRM could not be asked what became of the job.
-        if job.run_id not in under_way and job.crm in services.config.crms:
+        if (job.run_id, job.share) not in under_way and job.crm in services.config.crms:
             _unless_elsewhere(crm, job.crm, lambda job=job: _end_job(job, services))  # type: ignore[misc]
+    left = {share.run_id for share in dead_shares if not _close_share(share, crm, services)}
     closed = []
     for run in dead:
+        if run.id in left:
+            continue
         is_known = run.crm in services.config.crms
         if not is_known or _unless_elsewhere(crm, run.crm, lambda run=run: _look_after(run, services)):  # type: ignore[misc]
             closed.append(_close(run, services))
     return closed
+
+
+def _shares(services: Services) -> tuple[list[Share], set[str]]:
+    """(the shares of dead processes, this process's now; the runs whose shares others are still working at)."""
+    dead: list[Share] = []
+    shared: set[str] = set()
+    now = services.clock.now()
+    for share in services.shares.working():
+        mine: Share | None = share
+        if (share.run_id, share.number) not in _given_up_shares:
+            is_dead = not is_alive(share.owner, share.alive_at, now)
+            mine = services.shares.take_over(share, owner=owner() + _CLOSING, now=now) if is_dead else None
+        if mine is None:
+            shared.add(share.run_id)
+        else:
+            give_up_share(mine)
+            dead.append(mine)
+            crash.point("recover.share")
+    return dead, shared
+
+
+def _close_share(share: Share, crm: str, services: Services) -> bool:
+    """What a dead worker did is kept, and what it did not do is open again: others go on with it at once. False where
+    the CRM of its run cannot be asked."""
+    run = services.runs.get(share.run_id)
+    assert run is not None
+    is_known = run.crm in services.config.crms
+    if is_known and not _unless_elsewhere(crm, run.crm, lambda: _look_after(run, services, share=share.number)):
+        return False
+    now = services.clock.now()
+    services.runs.close_intended(run.id, _NOT_CONFIRMED, now=now, share=share.number)
+    crash.point("recover.share.closing")
+    services.shares.end(share, run, tally=None, giving=Giving.UNFINISHED, now=now)
+    _given_up_shares.discard((share.run_id, share.number))
+    return True
 
 
 def _is_ours_to_close(run: SyncRun, its_owner: str, alive_at: datetime, services: Services) -> bool:
@@ -146,9 +198,10 @@ def _unless_elsewhere(crm: str, asked: str, act: Callable[[], None]) -> bool:
     return True
 
 
-def _look_after(run: SyncRun, services: Services) -> None:
-    """Put back the edits that a dead run's last writes went over, where the CRM shows them afterwards only."""
-    kept = list(services.runs.records(run.id, outcome=WRITING))
+def _look_after(run: SyncRun, services: Services, *, share: int = 0) -> None:
+    """Put back the edits that the last writes of a dead run, or of a share of it, went over, where the CRM shows them
+    afterwards only."""
+    kept = list(services.runs.records(run.id, outcome=WRITING, share=share))
     for object_type in dict.fromkeys(record.object_type for record in kept):
         records = [record for record in kept if record.object_type == object_type]
         try:
@@ -163,7 +216,9 @@ def _look_after(run: SyncRun, services: Services) -> None:
         ]
         if restored:
             now = services.clock.now()
-            services.runs.settle(run.id, sync="", confirmed=(), amended=restored, others=(), states=(), now=now)
+            services.runs.settle(
+                run.id, sync="", confirmed=(), amended=restored, others=(), states=(), now=now, share=share
+            )
 
 
 def _request(run: SyncRun, record: RunRecord) -> WriteRequest:
@@ -195,7 +250,7 @@ def _end_job(job: OpenJob, services: Services) -> None:
     by_id = dict(zip(job.record_ids, outcomes, strict=True))
     amended = [
         _as_taken(record, by_id[record.record_id])
-        for record in services.runs.records(job.run_id, object_type=job.object_type)
+        for record in services.runs.records(job.run_id, object_type=job.object_type, share=job.share)
         # What the job did not write is closed with its run, and read again by the next one.
         if record.record_id in by_id
         and by_id[record.record_id].written in (Written.WRITTEN, Written.REJECTED)
@@ -203,7 +258,9 @@ def _end_job(job: OpenJob, services: Services) -> None:
     ]
     now = services.clock.now()
     if amended:
-        services.runs.settle(job.run_id, sync="", confirmed=(), amended=amended, others=(), states=(), now=now)
+        services.runs.settle(
+            job.run_id, sync="", confirmed=(), amended=amended, others=(), states=(), now=now, share=job.share
+        )
     _recount(job, services)
     services.write_jobs.end(job.crm, job.job_id)
 
@@ -216,7 +273,7 @@ def _recount(job: OpenJob, services: Services) -> None:
         return
     since = f"the end of bulk job {job.job_id} was seen later"
     reason = run.reason if since in run.reason else "; ".join(filter(None, (run.reason, since)))
-    services.runs.save(replace(_with_books(run, services), reason=reason), now=services.clock.now())
+    services.runs.save(replace(with_books(run, services), reason=reason), now=services.clock.now())
 
 
 def _is_open(record: RunRecord) -> bool:
@@ -269,13 +326,13 @@ def is_alive(owner: str, alive_at: datetime, now: datetime, *, silent_for: timed
     return now - alive_at < silent_for  # the number may have been given to another process since
 
 
-def settle_calls(run: SyncRun, services: Services) -> None:
-    """Give every open call of an ended run its end. Planned: certainly nothing left. Sent: nobody knows. Received: the
-    answer is there, and is read."""
+def settle_calls(run_id: str, services: Services, *, share: int | None = None) -> None:
+    """Give every open call of an ended run, or of an ended `share` of it, its end. Planned: certainly nothing left.
+    Sent: nobody knows. Received: the answer is there, and is read."""
     now = services.clock.now()
     journal = services.journal
     expansions: list[Expansion] = []
-    for call in journal.unfinished(run.id):
+    for call in journal.unfinished(run_id, share=share):
         is_planned = call.state == "planned"
         if is_planned and journal.let_go(call.id, "the process ended before it was sent", now=now):
             crash.point("recover.released")
@@ -324,12 +381,13 @@ def _with_order(expansion: Expansion, call: Call, reading: Reading, services: Se
 def _close(run: SyncRun, services: Services) -> SyncRun:
     """Its books from the audit; a write that was intended and not confirmed is looked at by the next run."""
     now = services.clock.now()
-    with_books = _with_books(run, services)
+    services.shares.close(run.id)
+    told = with_books(run, services)
     services.runs.close_intended(run.id, _NOT_CONFIRMED, now=now)
     services.reveals.join(run.id, now=now)
     crash.point("recover.closing")
     closed = replace(
-        with_books,
+        told,
         status=RunStatus.FAILED,
         finished_at=now,
         credits=services.journal.spent(run.id),
@@ -393,13 +451,15 @@ def broken_off(run: SyncRun, services: Services, why: str) -> SyncRun:
 
     Raises:
         StoreError: the database failed; the next run closes it.
+        BusyError: other workers are still at it; so does it then.
     """
-    with_books = _with_books(run, services)
+    services.shares.close(run.id)
+    told = with_books(run, services)
     services.runs.close_intended(run.id, f"not confirmed: {why}", now=services.clock.now())
-    return with_books
+    return told
 
 
-def _with_books(run: SyncRun, services: Services) -> SyncRun:
+def with_books(run: SyncRun, services: Services) -> SyncRun:
     """The run with its books as the audit has them."""
     own: Counter[str] = Counter()
     parents: Counter[str] = Counter()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -19,11 +18,14 @@ from crm_sync.errors import BusyError, ConfigError, CrmSyncError, LostRunError, 
 from crm_sync.log_ids import log_ids
 from crm_sync.mapping.match_keys import weakness
 from crm_sync.pipeline import doubt, restore
+from crm_sync.pipeline.audit import Audit
 from crm_sync.pipeline.batch import Desk
 from crm_sync.pipeline.enrich import EnrichRoom
-from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settle_calls, successor
+from crm_sync.pipeline.heartbeat import alive
+from crm_sync.pipeline.recover import broken_off, give_up, owner, recover, settle_calls, successor, with_books
 from crm_sync.pipeline.reveal import Ordered, how_many, order_phones, with_match
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
+from crm_sync.pipeline.sharing import Shared, share_out
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.traced import as_a_span
 from crm_sync.pipeline.verdict import verdict
@@ -36,8 +38,6 @@ _log = logging.getLogger(__name__)
 #: How often a running run saves its books, and tells who watches.
 _SAVE_EVERY = timedelta(seconds=2)
 _WATCH_EVERY = timedelta(seconds=0.25)
-#: How often a run shows that it is alive; see recover.silent_for.
-BEAT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def run_sync(
         BusyError: the sync is running already; two walks would ask for the same people.
     """
     stop = stop if stop is not None else Stop()
-    before = calls_so_far(services, sync.crm)
+    before = services.calls_so_far(sync.crm)
     recover(services, sync.crm)
     refuse_overlap(sync.name, services)
     run = opened(services, sync=sync.name, crm=sync.crm, object_type=sync.object_type, kind=kind, trigger=trigger)
@@ -131,15 +131,13 @@ def _to_the_end_of_queued(run: SyncRun, asked: Asked, services: Services, stop: 
         return _ended_unrun(run, services, f"the configuration has no sync {run.sync} any more")
     try:
         services.crm(sync.crm).refresh()  # this process may be up for months
-        before = calls_so_far(services, sync.crm)
+        before = services.calls_so_far(sync.crm)
     except ConfigError as error:
         return _ended_unrun(run, services, str(error))
 
     def to_its_end() -> SyncRun:
         spending = Spending(max_credits=asked.max_credits, free=asked.free)
-        return _to_its_end(
-            run, sync, services, limit=asked.limit, spending=spending, only=(), stop=stop, watch=None, met=None
-        )
+        return _to_its_end(run, sync, services, limit=asked.limit, spending=spending, stop=stop, asked=asked)
 
     try:
         return closed(run, services, to_its_end, before=before, stop=stop)
@@ -179,12 +177,14 @@ def closed(
     before: Mapping[str, int],
     stop: Stop | None = None,
 ) -> SyncRun:
-    """The run's books as `to_its_end` returns them, saved with the calls it took since `before` (calls_so_far). Where
-    that raises, the next run of this process closes it. `stop` is raised where another process takes the run over."""
+    """The run's books as `to_its_end` returns them, saved with the calls it took since `before`
+    (Services.calls_so_far). Where that raises, the next run of this process closes it. `stop` is raised where another
+    process takes the run over."""
     try:
-        with _alive(run, services, stop):
+        with alive(lambda: services.runs.beat(run.id, now=services.clock.now()), stop):
             ended = to_its_end()
-        calls = Counter(calls_so_far(services, run.crm))
+        calls = Counter(ended.calls)  # those of other processes
+        calls.update(services.calls_so_far(run.crm))
         calls.subtract(before)
         ended = replace(ended, calls={name: count for name, count in sorted(calls.items()) if count})
         then = successor(ended, services) if stop is not None and stop.is_pause else None
@@ -201,31 +201,6 @@ def closed(
     return ended
 
 
-@contextmanager
-def _alive(run: SyncRun, services: Services, stop: Stop | None) -> Iterator[None]:
-    """Show that the run is alive while it is at work, however long the CRM takes for a call."""
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(BEAT_S):
-            try:
-                services.runs.beat(run.id, now=services.clock.now())
-            except LostRunError as error:
-                if stop is not None:
-                    stop.raise_(str(error), error)
-                return
-            except CrmSyncError:
-                continue  # the database is away; the walk itself meets that too
-
-    thread = threading.Thread(target=beat, name="alive", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
 def _to_its_end(
     run: SyncRun,
     sync: Sync,
@@ -233,11 +208,13 @@ def _to_its_end(
     *,
     limit: int | None,
     spending: Spending,
-    only: tuple[str, ...],
+    only: tuple[str, ...] = (),
     stop: Stop | None,
-    watch: Callable[[Progress], None] | None,
-    met: Callable[[Due], None] | None,
+    watch: Callable[[Progress], None] | None = None,
+    met: Callable[[Due], None] | None = None,
+    asked: Asked | None = None,
 ) -> SyncRun:
+    """`asked`: it was queued, so that other workers may share it."""
     try:
         walk = prepare(
             sync,
@@ -255,7 +232,10 @@ def _to_its_end(
         if not walk.free:
             restore.begin(walk, services)
             doubt.resolve(services)
-        ended = _walk(walk, run, services, watch, met)
+        if asked is not None and services.hint is not None:
+            ended = _end_of_shared(walk, run, services, share_out(walk, run, sync, services, asked))
+        else:
+            ended = _walk(walk, run, services, watch, met)
     except LostRunError:
         raise
     except ConfigError as error:
@@ -264,7 +244,7 @@ def _to_its_end(
     except CrmSyncError as error:
         ended = end(broken_off(run, services, str(error)), services, RunStatus.FAILED, str(error))
     crash.point("run.closing")
-    settle_calls(run, services)
+    settle_calls(run.id, services)
     return replace(ended, credits=services.journal.spent(run.id))
 
 
@@ -359,16 +339,30 @@ def _walk(
                 walk.stop.raise_("cancelled by crm-sync cancel")
     desk.finish()
     _advance(walk, services)
-    phones = order_phones(walk, services)
     if walk.kind is RunKind.RUN:
         services.runs.count_unmapped(walk.sync.name, desk.unmapped, now=services.clock.now())
     counts = desk.audit.counts(stages.selected)
     left_out = _with_more(walk, expected, counts, dict(stages.left_out))
-    left_out |= {reason: count for reason, count in phones.left_out.items() if count}
     run = replace(run, counts=counts, parents=desk.audit.parent_counts(), left_out=left_out)
+    ended = _with_phones(walk, run, services, desk.audit)
     if watch is not None:
         watch(_progress(walk, desk, expected, counts))
-    return end(run, services, *_verdict(walk, run, desk, phones))
+    return ended
+
+
+def _end_of_shared(walk: Walk, run: SyncRun, services: Services, shared: Shared) -> SyncRun:
+    """The books and the second leg of a run that several workers have walked."""
+    run = with_books(run, services)
+    run = replace(run, left_out=_with_more(walk, shared.expected, run.counts, shared.left_out), calls=shared.calls)
+    return _with_phones(walk, run, services, shared.audit)
+
+
+def _with_phones(walk: Walk, run: SyncRun, services: Services, audit: Audit) -> SyncRun:
+    """The second leg, and the run's end."""
+    phones = order_phones(walk, services)
+    not_asked = {reason: count for reason, count in phones.left_out.items() if count}
+    run = replace(run, left_out=run.left_out | not_asked)
+    return end(run, services, *_verdict(walk, run, audit, phones))
 
 
 def _advance(walk: Walk, services: Services) -> None:
@@ -403,7 +397,7 @@ def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts
     )
 
 
-def _verdict(walk: Walk, run: SyncRun, desk: WritingDesk, phones: Ordered) -> tuple[RunStatus, str]:
+def _verdict(walk: Walk, run: SyncRun, audit: Audit, phones: Ordered) -> tuple[RunStatus, str]:
     remarks = [
         f"nothing was stamped on {target.object_type}: {target.stamping.problem}"
         for target in (walk.target, walk.parent)
@@ -413,7 +407,7 @@ def _verdict(walk: Walk, run: SyncRun, desk: WritingDesk, phones: Ordered) -> tu
         remarks.append(f"no phone was ordered: {phones.problem}")
     return verdict(
         run,
-        desk.audit,
+        audit,
         walk.stop,
         fails_at_limit=walk.budget.at_limit == "fail",
         parent=walk.parent.object_type if walk.parent is not None else "",
@@ -430,9 +424,3 @@ def end(run: SyncRun, services: Services, status: RunStatus, reason: str) -> Syn
         finished_at=services.clock.now(),
         credits=services.journal.spent(run.id),
     )
-
-
-def calls_so_far(services: Services, crm_name: str) -> dict[str, int]:
-    """Requests sent by this process, "provider operation" -> count."""
-    crm = {f"{crm_name} {name}": count for name, count in services.crm(crm_name).calls().items()}
-    return crm | {f"apollo {name}": count for name, count in services.enricher().calls().items()}

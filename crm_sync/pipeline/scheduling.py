@@ -72,7 +72,11 @@ def queue_slot(sync_name: str, services: Services) -> SyncRun | None:
     if slot is None:
         return None
     run = _queued(sync, services, trigger=BY_SCHEDULE, slot=slot.at)
-    return run if services.queue.add_slot(run, Asked()) else None
+    if not services.queue.add_slot(run, Asked()):
+        return None
+    if services.hint is not None:
+        services.hint()
+    return run
 
 
 def agreed(services: Services) -> dict[str, Standing]:
@@ -92,6 +96,8 @@ def queue_by_hand(sync: Sync, services: Services, asked: Asked) -> SyncRun:
     """Queue a run that a person asks for."""
     run = _queued(sync, services, trigger=BY_HAND)
     services.queue.add(run, asked)
+    if services.hint is not None:
+        services.hint()
     return run
 
 

@@ -78,7 +78,7 @@ def _pages(walk: Walk) -> Iterator[_Read]:
     overlap the first (see `_refresh`)."""
     choose = walk.sync.choose
     if walk.only:
-        yield from _named(walk)
+        yield from _named(walk, walk.only)
         return
     selection = Selection(
         object_type=walk.sync.object_type,
@@ -106,10 +106,19 @@ def _pages(walk: Walk) -> Iterator[_Read]:
                 yield _Read(others, untold=True)
 
 
-def _named(walk: Walk) -> Iterator[_Read]:
+def named_pages(walk: Walk, record_ids: Sequence[str]) -> Iterator[DuePage]:
+    """As due_pages, of records that were selected before: those that are gone since, or are to be left alone, are not
+    among them."""
+    for read in _named(walk, record_ids):
+        page = _sift(walk, read, Counter())
+        if page.due:
+            yield page
+
+
+def _named(walk: Walk, record_ids: Sequence[str]) -> Iterator[_Read]:
     """The records that were named, whatever they lack and whatever was tried with them; the sync's filter holds."""
-    for start in range(0, len(walk.only), _REFRESH_PAGE):
-        ids = walk.only[start : start + _REFRESH_PAGE]
+    for start in range(0, len(record_ids), _REFRESH_PAGE):
+        ids = tuple(record_ids[start : start + _REFRESH_PAGE])
         selection = Selection(
             object_type=walk.sync.object_type, fields=selected_fields(walk), where=walk.sync.choose.where, ids=ids
         )

@@ -114,9 +114,10 @@ class Stages:
                     self._on_expected(page.expected)
                 self.selected += len(page.due)
                 self._take(page)
+                if not page.due:  # nothing more for the moment: what waits to make ten is asked for
+                    self._form_rest()
                 self._plan()
-            for lane in self._lanes:
-                self._form(lane, lane.desk.rest())
+            self._form_rest()
             self._plan()
         except CrmSyncError as error:
             walk.stop.raise_(str(error), error)
@@ -127,6 +128,10 @@ class Stages:
             for _ in range(walk.workers):
                 self._pass_on(self._planned, None)
             self._put(None)
+
+    def _form_rest(self) -> None:
+        for lane in self._lanes:
+            self._form(lane, lane.desk.rest())
 
     def _take(self, page: DuePage) -> None:
         walk = self._walk

@@ -152,6 +152,8 @@ class WriteContext:
     clock: Clock
     folded_placeholders: frozenset[str]
     stop: Stop = field(default_factory=Stop)
+    #: Which worker's part of the run this is, where several share it; 0: nobody shares it.
+    share: int = 0
     #: Records that were sent to the CRM so far.
     changed: int = 0
 
@@ -227,6 +229,7 @@ def prepare(
     limit: int | None,
     spending: Spending,
     only: tuple[str, ...] = (),
+    share: int = 0,
     crm: Crm,
     enricher: Enricher,
 ) -> Walk:
@@ -252,6 +255,7 @@ def prepare(
         )
     return Walk(
         run_id=run_id,
+        share=share,
         kind=kind,
         sync_name=sync.name,
         object_type=sync.object_type,
@@ -264,7 +268,7 @@ def prepare(
         provenance=services.provenance,
         reviews=services.reviews,
         answers=services.answers,
-        jobs=services.write_jobs.book(run_id, sync.crm, services.clock),
+        jobs=services.write_jobs.book(run_id, sync.crm, services.clock, share=share),
         journal=services.journal,
         screen=Screen(services.suppressions),
         budget=config.budget,

@@ -38,6 +38,11 @@ class Exclusive:
             return self._take_file()
         return self._take_session()
 
+    @staticmethod
+    def key_of(name: str) -> int:
+        """PostgreSQL's number of the lock."""
+        return int.from_bytes(hashlib.sha256(f"crm-sync {name}".encode()).digest()[:8], "big", signed=True)
+
     def release(self) -> None:
         if self._file is not None:
             os.close(self._file)
@@ -70,7 +75,7 @@ class Exclusive:
         return True
 
     def _take_session(self) -> bool:
-        key = int.from_bytes(hashlib.sha256(f"crm-sync {self._name}".encode()).digest()[:8], "big", signed=True)
+        key = self.key_of(self._name)
         try:
             if self._connection is not None:
                 self._connection.exec_driver_sql("select 1")  # the lock is gone with the server's session

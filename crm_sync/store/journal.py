@@ -110,6 +110,7 @@ class Intent:
     fresh_since: datetime
     no_match_since: datetime
     gives_up_at: datetime | None = None
+    share: int = 0
 
     @property
     def purse(self) -> str:
@@ -639,10 +640,13 @@ class Journal:
             except LookupError:
                 return None
 
-    def unfinished(self, run_id: str) -> list[Call]:
-        """A run's calls that are planned, sent, or received and not indexed; their bodies with them."""
-        states = ("planned", "sent", "received")
-        return self._calls(and_(batches.c.run_id == run_id, batches.c.state.in_(states)), bodies=True)
+    def unfinished(self, run_id: str, *, share: int | None = None) -> list[Call]:
+        """The calls of a run, or of a `share` of it, that are planned, sent, or received and not indexed; their bodies
+        with them."""
+        which = [batches.c.run_id == run_id, batches.c.state.in_(("planned", "sent", "received"))]
+        if share is not None:
+            which.append(batches.c.share == share)
+        return self._calls(and_(*which), bodies=True)
 
     def doubts(self) -> list[Call]:
         """All calls in doubt, oldest first."""
@@ -785,6 +789,7 @@ class Journal:
         fingerprint = hashlib.sha256(request).hexdigest()
         return {
             "run_id": intent.run_id,
+            "share": intent.share,
             "sync": intent.sync,
             "purpose": intent.purpose.value,
             "single": int(intent.single),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -24,6 +24,7 @@ from crm_sync.store.tables import (
     reveal_orders,
     run_records,
     runs,
+    shares,
     spending,
     unmapped_values,
 )
@@ -65,6 +66,8 @@ class Runs:
         self._store = store
         #: Runs of this process: nothing is saved of one that another process has taken over.
         self._owned: dict[str, str] = {}
+        #: Its shares of runs (run id, number), likewise.
+        self._owned_shares: dict[tuple[str, int], str] = {}
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
@@ -88,6 +91,13 @@ class Runs:
         """This process carries the run out from now on."""
         self._owned[run_id] = owner
 
+    def own_share(self, run_id: str, share: int, owner: str) -> None:
+        """This process carries out a share of the run from now on; "": not any more."""
+        if owner:
+            self._owned_shares[run_id, share] = owner
+        else:
+            self._owned_shares.pop((run_id, share), None)
+
     def save(self, run: SyncRun, *, now: datetime, beside: Callable[[Connection], None] | None = None) -> None:
         """Its books as they stand, in one commit with what `beside` writes; also the sign that the run is alive.
 
@@ -100,7 +110,7 @@ class Runs:
             saving = saving.where(runs.c.owner == owner)
         with self._store.write() as connection:
             if connection.execute(saving).rowcount != 1:
-                raise _lost(run.id)
+                raise lost_run(run.id)
             if beside is not None:
                 beside(connection)
         if run.status is not RunStatus.RUNNING:
@@ -115,7 +125,7 @@ class Runs:
         mine = update(runs).where(runs.c.id == run_id, runs.c.owner == self._owned.get(run_id, ""))
         with self._store.write() as connection:
             if connection.execute(mine.values(alive_at=now)).rowcount != 1:
-                raise _lost(run_id)
+                raise lost_run(run_id)
 
     def keep(self, run_id: str, owner: str) -> None:
         """A dead run that this process has taken over stays with it, without an end for now."""
@@ -127,12 +137,21 @@ class Runs:
             if connection.execute(mine.values(owner=owner)).rowcount == 1:
                 self._owned[run_id] = owner
 
-    def _refuse_lost(self, connection: Connection, run_id: str) -> None:
-        """Nothing more is written down of a run that another process has taken over and may have closed: nor, since it
-        is noted before, into the CRM."""
-        owner = self._owned.get(run_id)
-        if owner is not None and connection.execute(_OWNER, {"id": run_id}).scalar() != owner:
-            raise _lost(run_id)
+    def refuse_lost(self, connection: Connection, run_id: str, share: int) -> None:
+        """Nothing more is written down of a run, or of a share of it, that another process has taken over and may have
+        closed: nor, since it is noted before, into the CRM.
+
+        Raises:
+            LostRunError: another process has.
+        """
+        if share:
+            owner = self._owned_shares.get((run_id, share))
+            lost = owner is not None and connection.execute(_SHARER, {"id": run_id, "share": share}).scalar() != owner
+        else:
+            owner = self._owned.get(run_id)
+            lost = owner is not None and connection.execute(_OWNER, {"id": run_id}).scalar() != owner
+        if lost:
+            raise lost_run(run_id)
 
     def take_over(self, run_id: str, *, was: str, alive_at: datetime, owner: str, now: datetime) -> bool:
         """Make a dead run this process's, to give it its end; False where another one has, or it lives."""
@@ -230,7 +249,7 @@ class Runs:
 
     # --- records in a run ---------------------------------------------------------------------------------------
 
-    def intend(self, run_id: str, records: Sequence[RunRecord], *, now: datetime) -> None:
+    def intend(self, run_id: str, records: Sequence[RunRecord], *, now: datetime, share: int = 0) -> None:
         """What is about to be written, committed before the CRM is asked.
 
         Raises:
@@ -238,10 +257,11 @@ class Runs:
         """
         crash.point("runs.intend.before")
         with self._store.write() as connection:
-            self._refuse_lost(connection, run_id)
+            self.refuse_lost(connection, run_id, share)
             # Again, where the record changed before it was written and was decided anew.
             statement = upsert(connection, run_records, ("outcome", "reason", "decisions", "at"))
-            run_many(connection, statement, _RECORD, [_record_row(run_id, record, millis(now)) for record in records])
+            rows = [_record_row(run_id, share, record, millis(now)) for record in records]
+            run_many(connection, statement, _RECORD, rows)
             crash.point("runs.intend.inside")
         crash.point("runs.intend.after")
 
@@ -256,6 +276,7 @@ class Runs:
         states: Sequence[RecordState],
         now: datetime,
         beside: Callable[[Connection], None] | None = None,
+        share: int = 0,
     ) -> None:
         """In one commit: the intended records that came out as intended, those that came out otherwise, those that
         needed no write, the last attempts, and what `beside` writes.
@@ -266,14 +287,15 @@ class Runs:
         crash.point("runs.settle.before")
         at = millis(now)
         with self._store.write() as connection:
-            self._refuse_lost(connection, run_id)
+            self.refuse_lost(connection, run_id, share)
             if confirmed:
-                run_many(connection, _CONFIRM, _SETTLED, [_settled_row(run_id, record, at) for record in confirmed])
+                done = [_settled_row(run_id, share, record, at) for record in confirmed]
+                run_many(connection, _CONFIRM, _SETTLED, done)
             if amended:
-                rows = [(*_settled_row(run_id, record, at), _encode(record.decisions)) for record in amended]
+                rows = [(*_settled_row(run_id, share, record, at), _encode(record.decisions)) for record in amended]
                 run_many(connection, _AMEND, (*_SETTLED, "b_decisions"), rows)
             if others:
-                run_many(connection, _RECORDED, _RECORD, [_record_row(run_id, record, at) for record in others])
+                run_many(connection, _RECORDED, _RECORD, [_record_row(run_id, share, record, at) for record in others])
             crash.point("runs.settle.inside")
             if states:
                 attempts = [
@@ -321,14 +343,35 @@ class Runs:
                     )
                 )
 
-    def close_intended(self, run_id: str, reason: str, *, now: datetime) -> None:
-        """A dead run's intended writes get an end: Skipped, with the reason."""
+    def close_intended(self, run_id: str, reason: str, *, now: datetime, share: int | None = None) -> None:
+        """The intended writes of a dead run, or of a `share` of it, get an end: Skipped, with the reason."""
+        intended = update(run_records).where(run_records.c.run_id == run_id, run_records.c.outcome == WRITING)
+        if share is not None:
+            intended = intended.where(run_records.c.share == share)
         with self._store.write() as connection:
-            connection.execute(
-                update(run_records)
-                .where(run_records.c.run_id == run_id, run_records.c.outcome == WRITING)
-                .values(outcome=RecordOutcome.SKIPPED.value, reason=reason, at=now)
-            )
+            connection.execute(intended.values(outcome=RecordOutcome.SKIPPED.value, reason=reason, at=now))
+
+    def make_one(self, run_id: str) -> None:
+        """One row for each record of a run whose workers wrote several: those of a company that they met both, and of a
+        record that one of them left to another. Again is the same."""
+        several = (
+            select(run_records.c.object_type, run_records.c.record_id)
+            .where(run_records.c.run_id == run_id)
+            .group_by(run_records.c.object_type, run_records.c.record_id)
+            .having(func.count() > 1)
+        )
+        of_run = run_records.c.run_id == run_id
+        with self._store.write() as connection:
+            self.refuse_lost(connection, run_id, 0)
+            for object_type, record_id in connection.execute(several).all():
+                which = (of_run, run_records.c.object_type == object_type, run_records.c.record_id == record_id)
+                rows = connection.execute(select(run_records).where(*which).order_by(run_records.c.share)).all()
+                made = one_of([record_of(row) for row in rows])
+                connection.execute(delete(run_records).where(*which))
+                at = max(row.at for row in rows)
+                run_many(connection, _RECORDED, _RECORD, [_record_row(run_id, 0, made, millis(at))])
+            crash.point("runs.make_one.inside")
+            connection.execute(update(run_records).where(of_run, run_records.c.share != 0).values(share=0))
 
     def records(
         self,
@@ -338,9 +381,12 @@ class Runs:
         limit: int | None = None,
         object_type: str | None = None,
         with_reason: bool = False,
+        share: int | None = None,
     ) -> Iterator[RunRecord]:
         """The records of a run in id order; `with_reason`: only those about which something is to be said."""
         query = select(run_records).where(run_records.c.run_id == run_id).order_by(run_records.c.record_id)
+        if share is not None:
+            query = query.where(run_records.c.share == share)
         if outcome is not None:
             query = query.where(run_records.c.outcome == outcome)
         if object_type is not None:
@@ -355,14 +401,18 @@ class Runs:
 
     def record(self, run_id: str, object_type: str, record_id: str) -> RunRecord | None:
         """One record of a run."""
-        query = select(run_records).where(
-            run_records.c.run_id == run_id,
-            run_records.c.object_type == object_type,
-            run_records.c.record_id == record_id,
+        query = (
+            select(run_records)
+            .where(
+                run_records.c.run_id == run_id,
+                run_records.c.object_type == object_type,
+                run_records.c.record_id == record_id,
+            )
+            .order_by(run_records.c.share)
         )
         with self._store.read() as connection:
-            row = connection.execute(query).one_or_none()
-        return record_of(row) if row is not None else None
+            rows = connection.execute(query).all()
+        return one_of([record_of(row) for row in rows]) if rows else None
 
     def of_record(self, record_ids: Sequence[str]) -> list[tuple[SyncRun, RunRecord, datetime]]:
         """Everything kept about records with these ids, oldest first, each with its run and when it was settled."""
@@ -503,20 +553,26 @@ _CONFIRM = (
         run_records.c.run_id == bindparam("b_run"),
         run_records.c.object_type == bindparam("b_type"),
         run_records.c.record_id == bindparam("b_id"),
+        run_records.c.share == bindparam("b_share"),
     )
     .values(outcome=bindparam("b_outcome"), reason=bindparam("b_reason"), at=bindparam("b_at"))
 )
 _AMEND = _CONFIRM.values(decisions=bindparam("b_decisions"))
-_SETTLED = ("b_run", "b_type", "b_id", "b_outcome", "b_reason", "b_at")
+_SETTLED = ("b_run", "b_type", "b_id", "b_share", "b_outcome", "b_reason", "b_at")
 _RECORDED = insert(run_records)
 _OWNER = select(runs.c.owner).where(runs.c.id == bindparam("id")).with_for_update(read=True)
+_SHARER = (
+    select(shares.c.owner)
+    .where(shares.c.run_id == bindparam("id"), shares.c.number == bindparam("share"))
+    .with_for_update(read=True)
+)
 _RECORD = (
-    "run_id", "object_type", "record_id", "outcome", "reason", "decisions", "batch_id", "identity", "at",
+    "run_id", "object_type", "record_id", "share", "outcome", "reason", "decisions", "batch_id", "identity", "at",
 )  # fmt: skip
 _STATE = ("sync", "object_type", "record_id", "outcome", "seen", "attempted_at", "run_id")
 
 
-def _lost(run_id: str) -> LostRunError:
+def lost_run(run_id: str) -> LostRunError:
     return LostRunError(
         f"{run_id} was taken over by another process, since this one gave no sign of life for too long; what was paid "
         "for is kept, and `crm-sync runs` shows what goes on with it"
@@ -571,17 +627,18 @@ def run_of(row: Row[Any]) -> SyncRun:
     )
 
 
-def _settled_row(run_id: str, record: RunRecord, at: int) -> tuple[Any, ...]:
+def _settled_row(run_id: str, share: int, record: RunRecord, at: int) -> tuple[Any, ...]:
     """In the order of _SETTLED."""
-    return run_id, record.object_type, record.record_id, record.outcome, record.reason, at
+    return run_id, record.object_type, record.record_id, share, record.outcome, record.reason, at
 
 
-def _record_row(run_id: str, record: RunRecord, at: int) -> tuple[Any, ...]:
+def _record_row(run_id: str, share: int, record: RunRecord, at: int) -> tuple[Any, ...]:
     """In the order of _RECORD."""
     return (
         run_id,
         record.object_type,
         record.record_id,
+        share,
         record.outcome,
         record.reason,
         _encode(record.decisions),
@@ -645,6 +702,32 @@ def record_of(row: Row[Any]) -> RunRecord:
         identity=bytes(row.identity) if row.identity is not None else None,
     )
 
+
+def one_of(rows: Sequence[RunRecord]) -> RunRecord:
+    """What several workers of a run did with one record, told as one; `rows` in the order of their work.
+
+    The last one says what became of it, unless an earlier one has written and it found nothing left to do: also where
+    that one died before it could confirm it. Of a field that was written, once or again, the value before the first
+    write is the old one, so that an undo brings it back.
+    """
+    if len(rows) == 1:
+        return rows[0]
+    told = next((row for row in reversed(rows) if row.outcome == RecordOutcome.UPDATED.value), rows[-1])
+    decisions = {decision.field: decision for decision in told.decisions}
+    for row in reversed(rows):
+        for decision in row.decisions:
+            if decision.outcome in _WRITTEN and row is not told:
+                known = decisions.get(decision.field)
+                is_again = known is not None and known.outcome in _WRITTEN
+                decisions[decision.field] = known._replace(old=decision.old) if known and is_again else decision
+    is_written = any(decision.outcome in _WRITTEN for decision in decisions.values())
+    outcome, reason = told.outcome, told.reason
+    if outcome == RecordOutcome.UNCHANGED.value and is_written:
+        outcome, reason = RecordOutcome.UPDATED.value, ""
+    return replace(told, outcome=outcome, reason=reason, decisions=tuple(decisions.values()))
+
+
+_WRITTEN = (FieldOutcome.WRITTEN, FieldOutcome.UNCONFIRMED)
 
 #: What a later run may leave out when nothing changed since (pipeline/select.py).
 SETTLED = tuple(

@@ -138,13 +138,53 @@ run_records = Table(
     Column("run_id", String(32), ForeignKey("runs.id"), primary_key=True),
     Column("object_type", String(100), primary_key=True),
     Column("record_id", String(64), primary_key=True),
+    # Whose work it was while several workers share the run; at its end a record has one row again, of share 0.
+    Column("share", Integer, primary_key=True, autoincrement=False, server_default=text("0")),
     Column("outcome", String(20), nullable=False),
     Column("reason", Text, nullable=False),
-    Column("decisions", LargeBinary),  # JSON, see store/records.py
+    Column("decisions", LargeBinary),  # JSON, see store/runs.py
     Column("batch_id", BigInteger),
     Column("identity", LargeBinary(16)),  # keyed digest of MatchKeys.key: who was asked for, without saying who
     Column("at", Moment, nullable=False),
     Index("run_records_by_record", "object_type", "record_id"),
+)
+
+#: Who takes part in a run that several workers share. Number 0 stands for the run itself and the process that selects:
+#: selecting, selected, or stopping (nobody is to go on). The others are working or have ended.
+shares = Table(
+    "shares",
+    metadata,
+    Column("run_id", String(32), ForeignKey("runs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(10), nullable=False),  # selecting | selected | stopping; working | ended
+    Column("owner", String(200), nullable=False),  # as of runs; "" for number 0, which is the run's
+    Column("alive_at", Moment, nullable=False),
+    Column("tally", Text, nullable=False),  # JSON of store.shares.Tally
+    Index(
+        "shares_working", "run_id", sqlite_where=text("state = 'working'"), postgresql_where=text("state = 'working'")
+    ),
+    sqlite_with_rowid=False,
+)
+
+#: What is to be done of such a run: the records that were selected, cut into pieces, each taken by one share at a time.
+#: They go with the run's end.
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("run_id", String(32), ForeignKey("runs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("records", LargeBinary, nullable=False),  # JSON: record ids
+    Column("share", Integer),  # None: nobody has it
+    Column("attempt", Integer, nullable=False),
+    Column("try_at", Moment, nullable=False),
+    Index(
+        "chunks_open",
+        "run_id",
+        "number",
+        sqlite_where=text("share is null"),
+        postgresql_where=text("share is null"),
+    ),
+    sqlite_with_rowid=False,
 )
 
 #: The last attempt at each record by each sync: what keeps a second run from doing the same again.
@@ -204,6 +244,7 @@ write_jobs = Table(
     Column("crm", String(200), primary_key=True),
     Column("job_id", String(64), primary_key=True),
     Column("run_id", String(32), ForeignKey("runs.id"), nullable=False),
+    Column("share", Integer, nullable=False, server_default=text("0")),
     Column("object_type", String(100), nullable=False),
     Column("records", LargeBinary, nullable=False),  # JSON: the record ids in it
     Column("uploaded", Integer, nullable=False),
@@ -313,6 +354,7 @@ batches = Table(
     metadata,
     Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("run_id", String(32), ForeignKey("runs.id"), nullable=False),
+    Column("share", Integer, nullable=False, server_default=text("0")),
     Column("sync", String(200), nullable=False),
     Column("purpose", String(10), nullable=False),
     Column("single", Integer, nullable=False),

@@ -19,6 +19,7 @@ class OpenJob:
 
     job_id: str
     run_id: str
+    share: int
     crm: str
     object_type: str
     record_ids: tuple[str, ...]
@@ -36,6 +37,7 @@ class WriteJobs:
                 OpenJob(
                     job_id=row.job_id,
                     run_id=row.run_id,
+                    share=row.share,
                     crm=row.crm,
                     object_type=row.object_type,
                     record_ids=tuple(orjson.loads(row.records)),
@@ -48,17 +50,18 @@ class WriteJobs:
         with self._store.write() as connection:
             connection.execute(delete(write_jobs).where(write_jobs.c.crm == crm, write_jobs.c.job_id == job_id))
 
-    def book(self, run_id: str, crm: str, clock: Clock) -> RunJobs:
-        return RunJobs(self._store, self, run_id, crm, clock)
+    def book(self, run_id: str, crm: str, clock: Clock, *, share: int = 0) -> RunJobs:
+        return RunJobs(self._store, self, run_id, share, crm, clock)
 
 
 class RunJobs:
-    """ports.JobBook of one run."""
+    """ports.JobBook of one run, or of one share of it."""
 
-    def __init__(self, store: Store, jobs: WriteJobs, run_id: str, crm: str, clock: Clock) -> None:
+    def __init__(self, store: Store, jobs: WriteJobs, run_id: str, share: int, crm: str, clock: Clock) -> None:
         self._store = store
         self._jobs = jobs
         self._run_id = run_id
+        self._share = share
         self._crm = crm
         self._clock = clock
 
@@ -69,6 +72,7 @@ class RunJobs:
                     crm=self._crm,
                     job_id=job_id,
                     run_id=self._run_id,
+                    share=self._share,
                     object_type=object_type,
                     records=orjson.dumps([request.ref.id for request in requests]),
                     uploaded=0,

@@ -20,6 +20,7 @@ from crm_sync.bootstrap import App
 from crm_sync.config import loader
 from crm_sync.config.loader import Loaded, load
 from crm_sync.domain.runs import RunKind
+from crm_sync.pipeline import sharing
 from crm_sync.pipeline.select import due_pages
 from crm_sync.pipeline.walk import AS_BUDGETED, prepare
 from tests.faults.office import _CONFIG, COMPANIES, PEOPLE, LeapingClock
@@ -286,6 +287,8 @@ class Command:
     #: Instead of being killed, wait until this file is there.
     wakes_by: Path | None = None
     mutant: Callable[[], None] | None = None
+    #: Runs are shared, as where a broker is named; one worker at a time takes part.
+    shared: bool = False
 
     def __call__(self) -> int:
         for name in [name for name in os.environ if name.startswith("CRM_SYNC_")]:
@@ -299,6 +302,9 @@ class Command:
                 super().__init__(**options)
                 self.__dict__["clock"] = clock
 
+        if self.shared:
+            SmallApp.hints = _Unheard()  # type: ignore[assignment]
+            sharing.CHUNK = 4
         bootstrap.App = SmallApp
         loader.load = lambda text, **_: loaded(text)
         if self.mutant is not None:
@@ -329,6 +335,14 @@ class Command:
         if self.counts is not None:
             self.counts.write_bytes(orjson.dumps(dict(met)))
         return code
+
+
+class _Unheard:
+    """Hints that nobody listens to: workers look for work."""
+
+    def give(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def _sleep_until(file: Path) -> None:

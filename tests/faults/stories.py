@@ -110,6 +110,7 @@ class Play:
     mutant: Callable[[], None] | None = None
     told: list[str] = field(default_factory=list)
     minutes: float = 0
+    shared: bool = False
 
     def configure(self, **options: Any) -> None:
         self.configure_with(text(self.crm, **options))
@@ -128,7 +129,14 @@ class Play:
 
     def command(self, *words: str, **more: Any) -> Ended:
         made = Command(
-            crm=self.crm, scene=_SCENE, settings=self.settings, at=self.minutes, words=words, mutant=self.mutant, **more
+            crm=self.crm,
+            scene=_SCENE,
+            settings=self.settings,
+            at=self.minutes,
+            words=words,
+            mutant=self.mutant,
+            shared=self.shared,
+            **more,
         )
         self.minutes += 2
         return self.bench.go(made)
@@ -368,7 +376,15 @@ def _scheduled(play: Play) -> Sequence[str]:
     return _WORK
 
 
+def _shared(play: Play) -> Sequence[str]:
+    """As _scheduled, of runs that several workers share."""
+    play.shared = True
+    return _scheduled(play)
+
+
 _WRITING = ("write.", "runs.intend.after", "runs.settle", "wire.asked@write", "wire.answered@write")
+
+_SHARING = ("chunks.", "shares.", "runs.make_one")
 
 STORIES = (
     Story(name="track", begin=_track, also=(*_WRITING, "run.closing")),
@@ -390,6 +406,8 @@ STORIES = (
     ),
     Story(name="scheduled", begin=_scheduled, also=("queue.", "run.closing")),
     Story(name="scheduled_again", begin=_killed_before(_scheduled, "runs.intend.after:2"), also=("queue.", "recover.")),
+    Story(name="shared", begin=_shared, also=(*_SHARING, "runs.settle", "run.closing")),
+    Story(name="shared_again", begin=_killed_before(_shared, "runs.intend.after:2"), also=(*_SHARING, "recover.")),
     Story(name="release", begin=_release, after=_run_to_rest),
     Story(name="purge", begin=_purge, after=_run_changed, forgets=True, also=("purge.",)),
     Story(name="erase", begin=_erase, after=_run_changed, forgets=True, also=("erase.", "privacy.")),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, event, insert, inspect, text
+from sqlalchemy import Connection, column, event, insert, inspect, table, text
 from sqlalchemy.exc import IntegrityError
 
 from crm_sync.domain.records import FieldKind
@@ -26,8 +26,8 @@ from crm_sync.errors import ConfigError, StoreError
 from crm_sync.store import engine
 from crm_sync.store.engine import SCHEMA_VERSION, Store
 from crm_sync.store.provenance import Provenance
-from crm_sync.store.runs import RunRecord, Runs, run_values
-from crm_sync.store.tables import metadata
+from crm_sync.store.runs import _RECORD, RunRecord, Runs, _record_row, run_values
+from crm_sync.store.tables import metadata, millis
 from crm_sync.store.tables import runs as runs_table
 from crm_sync.store.write_jobs import WriteJobs
 from tests.factories import NOON, a_decision, a_run, a_vault
@@ -82,7 +82,7 @@ def test_a_database_of_the_version_before_is_upgraded_with_what_is_in_it(databas
     record = RunRecord(
         object_type="Contact", record_id="1", outcome="Updated", reason="", decisions=(a_decision(new="CTO"),)
     )
-    runs.settle(a_run().id, sync="s", confirmed=[], amended=[], others=[record], states=[], now=NOON)
+    _settle_as_before(store, a_run().id, record)
 
     with pytest.raises(StoreError, match="run crm-sync migrate"):
         store.ready()
@@ -109,6 +109,14 @@ def _open_as_before(store: Store, *made: SyncRun) -> None:
         for run in made:
             values = run_values(run) | {"owner": "here:1", "alive_at": run.started_at}
             connection.execute(insert(runs_table).values({name: values[name] for name in values if name in there}))
+
+
+def _settle_as_before(store: Store, run_id: str, record: RunRecord) -> None:
+    """Without the column of who shares the run."""
+    row = dict(zip(_RECORD, _record_row(run_id, 0, record, millis(NOON)), strict=True))
+    del row["share"]
+    with store.write() as connection:
+        connection.execute(insert(table("run_records", *map(column, row))), [row])
 
 
 def test_what_a_failed_transaction_wrote_is_gone(store: Store) -> None:

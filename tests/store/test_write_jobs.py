@@ -23,7 +23,7 @@ def requests(*ids: str) -> list[WriteRequest]:
 
 def a_job(job_id: str, *ids: str, uploaded: bool = False) -> OpenJob:
     return OpenJob(
-        job_id=job_id, run_id="a", crm="salesforce", object_type="Contact", record_ids=ids, uploaded=uploaded
+        job_id=job_id, run_id="a", share=0, crm="salesforce", object_type="Contact", record_ids=ids, uploaded=uploaded
     )
 
 

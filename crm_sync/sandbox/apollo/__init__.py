@@ -75,6 +75,7 @@ class Simulator:
             },
             "phones": {**self._reveals.state(), "polls_refused_by_limit": self._poll_limits.refused},
             "refused_by_limit": self._limits.refused,
+            "minutes": self._limits.minutes,
         }
 
     def close(self) -> None:

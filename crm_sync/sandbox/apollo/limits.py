@@ -21,6 +21,8 @@ class Limits:
         self._lock = threading.Lock()
         self._open: dict[tuple[str, int], tuple[float, int]] = {}
         self.refused = 0
+        #: How many calls were taken in each minute that has ended, by endpoint.
+        self.minutes: dict[str, list[int]] = {}
 
     def take(self, endpoint: str) -> tuple[dict[str, str], tuple[int, str, int] | None]:
         """(headers, None), or (headers, (retry-after seconds, window's name, its limit)) when a window is full."""
@@ -32,6 +34,8 @@ class Limits:
             for place, (most, (_, _, seconds)) in enumerate(zip(self.most, WINDOWS, strict=True)):
                 began, used = self._open.get((endpoint, place), (now, 0))
                 if now - began >= seconds:
+                    if place == 0:
+                        self.minutes.setdefault(endpoint, []).append(used)
                     began, used = now, 0
                 states.append((began, used))
                 if most is not None and used >= most:

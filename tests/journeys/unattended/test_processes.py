@@ -139,7 +139,7 @@ def test_a_worker_that_was_taken_for_dead_writes_nothing_more_into_the_books(
     open_unattended: OpenUnattended, slept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that was asleep for a minute wakes up in the middle of its run."""
-    monkeypatch.setattr("crm_sync.pipeline.run.BEAT_S", 0.1 if slept else 60.0)
+    monkeypatch.setattr("crm_sync.pipeline.heartbeat.BEAT_S", 0.1 if slept else 60.0)
     office = open_unattended(contacts=200, tidy=True, latency_ms=300)
     first = queued(office)
     met: list[BaseException] = []

@@ -1,0 +1,396 @@
+"""A run that several workers share: one process selects and cuts what is due into chunks, whoever is free walks them.
+
+The process that began the run is one of the workers, so that a run comes to its end with nobody's help. Each worker has
+a share with an owner and a heartbeat of its own; what a dead or stopped one has not done is open again
+(store/shares.py, pipeline/recover.py). Guard, budgets and pace hold across all of them, being kept in the database.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from crm_sync import crash, errors
+from crm_sync.config.model import Sync
+from crm_sync.domain.runs import Asked, SyncRun
+from crm_sync.errors import CrmSyncError, LostRunError, ProviderError, StoreError
+from crm_sync.pipeline import restore
+from crm_sync.pipeline.audit import Audit
+from crm_sync.pipeline.heartbeat import alive
+from crm_sync.pipeline.recover import (
+    PAUSED,
+    give_up_share,
+    is_alive,
+    owner,
+    recover_everywhere,
+    settle_calls,
+)
+from crm_sync.pipeline.reveal import with_match
+from crm_sync.pipeline.select import DuePage, due_pages, named_pages
+from crm_sync.pipeline.stages import Stages
+from crm_sync.pipeline.walk import Due, Spending, Stop, Walk, prepare
+from crm_sync.pipeline.writing_desk import WritingDesk
+from crm_sync.services import Services
+from crm_sync.store.answers import StoredAnswer
+from crm_sync.store.shares import Chunk, Giving, Share, Standing, Tally, merged
+
+#: So many records are one chunk: twenty paid calls, which a worker at Apollo's published pace has done in seconds.
+CHUNK = 200
+#: So many chunks wait at most: selecting goes no further ahead of the asking.
+_AHEAD = 20
+#: How often a worker tells how it stands, and looks whether it is to go on.
+_LOOK_EVERY = timedelta(seconds=2)
+#: How soon a worker sees a chunk that was cut or given back meanwhile: one look at an index.
+_LOOK_FOR_CHUNKS_EVERY_S = 0.25
+#: How often whoever waits for the others looks whether one of them has died.
+_RECOVER_EVERY_S = 1.0
+#: Selected, and when their turn came changed, gone or to be left alone.
+LEFT_OUT_GONE = "not due any more when their turn came"
+
+#: A worker that met one of these has met it for all of them.
+_FOR_ALL = ("BudgetError", "HeldError", "CredentialsError", "QuotaError", "ContractError")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What came of a run's shares: its audit's sums, the calls of the other processes, and what was left out."""
+
+    audit: Audit
+    calls: dict[str, int]
+    left_out: dict[str, int]
+    expected: list[int]
+
+
+def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: Asked) -> Shared:
+    """Walk a run together with whoever joins it, until all that is due is done or `walk.stop` is raised; returns when
+    nobody is at it any more.
+
+    Raises:
+        CrmSyncError: as a walk.
+    """
+    shares = services.shares
+    shares.begin(run.id, now=services.clock.now())
+    cutter = _Cutter(walk, run, services)
+    cutter.start()
+
+    def look() -> None:
+        if services.runs.cancel_asked(run.id):
+            walk.stop.raise_("cancelled by crm-sync cancel")
+        tallies = shares.tallies(run.id)
+        for tally in tallies.values():
+            if tally.stopped_by in _FOR_ALL:
+                walk.stop.raise_(tally.stopped, _told_error(tally))
+        told = merged(tallies)
+        spent = services.journal.spent(run.id)
+        standing = replace(run, counts=told.counts, left_out=dict(cutter.left_out), credits=spent)
+        services.runs.save(standing, now=services.clock.now())
+
+    others = _Others(run, services)
+    looked_at = services.clock.now()
+    try:
+        while not walk.stop:
+            share = shares.join(run.id, owner=owner(), now=services.clock.now())
+            if share is not None:
+                take_part(
+                    share, run, sync, services, asked, stop=walk.stop, meanwhile=look, at_hand=cutter, is_guest=False
+                )
+            elif cutter.is_done and not others.are_at_it() and not shares.waiting(run.id):
+                break
+            else:
+                time.sleep(_LOOK_FOR_CHUNKS_EVERY_S)
+            if services.clock.now() - looked_at > _LOOK_EVERY:
+                looked_at = services.clock.now()
+                look()
+    except LostRunError as error:
+        services.runs.beat(run.id, now=services.clock.now())  # raises where it is the run itself that is lost
+        raise StoreError("this process slept for so long that its part of the run was given to others") from error
+    finally:
+        cutter.stop()
+        shares.stand(run.id, Standing.STOPPING, why=walk.stop.reason)
+        while others.are_at_it():
+            time.sleep(_LOOK_FOR_CHUNKS_EVERY_S)
+    look()
+    told, cut = merged(shares.tallies(run.id)), shares.cut(run.id)
+    shares.close(run.id)
+    left_out = dict(cutter.left_out)
+    kept = sum(count for kind, _, _, count in services.runs.reasons(run.id) if kind == run.object_type)
+    if not walk.stop and cut > kept:
+        left_out[LEFT_OUT_GONE] = cut - kept
+    audit = Audit(
+        context=walk,
+        refused_fields=told.refused_fields,
+        unstamped=told.unstamped,
+        put_back=told.put_back,
+        conflicts=told.conflicts,
+        unwritten=Counter(told.unwritten),
+    )
+    return Shared(audit=audit, calls=told.calls, left_out=left_out, expected=cutter.expected)
+
+
+def help_out(services: Services, *, stop: Stop) -> Share | None:
+    """Join the oldest run in which something is to be done, and walk what nobody has taken; returns the share, None
+    where there was nothing to do.
+
+    Raises:
+        CrmSyncError: the database, or what this process could not do; what it had taken is open again.
+    """
+    for run, its_owner, alive_at in services.shares.to_join(config_version=services.config_version):
+        sync = services.config.syncs.get(run.sync)
+        asked = services.queue.asked(run.id)
+        if sync is None or asked is None or not is_alive(its_owner, alive_at, services.clock.now()):
+            continue
+        services.crm(sync.crm).refresh()  # this process may be up for months
+        share = services.shares.join(run.id, owner=owner(), now=services.clock.now())
+        if share is None:
+            continue
+
+        def look(run_id: str = run.id) -> None:
+            if services.runs.cancel_asked(run_id):
+                stop.raise_("cancelled by crm-sync cancel")
+            elif services.shares.standing(run_id) is Standing.STOPPING or not _lives(run_id, services):
+                stop.pause(services.shares.why_stopping(run_id) or PAUSED)
+
+        take_part(share, run, sync, services, asked, stop=stop, meanwhile=look, is_guest=True)
+        if isinstance(stop.error, CrmSyncError) and type(stop.error).__name__ not in _FOR_ALL:
+            raise stop.error
+        return share
+    return None
+
+
+def take_part(
+    share: Share,
+    run: SyncRun,
+    sync: Sync,
+    services: Services,
+    asked: Asked,
+    *,
+    stop: Stop,
+    meanwhile: Callable[[], None],
+    is_guest: bool,
+    at_hand: _Cutter | None = None,
+) -> None:
+    """Walk chunks of a run until there are none, or `stop`. `meanwhile` is called every two seconds; `is_guest`: this
+    is not the run's own process, which counts its calls itself.
+
+    Raises:
+        LostRunError: this process was taken for dead, and others go on with what it had taken.
+        CrmSyncError: nothing of this share's end could be written down; the next one closes it.
+    """
+    before = Counter(services.calls_so_far(sync.crm))
+    try:
+        with alive(lambda: services.shares.beat(share, now=services.clock.now()), stop):
+            tally = _walked(share, run, sync, services, asked, stop, meanwhile, at_hand, is_guest)
+        if is_guest:
+            calls = Counter(services.calls_so_far(sync.crm))
+            calls.subtract(before)
+            tally.calls = {name: count for name, count in calls.items() if count}
+        giving = Giving.UNFINISHED if stop else Giving.HELD
+        services.shares.end(share, run, tally=tally, giving=giving, now=services.clock.now())
+    except LostRunError:
+        raise  # whoever has it gives it its end
+    except BaseException:
+        give_up_share(share)
+        raise
+
+
+def _walked(
+    share: Share,
+    run: SyncRun,
+    sync: Sync,
+    services: Services,
+    asked: Asked,
+    stop: Stop,
+    meanwhile: Callable[[], None],
+    at_hand: _Cutter | None,
+    is_guest: bool,
+) -> Tally:
+    tally = Tally()
+    try:
+        walk = prepare(
+            sync,
+            services,
+            run_id=run.id,
+            share=share.number,
+            kind=run.kind,
+            limit=None,
+            spending=Spending(max_credits=asked.max_credits, free=asked.free),
+            crm=services.crm(sync.crm),
+            enricher=services.enricher(),
+        )
+        walk = replace(walk, stop=stop, at_most=None)  # whoever selects counts
+        if is_guest and not walk.free:
+            restore.begin(walk, services)
+        desk = WritingDesk(walk)
+        pages = _pages(walk, share, run, services, at_hand)
+        stages = Stages(walk, on_expected=lambda _: None, pages=pages, revealing=with_match(walk, services))
+        looked_at = services.clock.now()
+        for group in stages.answered():
+            desk.take(group)
+            now = services.clock.now()
+            if now - looked_at > _LOOK_EVERY:
+                looked_at = now
+                tally = _tally(desk.audit, stages)
+                services.shares.beat(share, now=now, tally=tally)
+                if not walk.free:
+                    restore.advance(services)
+                meanwhile()
+        desk.finish()
+        tally = _tally(desk.audit, stages)
+        services.runs.count_unmapped(sync.name, desk.unmapped, now=services.clock.now())
+    except LostRunError:
+        raise
+    except CrmSyncError as error:
+        stop.raise_(str(error), error)
+        now = services.clock.now()
+        services.runs.close_intended(run.id, f"not confirmed: {error}", now=now, share=share.number)
+    settle_calls(run.id, services, share=share.number)
+    crash.point("shares.walked")
+    if isinstance(stop.error, LostRunError):
+        raise stop.error
+    if stop:
+        tally.stopped = stop.reason
+        tally.stopped_by = type(stop.error).__name__ if stop.error is not None else ""
+    return tally
+
+
+def _pages(walk: Walk, share: Share, run: SyncRun, services: Services, at_hand: _Cutter | None) -> Iterator[DuePage]:
+    """What this share has taken, chunk by chunk; a page of nobody where it waits for more to be selected."""
+    shares = services.shares
+    while not walk.stop:
+        chunk = shares.take(share, now=services.clock.now())
+        if chunk is not None:
+            page = at_hand.page_of(chunk) if at_hand is not None else None
+            if page is not None:
+                yield page
+            else:
+                yield from named_pages(
+                    walk, shares.undone(run, chunk.record_ids) if chunk.attempt else chunk.record_ids
+                )
+            continue
+        if shares.standing(run.id) is not Standing.SELECTING:
+            return
+        yield DuePage(due=(), stored={}, expected=None)
+        time.sleep(_LOOK_FOR_CHUNKS_EVERY_S)
+
+
+class _Cutter:
+    """Selects, in a thread of its own, and cuts what is due into chunks."""
+
+    def __init__(self, walk: Walk, run: SyncRun, services: Services) -> None:
+        self._walk = walk
+        self._run = run
+        self._services = services
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._select, name="selecting", daemon=True)
+        self._lock = threading.Lock()
+        #: What was read of the newest chunks, so that this process need not read them once more.
+        self._read: dict[int, DuePage] = {}
+        self.left_out: Counter[str] = Counter()
+        self.expected: list[int] = []
+        self.is_done = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def page_of(self, chunk: Chunk) -> DuePage | None:
+        """What was read of a chunk that nobody has had before; None where it is not at hand any more."""
+        with self._lock:
+            page = self._read.pop(chunk.number, None)
+        return page if chunk.attempt == 0 else None
+
+    def _select(self) -> None:
+        stop = self._walk.stop
+        try:
+            due: list[Due] = []
+            stored: dict[str, StoredAnswer] = {}
+            for page in due_pages(self._walk, self.left_out):
+                if page.expected is not None:
+                    self.expected.append(page.expected)
+                due += page.due
+                stored |= page.stored
+                while len(due) >= CHUNK and self._has_room():
+                    self._cut(due[:CHUNK], stored)
+                    due = due[CHUNK:]
+                stored = {each.keys.key: stored[each.keys.key] for each in due if each.keys.key in stored}
+                if self._is_over:
+                    return
+            if due and self._has_room():
+                self._cut(due, stored)
+            self._services.shares.stand(self._run.id, Standing.SELECTED)
+            self.is_done = True
+        except CrmSyncError as error:
+            stop.raise_(str(error), error)
+        except Exception as error:  # noqa: BLE001 - a bug in a thread must end the run, not hang it
+            stop.raise_(f"unexpected {type(error).__name__}", error)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._ended.is_set() or bool(self._walk.stop)
+
+    def _has_room(self) -> bool:
+        """Wait for it; False where the run is to stop."""
+        while not self._is_over and self._services.shares.waiting(self._run.id) >= _AHEAD:
+            self._ended.wait(_LOOK_FOR_CHUNKS_EVERY_S)
+        return not self._is_over
+
+    def _cut(self, due: list[Due], stored: dict[str, StoredAnswer]) -> None:
+        ids = [each.record.ref.id for each in due]
+        number = self._services.shares.add(self._run.id, ids, now=self._services.clock.now())
+        known = {each.keys.key: stored[each.keys.key] for each in due if each.keys.key in stored}
+        with self._lock:
+            self._read[number] = DuePage(due=tuple(due), stored=known, expected=None)
+            while len(self._read) > _AHEAD:
+                del self._read[next(iter(self._read))]
+        if self._services.hint is not None:
+            self._services.hint()
+
+
+class _Others:
+    """The other workers of a run, as the one who waits for them sees them."""
+
+    def __init__(self, run: SyncRun, services: Services) -> None:
+        self._run = run
+        self._services = services
+        self._recovered_at = time.monotonic()
+
+    def are_at_it(self) -> bool:
+        """Whether somebody else works at the run. Now and then what dead ones left behind is opened again."""
+        if not any(share.run_id == self._run.id for share in self._services.shares.working()):
+            return False
+        if time.monotonic() - self._recovered_at >= _RECOVER_EVERY_S:
+            self._recovered_at = time.monotonic()
+            recover_everywhere(self._services)
+        return True
+
+
+def _lives(run_id: str, services: Services) -> bool:
+    now = services.clock.now()
+    return any(
+        run.id == run_id and is_alive(its_owner, alive_at, now)
+        for run, its_owner, alive_at in services.runs.unfinished()
+    )
+
+
+def _tally(audit: Audit, stages: Stages) -> Tally:
+    return Tally(
+        counts=audit.counts(stages.selected),
+        refused_fields=audit.refused_fields,
+        unstamped=audit.unstamped,
+        put_back=audit.put_back,
+        conflicts=audit.conflicts,
+        unwritten=dict(audit.unwritten),
+    )
+
+
+def _told_error(tally: Tally) -> Exception:
+    """Another worker's error, as far as the verdict asks."""
+    kind: type[CrmSyncError] = getattr(errors, tally.stopped_by)
+    return kind(tally.stopped, provider="") if issubclass(kind, ProviderError) else kind(tally.stopped)

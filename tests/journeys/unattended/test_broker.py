@@ -1,0 +1,138 @@
+"""`crm-sync worker`, several times over, with PostgreSQL and a real broker."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from crm_sync.domain.runs import Asked, RunStatus
+from crm_sync.errors import ConfigError, TransientError
+from crm_sync.pipeline.scheduling import queue_by_hand
+from crm_sync.store.tables import batches
+from crm_sync.workers import Hints
+from tests.conftest import database_of
+from tests.journeys.unattended.conftest import OpenUnattended, UnattendedOffice, ended, process
+from tests.redis import RedisServer, redis_in
+
+pytestmark = pytest.mark.postgres
+
+CONTACTS = 1000
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with database_of("postgresql", request, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_in(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def office(
+    redis: RedisServer, open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[UnattendedOffice]:
+    monkeypatch.setenv("CRM_SYNC_BROKER_URL", redis.url)
+    return open_unattended(contacts=CONTACTS, tidy=True, latency_ms=300)
+
+
+def queued(office: UnattendedOffice) -> str:
+    services = office.app.services()
+    return queue_by_hand(services.config.syncs["contacts"], services, Asked()).id
+
+
+def sharers(office: UnattendedOffice, run_id: str) -> set[int]:
+    with office.app.store.read() as connection:
+        return set(connection.execute(select(batches.c.share).where(batches.c.run_id == run_id)).scalars())
+
+
+def in_doubt(office: UnattendedOffice) -> int:
+    return len({key.key for call in office.app.journal.doubts() for key in call.keys})
+
+
+def all_is_done(office: UnattendedOffice) -> bool:
+    return all(ended(run) for run in office.runs)
+
+
+def test_two_workers_share_a_run(office: UnattendedOffice, tmp_path: Path) -> None:
+    with process("worker", folder=tmp_path) as one, process("worker", folder=tmp_path) as two:
+        run_id = queued(office)
+        office.until(lambda: len(sharers(office, run_id)) >= 2)
+        office.until(lambda: all_is_done(office), seconds=60)
+        for worker in (one, two):
+            worker.send_signal(signal.SIGTERM)
+        assert [worker.wait(timeout=20) for worker in (one, two)] == [0, 0]
+    (run,) = office.runs
+    assert run.status is RunStatus.COMPLETED, run.reason
+    assert run.counts.updated == CONTACTS
+    assert run.calls["apollo people/bulk_match"] == CONTACTS // 10
+    office.books_balance()
+    logs = "".join(log.read_text() for log in tmp_path.glob("worker-*.log"))
+    assert logs.count("took part in") >= 1
+    assert "Traceback" not in logs
+
+
+@pytest.mark.parametrize("which", ["the one who began it", "the one who helps"])
+def test_a_killed_worker_is_made_up_for_by_the_other(office: UnattendedOffice, tmp_path: Path, which: str) -> None:
+    with process("worker", folder=tmp_path) as first:
+        run_id = queued(office)
+        office.until(lambda: len(sharers(office, run_id)) == 1)
+        with process("worker", folder=tmp_path) as second:
+            office.until(lambda: len(sharers(office, run_id)) == 2)
+            killed = first if which == "the one who began it" else second
+            killed.kill()
+            killed.wait()
+            begun = time.monotonic()
+            office.until(lambda: all_is_done(office), seconds=60)
+            assert time.monotonic() - begun < 60
+    last = office.runs[-1]
+    assert last.status in (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS), last.reason
+    assert len(office.runs) == (2 if killed is first else 1)
+    doubtful = in_doubt(office)
+    assert doubtful <= 80, "at most the calls that were under way"
+    assert sum(bool(office.value(index, "Title")) for index in range(CONTACTS)) == CONTACTS - doubtful
+    office.books_balance()
+
+
+def test_a_broker_that_goes_away_keeps_nobody_from_work(
+    office: UnattendedOffice, redis: RedisServer, tmp_path: Path
+) -> None:
+    with process("worker", folder=tmp_path), process("worker", folder=tmp_path):
+        run_id = queued(office)
+        office.until(lambda: len(sharers(office, run_id)) >= 1)
+        redis.stop()
+        try:
+            office.until(lambda: all_is_done(office), seconds=60)
+            queued(office)  # nobody is told of it
+            office.until(lambda: all_is_done(office), seconds=30)
+        finally:
+            redis.start()
+        queued(office)
+        office.until(lambda: all_is_done(office), seconds=30)
+    assert [run.status for run in office.runs] == [RunStatus.COMPLETED] * 3
+    assert office.runs[0].counts.updated == CONTACTS
+    office.books_balance()
+    logs = [log.read_text() for log in tmp_path.glob("worker-*.log")]
+    assert sum(log.count("is away") for log in logs) in (1, 2, 3)
+    assert all("Traceback" not in log for log in logs)
+
+
+def test_what_the_broker_setting_cannot_be(
+    redis: RedisServer, tmp_path: Path, open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for url in ("127.0.0.1:6379", "kafka://x", "redis://127.0.0.1:port"):
+        with pytest.raises(ConfigError, match="CRM_SYNC_BROKER_URL"):
+            Hints(url, name="x")
+    Hints(redis.url, name="x").check()
+    away = Hints("redis://127.0.0.1:1/0", name="x")
+    away.give()  # which nobody hears
+    with pytest.raises(TransientError, match="is away"):
+        away.check()
