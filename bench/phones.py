@@ -71,7 +71,7 @@ def main() -> None:
 
 @contextmanager
 def office(crm: str, settings: dict[str, str], folder: Path) -> Iterator[tuple[App, Services]]:
-    os.environ.update(settings | {"CRM_SYNC_DATABASE_URL": f"sqlite:///{folder}/crm_sync.db"})
+    os.environ.update({"CRM_SYNC_DATABASE_URL": f"sqlite:///{folder}/crm_sync.db"} | settings)
     app = App()
     client = app.crm(crm, crm)
     text = starter(crm, crm, {each: client.describe(each) for each in client.object_types()})

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crm_sync import __version__
 from crm_sync.clock import SystemClock
-from crm_sync.errors import ConfigError
+from crm_sync.errors import ConfigError, CrmSyncError, StoreError
 from crm_sync.settings import (
+    NOTIFY_PREFIX,
     PREFIX,
     CrmSettings,
     HubSpotSettings,
@@ -23,6 +29,7 @@ from crm_sync.settings import (
     load_crm_settings,
     load_notify_settings,
     load_settings,
+    values_of,
 )
 
 if TYPE_CHECKING:
@@ -31,9 +38,11 @@ if TYPE_CHECKING:
     from crm_sync.alerts import Notifiers
     from crm_sync.config.loader import Loaded
     from crm_sync.config.model import Config
+    from crm_sync.domain.processes import Process
     from crm_sync.domain.runs import SyncRun
     from crm_sync.pipeline.public_address import PublicAddress
     from crm_sync.ports import Clock, Crm, Enricher, Window
+    from crm_sync.presence import Presence
     from crm_sync.services import Services
     from crm_sync.store.alerts import Alerts
     from crm_sync.store.answers import Answers
@@ -48,6 +57,7 @@ if TYPE_CHECKING:
     from crm_sync.store.ledger import Ledger
     from crm_sync.store.pace import StorePace
     from crm_sync.store.privacy import Privacy
+    from crm_sync.store.processes import Processes
     from crm_sync.store.provenance import Provenance
     from crm_sync.store.retention import Retention
     from crm_sync.store.reveals import Reveals
@@ -66,6 +76,14 @@ if TYPE_CHECKING:
 #: How long what is under way may take to its end when the process is told to stop: one paid call at its longest, and
 #: the writing of what it brought (design/reliability.md 2.2, M13). Whoever stops us waits a little longer.
 DRAIN_S = 70.0
+#: How long a web process may take to say that it has ended.
+_LEAVE_S = 2.0
+#: How often a process looks whether somebody has migrated the database under it.
+_LOOK_AT_SCHEMA_S = 5.0
+#: Beside a CRM's own settings, those that must be the same in all processes that carry work out.
+_ALIKE = tuple(
+    f"{PREFIX}{name}" for name in ("PUBLIC_URL", "APOLLO_URL", "APOLLO_API_KEY", "BROKER_URL", "SLACK_URL", "MAIL_URL")
+)
 
 
 @dataclass
@@ -78,6 +96,8 @@ class App:
     def __post_init__(self) -> None:
         self._crms: dict[str, Crm] = {}
         self._scraped: tuple[Config, int] | None = None
+        self._looked_at_schema = time.monotonic()
+        self._agree: tuple[int | None, dict[str, str]] | None = None
 
     def sibling(self) -> App:
         """The same installation, opened once more: nothing is shared with this one but the database."""
@@ -245,6 +265,9 @@ class App:
     def hook_tokens(self) -> HookTokens:
         from crm_sync.store.hook_tokens import HookTokens
 
+        # With another key than the others have, each of their tokens would be a forged one.
+        self.vault  # noqa: B018 - opening it is the check
+
         def name() -> str:
             standing = self.instance.standing()
             return standing.id if standing is not None else ""
@@ -389,14 +412,31 @@ class App:
 
         Raises:
             ConfigError: none was applied yet, or this version of crm-sync does not understand it.
+            StoreError: the database cannot be asked, or has another schema by now.
         """
         from crm_sync.config.loader import kept, load
 
+        self._look_at_schema()
         version = self.versions.latest()
         if version is None:
             raise ConfigError(f"No configuration has been applied yet: {self.how_to_configure()}")
         loaded = load(version.text, file=f"configuration version {version.number}", read_file=kept(version.files))
         return loaded.require(), version.number
+
+    def newest_version(self) -> int | None:
+        """The number of the newest applied configuration, None for none.
+
+        Raises:
+            StoreError: as `applied`.
+        """
+        self._look_at_schema()
+        return self.versions.newest_number()
+
+    def _look_at_schema(self) -> None:
+        """Whoever works on and on comes by here at each turn, and hears when the database was migrated under it."""
+        if time.monotonic() - self._looked_at_schema > _LOOK_AT_SCHEMA_S:
+            self.store.ready()
+            self._looked_at_schema = time.monotonic()
 
     # --- neighbours ---------------------------------------------------------------------------------------------
 
@@ -440,7 +480,7 @@ class App:
         return Services(
             config=config,
             config_version=number,
-            newest_version=self.versions.newest_number,
+            newest_version=self.newest_version,
             crm=lambda name: self.crm(name, config.crms[name].type),
             enricher=lambda: self.enricher,
             runs=self.runs,
@@ -463,12 +503,13 @@ class App:
             hint=self.hints.give if self.hints is not None else None,
         )
 
-    def watch(self) -> Watch:
-        """Tells whom the configuration names."""
+    def watch(self, *, again: bool = True) -> Watch:
+        """Tells whom the configuration names. `again`: it looks now and then, so that a slow neighbour can wait."""
         from crm_sync.store.exclusive import Exclusive
-        from crm_sync.watch import Watch
+        from crm_sync.watch import NEIGHBOURS_S, PATIENTLY_S, Watch
 
-        return Watch(self._watched, Exclusive(self.store, "watch"))
+        patience_s = NEIGHBOURS_S if again else PATIENTLY_S
+        return Watch(self._watched, Exclusive(self.store, "watch"), patience_s=patience_s)
 
     def _watched(self) -> Watched:
         from crm_sync.alerts import shown
@@ -485,7 +526,7 @@ class App:
         return Watched(
             config=config,
             config_version=number,
-            newest_version=self.versions.newest_number,
+            newest_version=self.newest_version,
             runs=self.runs,
             health=self.health,
             alerts=self.alerts,
@@ -503,6 +544,69 @@ class App:
             ),
             clock=self.clock,
         )
+
+    @cached_property
+    def processes(self) -> Processes:
+        from crm_sync.store.processes import Processes
+
+        return Processes(self.store)
+
+    def presence(self, role: str) -> Presence:
+        """Shows this process, a serve, worker or web, to the others that work on the database."""
+        from crm_sync.presence import Presence
+        from crm_sync.store.speed import measured
+
+        name, began_at = secrets.token_hex(16), self.clock.now()
+        return Presence(
+            lambda: self.process(role, name, began_at),
+            lambda: self.processes,
+            measure=lambda: measured(self.store, now=self.clock.now()),
+        )
+
+    def process(self, role: str, name: str = "", began_at: datetime | None = None) -> Process:
+        """This process as the others see it.
+
+        Raises:
+            CrmSyncError: the database, the secret key, the configuration or a setting.
+        """
+        from crm_sync.domain.processes import Process
+
+        now = self.clock.now()
+        number = self.newest_version()
+        if self._agree is None or self._agree[0] != number:
+            self._agree = number, self._must_agree(role)
+        return Process(
+            id=name,
+            role=role,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            agree=self._agree[1],
+            began_at=began_at or now,
+            seen_at=now,
+        )
+
+    def _must_agree(self, role: str) -> dict[str, str]:
+        """Settings that this role reads and that must be the same in all processes: what the keys of tokens, Apollo's
+        account, the CRM's and the watchers' addresses are. As keyed digests, for they are secrets."""
+        values = {f"{PREFIX}SECRET_KEY": ",".join(master.fingerprint for master in self.key_ring)}
+        if role != "web":
+            own = values_of(self.settings, PREFIX)
+            values |= {name: own[name].rstrip("/") for name in _ALIKE}
+            notify = sorted(
+                (name, value.get_secret_value()) for name, value in load_notify_settings(self.env_file).items()
+            )
+            values[f"{NOTIFY_PREFIX}…"] = repr(notify)
+            crms = self.applied()[0].crms if self.versions.newest_number() is not None else {}
+            for crm in crms.values():
+                prefix = crm_prefix(crm.name)
+                # A file lies elsewhere on another machine.
+                values |= {
+                    name: value
+                    for name, value in values_of(self.crm_settings(crm.name, crm.type), prefix).items()
+                    if name != f"{prefix}PRIVATE_KEY_FILE"
+                }
+        return {name: self.vault.digest(f"setting {name}={value}").hex() for name, value in values.items()}
 
     def scrape(self) -> bytes:
         """What /metrics tells, as the database has it now.
@@ -529,6 +633,17 @@ class App:
         """
         self.unchecked_store.ready()
         self.vault  # noqa: B018 - opening it is the check; once it is open it stays so
+
+    def check_fit_for_work(self) -> None:
+        """
+        Raises:
+            CrmSyncError: as `check_ready`; or the locks by which processes keep out of each other's way do not hold.
+        """
+        from crm_sync.store.exclusive import KEEP_SESSIONS, why_not_exclusive
+
+        self.check_ready()
+        if trouble := why_not_exclusive(self.store):
+            raise StoreError(f"{trouble}; {KEEP_SESSIONS}")
 
     def close(self) -> None:
         for crm in self._crms.values():
@@ -624,12 +739,39 @@ def web_app(app: App | None = None) -> Flask:
         inbox=lambda: mine.deliveries,
         now=mine.clock.now,
     )
-    return create_app(
+    made = create_app(
         check_ready=mine.check_ready,
         receiver=deliver,
         metrics=metrics(mine.scrape, mine.settings.metrics_token.get_secret_value),
         trusted_proxies=mine.settings.trusted_proxies,
     )
+    if app is None:
+        _be_present(made, mine)
+    return made
+
+
+def _be_present(web: Flask, app: App) -> None:
+    """Show this process to the others from its first request on: before that it may still be forked, and the thread
+    would stay behind. A server that knows when calls `extensions["crm_sync"]` itself (deploy/gunicorn.conf.py)."""
+    import atexit
+    import threading
+
+    begun, stop = threading.Lock(), threading.Event()
+
+    def begin() -> None:
+        if not begun.acquire(blocking=False):
+            return
+        thread = threading.Thread(target=app.sibling().presence("web").run, args=(stop,), name="presence", daemon=True)
+        thread.start()
+
+        def end() -> None:
+            stop.set()
+            thread.join(timeout=_LEAVE_S)
+
+        atexit.register(end)
+
+    web.extensions["crm_sync"] = begin
+    web.before_request(begin)
 
 
 def set_up_logs(app: App) -> None:
@@ -637,10 +779,19 @@ def set_up_logs(app: App) -> None:
     from crm_sync.logs import set_up
 
     set_up(kind=app.settings.log_format, level=app.settings.log_level)
+    report(app)
+
+
+def report(app: App) -> None:
+    """Tell Sentry and OpenTelemetry's collector, where settings name them; nothing of theirs is imported else."""
     if dsn := app.settings.sentry_dsn.get_secret_value():
         from crm_sync.telemetry import report_to
 
         report_to(dsn)
+    if endpoint := app.settings.otlp_endpoint:
+        from crm_sync.tracing import trace_to
+
+        trace_to(endpoint)
 
 
 def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> None:
@@ -654,7 +805,7 @@ def serve(app: App, *, host: str, port: int, started: Callable[[str], None]) -> 
     set_up_logs(app)
     hops = app.settings.trusted_proxies
     server = WebServer(web_app(app), host=host, port=port, trusted_proxies=hops)
-    with _until_stopped(server.stop), _background(app):
+    with _until_stopped(server.stop), _background(app, "serve"):
         started(f"http://{host}:{server.port}")
         server.run()
 
@@ -665,12 +816,25 @@ def work(app: App) -> None:
 
     set_up_logs(app)
     stop = threading.Event()
-    with _until_stopped(stop.set), _background(app):
+    with _until_stopped(stop.set), _background(app, "worker"):
         stop.wait()
 
 
-def work_once(app: App) -> list[SyncRun]:
-    """What is due, queued and delivered now, in the foreground; returns the runs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worked:
+    """What `worker --once` came to: the runs; how many rows were `purged`, notices `told` and not taken (`untold`); and
+    why the purge or the telling was not done."""
+
+    runs: Sequence[SyncRun]
+    purged: int = 0
+    told: int = 0
+    untold: int = 0
+    problems: Sequence[str] = ()
+
+
+def work_once(app: App) -> Worked:
+    """What is due, queued and delivered now, in the foreground; and what `serve` does now and then: the daily purge,
+    and telling whom the configuration names.
 
     Raises:
         CrmSyncError: the database, the configuration or a setting.
@@ -682,6 +846,7 @@ def work_once(app: App) -> list[SyncRun]:
     from crm_sync.store.exclusive import Exclusive
     from crm_sync.workers import PhoneWorker, RunWorker
 
+    report(app)
     services = app.services()
     recover_everywhere(services)
     queue_all_due(services)
@@ -696,11 +861,34 @@ def work_once(app: App) -> list[SyncRun]:
             done.append(run)
         phones = PhoneWorker(app.services, Exclusive(app.store, "phones"))
         phones.until_idle(stop)
-    return done
+        worked = Worked(runs=done)
+        for chore in (_purged, _told):
+            if not stop.is_set():
+                try:
+                    worked = chore(app, worked)
+                except CrmSyncError as error:  # the other one is done all the same
+                    worked = replace(worked, problems=[*worked.problems, str(error)])
+    return worked
+
+
+def _purged(app: App, worked: Worked) -> Worked:
+    """The daily purge, where it is due and no scheduler is there to do it."""
+    from crm_sync.pipeline.purge import purge_daily
+    from crm_sync.store.exclusive import Exclusive
+
+    with Exclusive(app.store, "scheduler") as lock:
+        counts = purge_daily(app.applied()[0], app.retention, app.clock.now()) if lock.take() else None
+    return replace(worked, purged=sum(counts.values())) if counts is not None else worked
+
+
+def _told(app: App, worked: Worked) -> Worked:
+    """Whom the alerts name, where no other process watches."""
+    looked = app.watch(again=False).alone()
+    return replace(worked, told=looked.told, untold=looked.not_told) if looked is not None else worked
 
 
 @contextmanager
-def _background(app: App) -> Iterator[None]:
+def _background(app: App, role: str) -> Iterator[None]:
     """What goes on beside the web, each in a thread and with clients of its own: a client's session and its count of
     calls are one walk's. At the end what is paid for is finished, and the rest is left to the next process."""
     import threading
@@ -722,6 +910,7 @@ def _background(app: App) -> Iterator[None]:
             chores=[lambda services: purge_daily(services.config, retention, services.clock.now())],
         ).run,
         "watch": of_watch.watch().run,
+        "presence": of_watch.presence(role).run,
     }
     stop = threading.Event()
     threads = [threading.Thread(target=run, args=(stop,), name=name, daemon=True) for name, run in works.items()]

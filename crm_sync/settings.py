@@ -52,6 +52,7 @@ class Settings(_Group):
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     sentry_dsn: SecretStr = SecretStr("")
+    otlp_endpoint: str = ""
 
 
 class SalesforceSettings(_Group):
@@ -160,6 +161,12 @@ def load_notify_settings(env_file: Path | None) -> dict[str, SecretStr]:
         for name, value in found.items()
         if name.upper().startswith(NOTIFY_PREFIX) and value
     }
+
+
+def values_of(group: Settings | CrmSettings, prefix: str) -> dict[str, str]:
+    """Setting -> its value. Secrets are in it: it is for comparing, and never for showing."""
+    values = {prefix + field.upper(): getattr(group, field) for field in type(group).model_fields}
+    return {name: _shown(value) if isinstance(value, SecretStr) else str(value) for name, value in values.items()}
 
 
 def is_any_set(kind: str, env_file: Path | None) -> bool:

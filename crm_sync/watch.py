@@ -30,8 +30,8 @@ LOOK_EVERY_S = 30.0
 _ASK_EVERY, _ASK_AGAIN = timedelta(hours=1), timedelta(minutes=10)
 #: How often we deliver something to ourselves.
 _KNOCK_EVERY = timedelta(minutes=5)
-#: A neighbour that is slow is heard in the next round.
-_NEIGHBOURS_S = 5.0
+#: A neighbour that is slow is heard in the next round; one that has no next round waits as long as a request takes.
+NEIGHBOURS_S, PATIENTLY_S = 5.0, 60.0
 _FORGET_EVERY = timedelta(days=1)
 
 
@@ -73,13 +73,15 @@ class Watch:
     """`once` looks and tells; `run` does so until it is told to stop. Any number of processes may watch one database:
     each change is told once. Not for several threads."""
 
-    def __init__(self, watched: Callable[[], Watched], lock: Exclusive | None = None) -> None:
+    def __init__(
+        self, watched: Callable[[], Watched], lock: Exclusive | None = None, *, patience_s: float = NEIGHBOURS_S
+    ) -> None:
         """`watched` makes it for the newest applied configuration. With a `lock`, `run` looks only while it has it: one
-        process is enough to ask the neighbours."""
+        process is enough to ask the neighbours, whose answer a look awaits for `patience_s`."""
         self._make = watched
         self._lock = lock
         self._watched: Watched | None = None
-        self._neighbours = _Neighbours()
+        self._neighbours = _Neighbours(patience_s)
         self._complaints = Complaints(_log, "nobody watches")
         self._forgot_at: datetime | None = None
 
@@ -96,6 +98,17 @@ class Watch:
             stop.wait(every_s)
         if self._lock is not None:
             self._lock.release()
+
+    def alone(self) -> Looked | None:
+        """One look and no other; None where another process watches.
+
+        Raises:
+            CrmSyncError: as `once`.
+        """
+        if self._lock is None:
+            return self.once()
+        with self._lock:
+            return self.once() if self._lock.take() else None
 
     def once(self) -> Looked:
         """
@@ -220,7 +233,8 @@ class _Neighbours:
     """Asks providers and our own public address, in a thread of its own: what is slow is heard in a later look, and
     what could not be told stays as it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._answers = _Answers()
         self._thread: threading.Thread | None = None
 
@@ -229,13 +243,13 @@ class _Neighbours:
     ) -> tuple[dict[str, str], str | None]:
         """(provider -> why it refuses us, why the public address does not lead here), as far as it is known."""
         if self._thread is not None and self._thread.is_alive():
-            self._thread.join(_NEIGHBOURS_S)
+            self._thread.join(self._patience_s)
         else:
             asks = self._due(watched, events, failed, now)
             if asks:
                 self._thread = threading.Thread(target=_ask_all, args=(asks,), name="neighbours", daemon=True)
                 self._thread.start()
-                self._thread.join(_NEIGHBOURS_S)
+                self._thread.join(self._patience_s)
         return dict(self._answers.access), self._answers.public_url
 
     def _due(

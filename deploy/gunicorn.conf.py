@@ -39,3 +39,8 @@ errorlog = "-"
 
 def on_starting(_server: object) -> None:
     mask_logs()
+
+
+def post_worker_init(worker: object) -> None:
+    """Each process shows at once that it is at work; `crm-sync doctor` compares its version and settings."""
+    worker.wsgi.extensions["crm_sync"]()  # type: ignore[attr-defined]

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from crm_sync import watch as watch_module
 from crm_sync.alerts import Notifiers, shown
 from crm_sync.config.loader import load
 from crm_sync.domain.alerts import Late, Message
@@ -283,10 +282,7 @@ def test_a_provider_that_cannot_be_asked_stays_as_it_was(lite: Callable[..., Off
     assert len(hook.got) == 1
 
 
-def test_a_neighbour_that_is_slow_is_heard_later(
-    lite: Callable[..., Office], hook: Hook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch_module, "_NEIGHBOURS_S", 0.2)
+def test_a_neighbour_that_is_slow_is_heard_later(lite: Callable[..., Office], hook: Hook) -> None:
     here = lite(f"when: credentials_refused, {to(hook)}")
     answered = threading.Event()
 
@@ -295,13 +291,13 @@ def test_a_neighbour_that_is_slow_is_heard_later(
         raise CredentialsError("no", provider=provider)
 
     here.log_in = slow  # type: ignore[method-assign]
-    watch = here.watch()
+    watch = Watch(here.watched, patience_s=0.2)
     began = time.monotonic()
     watch.once()
     assert time.monotonic() - began < 2
     assert hook.got == []
     answered.set()
-    monkeypatch.setattr(watch_module, "_NEIGHBOURS_S", 10)
+    time.sleep(0.1)
     looks(here, watch, 2)
     assert len(hook.got) == 2
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected
 
+from crm_sync.complaints import Complaints
 from crm_sync.errors import CrmSyncError
 from crm_sync.store.deliveries import Taken
 
@@ -43,6 +44,7 @@ def receiver(
     """`read_token` gives the order of a token, None for none; it and `inbox` may raise a CrmSyncError while the
     database cannot be used."""
     blueprint = Blueprint("webhooks", __name__)
+    complaints = Complaints(_log, "a delivery was not taken")
 
     @blueprint.route("/webhooks", defaults={"path": ""}, methods=_METHODS, strict_slashes=False)
     @blueprint.route("/webhooks/<path:path>", methods=_METHODS)
@@ -57,9 +59,11 @@ def receiver(
             raw = _body()
             if raw is None:
                 return _too_large() if inbox().need_poll(order_id) else _nothing()
-            return _answer(inbox().take(order_id, raw, now=now()))
+            taken = inbox().take(order_id, raw, now=now())
+            complaints.over()
+            return _answer(taken)
         except CrmSyncError as error:
-            _log.warning("a delivery was not taken: %s", error)
+            complaints.about(error)
         except ClientDisconnected:
             _log.warning("a delivery broke off before its end")
         return Response(status=503, headers={"Retry-After": str(_RETRY_AFTER_S)})

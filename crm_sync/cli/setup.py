@@ -126,8 +126,10 @@ def _checks(app: App) -> Iterator[AccessCheck]:
     database = _database(app)
     yield database
     if database.ok:
+        yield _speed(app)
         yield _instance(app)
         yield _secret_key(app)
+        yield from _processes(app)
         yield _configuration(app)
         yield from _broker(app)
         yield from _doubt(app)
@@ -270,14 +272,51 @@ def _suppress(app: App) -> Suppress:
 
 
 def _database(app: App) -> AccessCheck:
+    from crm_sync.store.exclusive import KEEP_SESSIONS, why_not_exclusive
+
     try:
         version = app.store.schema_version()
         why_not_durable = app.store.why_not_durable()
+        why_not_ours = why_not_exclusive(app.store)
     except CrmSyncError as error:
         return AccessCheck(name="database", ok=False, detail=str(error))
     if why_not_durable:
         return AccessCheck(name="database", ok=False, detail=why_not_durable, cure="switch it on, then try again")
+    if why_not_ours:
+        return AccessCheck(name="database", ok=False, detail=why_not_ours, cure=KEEP_SESSIONS)
     return AccessCheck(name="database", ok=True, detail=f"{app.store.shown_url}, schema {version}")
+
+
+def _speed(app: App) -> AccessCheck:
+    from crm_sync.presence import NEAR_AND_IDLE
+    from crm_sync.store.speed import SLOW, is_slow, measured
+
+    try:
+        speed = measured(app.store, now=app.clock.now())
+    except CrmSyncError as error:
+        return AccessCheck(name="database speed", ok=False, detail=str(error))
+    if is_slow(speed):
+        detail = f"{speed.shown}; that is slow (limits: {SLOW.shown})"
+        return AccessCheck(name="database speed", ok=True, detail=detail, cure=NEAR_AND_IDLE)
+    return AccessCheck(name="database speed", ok=True, detail=speed.shown)
+
+
+def _processes(app: App) -> Iterator[AccessCheck]:
+    """Who is at work on the database, and who of them is of another version or has other settings than this command."""
+    from crm_sync.domain.processes import said_of
+    from crm_sync.presence import ONE_OF_A_KIND
+
+    try:
+        me = app.process("command")
+        alive = app.processes.alive(now=me.seen_at)
+    except CrmSyncError:
+        return  # said by the other checks
+    different = [said for other in alive if (said := said_of(me, other))]
+    for said in different:
+        yield AccessCheck(name="processes", ok=False, detail=said, cure=ONE_OF_A_KIND)
+    if alive and not different:
+        detail = f"at work with this version and these settings: {', '.join(other.shown for other in alive)}"
+        yield AccessCheck(name="processes", ok=True, detail=detail)
 
 
 def _instance(app: App) -> AccessCheck:

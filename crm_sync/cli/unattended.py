@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 
 from crm_sync.bootstrap import App
-from crm_sync.cli import no_such_sync, render
+from crm_sync.cli import EXIT_FAILED, no_such_sync, render
 from crm_sync.cli.config import author
 from crm_sync.config.model import Config, Sync
 from crm_sync.config.slots import upcoming
@@ -36,7 +36,7 @@ def serve(app: App, host: str, port: int) -> None:
     """
     from crm_sync.bootstrap import serve as run_server
 
-    app.store.ready()
+    app.check_fit_for_work()
     try:
         run_server(app, host=host, port=port, started=lambda url: click.echo(f"crm-sync serves {url} (Ctrl-C ends it)"))
     except OSError as error:
@@ -47,7 +47,9 @@ def serve(app: App, host: str, port: int) -> None:
 
 @click.command()
 @click.option(
-    "--once", is_flag=True, help="Do what is due, queued and delivered now, and end: for a system's own cron."
+    "--once",
+    is_flag=True,
+    help="Do what is due, queued and delivered now, purge and tell alerts, and end: for a system's own cron.",
 )
 @click.pass_obj
 def worker(app: App, once: bool) -> None:
@@ -55,14 +57,23 @@ def worker(app: App, once: bool) -> None:
     (gunicorn wsgi:app). Any number of workers share a PostgreSQL database; one of them is the scheduler."""
     from crm_sync.bootstrap import work, work_once
 
-    app.store.ready()
+    app.check_fit_for_work()
     if once:
         done = work_once(app)
-        for run in done:
+        for run in done.runs:
             click.echo(f"{run.id} ({run.sync}): {run.status.value}{f', {run.reason}' if run.reason else ''}")
-        if not done:
+        if not done.runs:
             click.echo("No run was due or queued.")
-        click.get_current_context().exit(render.exit_code(done))
+        if done.purged:
+            click.echo(f"Purged: {render.counted(done.purged, 'row')} that had been kept for long enough.")
+        if done.told:
+            click.echo(f"{render.counted(done.told, 'notice')} told.")
+        if done.untold:
+            click.echo(f"{render.counted(done.untold, 'notice')} not taken: crm-sync alerts says why.", err=True)
+        for problem in done.problems:
+            click.echo(problem, err=True)
+        ended = render.exit_code(done.runs)
+        click.get_current_context().exit(ended or (EXIT_FAILED if done.untold or done.problems else 0))
     click.echo("crm-sync works on what is scheduled, queued and delivered (Ctrl-C ends it)")
     work(app)
 

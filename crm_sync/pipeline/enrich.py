@@ -25,6 +25,7 @@ from crm_sync.pipeline.batch import Batch, Desk
 from crm_sync.pipeline.budget import day_of, room
 from crm_sync.pipeline.doubt import read_meter
 from crm_sync.pipeline.walk import Answered, Due, Walk
+from crm_sync.spans import span
 from crm_sync.store.answers import StoredAnswer, StoredBatch
 from crm_sync.store.journal import (
     ABANDONED,
@@ -354,10 +355,19 @@ class EnrichRoom:
                 walk.stop.raise_("cancelled by crm-sync cancel")
                 raise _StoppedError
 
-        if call.single:
-            return walk.enricher.ask_one(walk.purpose, call.keys[0], leaving=leaving, waiting=waiting)
-        callback = walk.orders.callback(call.order_id) if walk.orders is not None else ""
-        return walk.enricher.ask(walk.purpose, call.keys, leaving=leaving, waiting=waiting, callback=callback)
+        with span(
+            "apollo call",
+            run=walk.run_id,
+            sync=walk.sync.name,
+            call=call.id,
+            purpose=walk.purpose.value,
+            keys=len(call.keys),
+            orders_phones=bool(call.order_id),
+        ):
+            if call.single:
+                return walk.enricher.ask_one(walk.purpose, call.keys[0], leaving=leaving, waiting=waiting)
+            callback = walk.orders.callback(call.order_id) if walk.orders is not None else ""
+            return walk.enricher.ask(walk.purpose, call.keys, leaving=leaving, waiting=waiting, callback=callback)
 
     def _bisect(self, call: PlannedCall, error: RefusedError) -> _Bought:
         """A refused call is halved until the bad record stands alone (contracts/apollo.md 4, 422)."""

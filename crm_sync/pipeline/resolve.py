@@ -24,6 +24,7 @@ from crm_sync.pipeline.phone_runs import PhoneRuns
 from crm_sync.pipeline.phone_writing import Awaited, PhoneWriting
 from crm_sync.pipeline.polling import Poller
 from crm_sync.services import Services
+from crm_sync.spans import note
 from crm_sync.store.deliveries import BY_POLL, BY_TOKEN, Delivery
 from crm_sync.store.journal import IN_DOUBT
 from crm_sync.store.reveals import Order, Settlement, Wait, WaitEnd
@@ -172,6 +173,7 @@ class Resolver:
         done.deliveries[state] += 1
         with log_ids(delivery=delivery.id, order=delivery.order_id):
             _log.info("a delivery is %s: %s", state, why)
+        note("delivery", delivery.received_at, delivery=delivery.id, order=delivery.order_id, state=state)
 
     # --- carrying out -------------------------------------------------------------------------------------------
 
@@ -295,6 +297,16 @@ class Resolver:
         done.waits.update(end.state for end in mine)
         with log_ids(delivery=one.delivery.id, order=one.order.id, sync=one.order.sync, run=one.order.run_id):
             _log.info("a delivery is %s: %s", state, reason)
+        note(
+            "delivery",
+            one.delivery.received_at,
+            delivery=one.delivery.id,
+            order=one.order.id,
+            sync=one.order.sync,
+            run=one.order.run_id,
+            state=state,
+            people_with_numbers=len(found),
+        )
 
     def _bill(self, one: _Believed) -> Decimal:
         """What the delivery has cost; never more than the order can have where its token alone speaks for it."""

@@ -27,6 +27,7 @@ from crm_sync.pipeline.reveal import Ordered, how_many, order_phones, with_match
 from crm_sync.pipeline.select import LEFT_OUT_MORE, LEFT_OUT_SEEN_MORE, due_pages
 from crm_sync.pipeline.sharing import Shared, share_out
 from crm_sync.pipeline.stages import Stages
+from crm_sync.pipeline.traced import as_a_span
 from crm_sync.pipeline.verdict import verdict
 from crm_sync.pipeline.walk import AS_BUDGETED, Due, Spending, Stop, Walk, compiled, prepare
 from crm_sync.pipeline.writing_desk import WritingDesk
@@ -168,6 +169,7 @@ def opened(services: Services, *, sync: str, crm: str, object_type: str, kind: R
     return run
 
 
+@as_a_span
 def closed(
     run: SyncRun,
     services: Services,

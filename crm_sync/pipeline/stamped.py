@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,6 +15,7 @@ from crm_sync.mapping.blanks import is_blank
 from crm_sync.mapping.stamps import WORDS
 from crm_sync.pipeline.walk import Target, WriteContext
 from crm_sync.ports import WriteRequest
+from crm_sync.spans import span
 
 Values = Mapping[str, Value]
 
@@ -123,7 +125,11 @@ def _write(context: WriteContext, target: Target, requests: Sequence[WriteReques
     mode = context.mode
     context.changed += len(requests)
     try:
-        return context.crm.write(target.object_type, requests, mode=mode, jobs=context.jobs)
+        with span("crm write", object=target.object_type, records=len(requests), mode=mode.value) as told:
+            outcomes = context.crm.write(target.object_type, requests, mode=mode, jobs=context.jobs)
+            found = Counter(each.written.value.replace(" ", "_") for each in outcomes)
+            told.tell(**found)
+        return outcomes
     except CrmSyncError as error:
         context.stop.raise_(str(error), error)
         return [WriteOutcome(ref=r.ref, written=Written.NOT_WRITTEN, reason=str(error)) for r in requests]

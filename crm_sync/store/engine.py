@@ -33,7 +33,7 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 )  # fmt: skip
 
 #: The schema this code was written for: the newest file in migrations/versions.
-SCHEMA_VERSION = "0008"
+SCHEMA_VERSION = "0009"
 #: The advisory lock of PostgreSQL under which the schema is changed: "crm-sync" as eight bytes.
 _MIGRATING = int.from_bytes(b"crm-sync", "big")
 #: A schema that was never released; its answers were not encrypted.

@@ -13,6 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from crm_sync.errors import StoreError
 from crm_sync.store.engine import Store
 
+KEEP_SESSIONS = "let PgBouncer pool by the session (pool_mode = session), or name the server in CRM_SYNC_DATABASE_URL"
+
 
 class Exclusive:
     """SQLite: a lock on a file beside the database; PostgreSQL: a session's advisory lock, on a connection of its own.
@@ -96,3 +98,33 @@ class Exclusive:
         if connection is not None:
             connection.invalidate()
             connection.close()
+
+
+def why_not_exclusive(store: Store) -> str:
+    """Why such a lock would not hold, "" when it does.
+
+    A pooler (PgBouncer) that lends the server's sessions out by the transaction gives two connections of ours one
+    session, in which an advisory lock keeps nobody out; and a statement that the driver prepared is looked for in a
+    session that never saw it. It lends the one that was given back last, so the second
+    connection meets the first one's, unless others are quick; and where it does not, the first one gets another.
+
+    Raises:
+        StoreError: the database cannot be asked.
+    """
+    if store.path is not None:
+        return ""
+    session = text("select pg_backend_pid()")
+    try:
+        with store.engine.connect() as first, store.engine.connect() as second:
+            first.execution_options(isolation_level="AUTOCOMMIT")
+            mine = first.execute(session).scalar()
+            is_lent = second.execute(session).scalar() == mine  # in a transaction, which keeps it
+            is_lent = is_lent or first.execute(session).scalar() != mine
+    except DBAPIError as error:
+        raise StoreError(f"The database {store.shown_url} cannot be asked whether it keeps sessions") from error
+    if not is_lent:
+        return ""
+    return (
+        f"{store.shown_url} is a pooler that lends out sessions by the transaction: the locks by which one process at "
+        "a time is the scheduler, or writes phones, do not hold there"
+    )

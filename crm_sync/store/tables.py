@@ -529,6 +529,21 @@ alert_notices = Table(
     Index("alert_notices_by_alert", "alert", "subject", "address"),
 )
 
+#: The long-lived processes at work, each of which notes itself every half minute. `agree`: JSON, each setting that must
+#: be the same in all of them -> a keyed digest of its value, in hexadecimal digits.
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("role", String(10), nullable=False),  # serve | worker | web
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", String(60), nullable=False),
+    Column("agree", Text, nullable=False),
+    Column("began_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False),
+)
+
 # --- pace: the shared rate limit, see store/pace.py ---
 
 #: One row per endpoint of the enricher. Times are seconds since 1970 (Double: windows are counted to the millisecond

@@ -198,9 +198,10 @@ def open_vault(store: Store, ring: Sequence[Master], *, now: datetime) -> Vault:
     Raises:
         WrongKeyError: no key of the ring opens it.
     """
-    with store.write() as connection:
+    with store.read() as connection:
         rows = connection.execute(select(data_keys)).all()
-        if not rows:
+    if not rows:
+        with store.write() as connection:
             for number, purpose in ((1, "seal"), (2, "index")):
                 # Where two processes do this at once, the keys of the first one count.
                 connection.execute(upsert(connection, data_keys, ()), _new(ring[0], number, purpose, now))

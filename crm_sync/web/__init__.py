@@ -7,6 +7,7 @@ from collections.abc import Callable
 from flask import Blueprint, Flask, Response
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from crm_sync.complaints import Complaints
 from crm_sync.errors import CrmSyncError
 from crm_sync.web.masking import mask_logs
 
@@ -30,6 +31,8 @@ def create_app(
     if metrics is not None:
         app.register_blueprint(metrics)
 
+    complaints = Complaints(app.logger, "not ready")
+
     @app.errorhandler(404)
     @app.errorhandler(405)
     def nothing(_error: Exception) -> Response:
@@ -43,12 +46,13 @@ def create_app(
 
     @app.get("/readyz")
     def readyz() -> Response:
-        """The database is there, with the schema this version knows. The cause stays in the log."""
+        """The database is there, with the schema this version knows. The cause is told to the log alone, once."""
         try:
             check_ready()
         except CrmSyncError as error:
-            app.logger.warning("not ready: %s", error)
+            complaints.about(error)
             return Response("not ready\n", 503, {"Retry-After": "10"}, mimetype="text/plain")
+        complaints.over()
         return Response("ready\n", mimetype="text/plain")
 
     return app

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from crm_sync import bootstrap
 from crm_sync.bootstrap import App
 from tests.cli.conftest import Desk
+from tests.conftest import database_of
+from tests.lines import a_line, a_pooler, through
 
 OTHER = {"salesforce": "HUBSPOT", "hubspot": "SALESFORCE"}
 
@@ -54,7 +57,7 @@ def test_every_line_about_a_crm_names_it(desk: Desk) -> None:
 
     names = [check["name"] for check in desk.run("doctor", "--json").json]
 
-    ours = {"settings", "database", "restore", "secret key", "configuration", "clock"}
+    ours = {"settings", "database", "database speed", "restore", "secret key", "configuration", "clock"}
     assert all(name in ours or name.startswith(("hubspot ", "Apollo ")) for name in names), names
 
 
@@ -141,3 +144,95 @@ def test_a_crm_with_half_its_settings_is_missed(desk: Desk, monkeypatch: pytest.
 
     assert said.code == 1
     assert "FAIL settings: CRM_SYNC_SALESFORCE_CONSUMER_KEY is not set" in said.text
+
+
+@pytest.mark.parametrize("crm", ["hubspot"])
+def test_who_is_at_work_is_told_and_who_differs_has_to_be_mended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.configure()
+    app = App()
+    app.presence("worker").once()
+    app.close()
+    same = desk.run("doctor")
+
+    monkeypatch.setenv("CRM_SYNC_APOLLO_API_KEY", "another-key")
+    monkeypatch.setattr(bootstrap, "__version__", "0.2.0")
+    other = desk.run("doctor")
+
+    assert same.code == 0
+    assert re.search(
+        r"ok processes: at work with this version and these settings: worker on \S+ \(process \d+\)", same.flat
+    )
+    assert other.code == 1
+    assert marks(other.text)["processes"] == "FAIL"
+    assert "it is crm-sync 0.1.0 and this is 0.2.0; it has another CRM_SYNC_APOLLO_API_KEY →" in other.flat
+    assert "another-key" not in other.text
+
+
+@pytest.mark.parametrize("crm", ["hubspot"])
+@pytest.mark.postgres
+def test_a_database_that_answers_slowly_can_wait(
+    desk: Desk, postgres_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRM_SYNC_SECRET_KEY", "a key that is long enough for it")
+    with database_of("postgresql", request, desk.folder) as url, a_line(url) as line:
+        monkeypatch.setenv("CRM_SYNC_DATABASE_URL", through(url, line.port))
+        desk.configure()
+        line.delay_s = 0.02
+        said = desk.run("doctor")
+
+    assert said.code == 0
+    assert marks(said.text)["database speed"] == "note"
+    assert re.search(
+        r"database speed: \d+ ms for a round trip, \d+ ms for a small write; that is slow \(limits:", said.flat
+    )
+
+
+@pytest.mark.parametrize("crm", ["hubspot"])
+@pytest.mark.postgres
+def test_a_pooler_that_lends_out_sessions_has_to_be_mended(
+    desk: Desk, postgres_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRM_SYNC_SECRET_KEY", "a key that is long enough for it")
+    with database_of("postgresql", request, desk.folder) as url, a_pooler(url) as pooler:
+        monkeypatch.setenv("CRM_SYNC_DATABASE_URL", url)
+        desk.configure()
+        monkeypatch.setenv("CRM_SYNC_DATABASE_URL", through(url, pooler.port))
+        said = desk.run("doctor")
+
+    assert said.code == 1
+    assert marks(said.text)["database"] == "FAIL"
+    assert "the locks by which one process at a time is the scheduler" in said.flat
+    assert "→ let PgBouncer pool by the session (pool_mode = session)" in said.flat
+
+
+@pytest.mark.parametrize("crm", ["hubspot"])
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [("0006", "run crm-sync migrate"), ("9999", "it was made by a newer version; upgrade crm-sync")],
+)
+def test_another_schema_has_to_be_mended_and_hides_no_other_check(desk: Desk, version: str, told: str) -> None:
+    desk.configure()
+    app = App()
+    with app.store.write() as connection:
+        connection.exec_driver_sql(f"update alembic_version set version_num = '{version}'")
+    app.close()
+
+    said = desk.run("doctor")
+
+    assert said.code == 1
+    assert marks(said.text)["database"] == "FAIL"
+    assert told in said.flat
+    assert marks(said.text)["Apollo key"] == "ok"
+
+
+@pytest.mark.parametrize("crm", ["hubspot"])
+def test_another_secret_key_has_to_be_mended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.configure()
+    desk.run("plan", "contacts", "--limit", "1")
+    monkeypatch.setenv("CRM_SYNC_SECRET_KEY", "a key that is long enough but another")
+
+    said = desk.run("doctor")
+
+    assert said.code == 1
+    assert marks(said.text)["secret key"] == "FAIL"
+    assert "put that key back into the list" in said.flat

@@ -22,7 +22,9 @@ from crm_sync.sandbox.run import Sandbox
 from crm_sync.scheduler import Scheduler
 from crm_sync.store.exclusive import Exclusive
 from crm_sync.workers import RunWorker
+from tests.conftest import database_of
 from tests.journeys.conftest import Office, QuickClock
+from tests.lines import a_line, through
 
 
 class ShiftedClock(QuickClock):
@@ -140,3 +142,24 @@ def open_unattended(crm: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 
 def ended(run: SyncRun) -> bool:
     return run.status not in (RunStatus.QUEUED, RunStatus.RUNNING)
+
+
+@pytest.fixture
+def open_slow(
+    crm: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[OpenUnattended]:
+    """As open_unattended, on a PostgreSQL whose answers take 30 ms more, for every process but this one."""
+    with ExitStack() as stack:
+        url = stack.enter_context(database_of("postgresql", request, tmp_path))
+        line = stack.enter_context(a_line(url))
+        line.delay_s = 0.015
+
+        def open_(**options: Any) -> UnattendedOffice:
+            wanted = {"contacts": 60, "unlimited": True, "per_minute": None, **options}
+            office = UnattendedOffice(stack.enter_context(Sandbox(**wanted)), crm, url, monkeypatch)
+            stack.callback(_close, office)
+            office.app.store.ready()
+            monkeypatch.setenv("CRM_SYNC_DATABASE_URL", through(url, line.port))
+            return office
+
+        yield open_
