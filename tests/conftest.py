@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from crm_sync.store.engine import Store
+from tests.memory import memory_folder
 from tests.postgres import postgres_in
 
 _LOOPBACK = ("127.", "::1", "localhost", "/")
@@ -22,6 +23,14 @@ _LOOPBACK = ("127.", "::1", "localhost", "/")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-fault", action="store_true", help="each fault at each call, where else a sample is tried")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files lie in memory where there is room, pytest's own, the databases' and what a command makes: each
+    commit waits some milliseconds for a disk. TMPDIR has the last word."""
+    if "TMPDIR" not in os.environ and (folder := memory_folder()) is not None:
+        os.environ["TMPDIR"] = folder
+        tempfile.tempdir = None  # it may have been asked for already
 
 
 @pytest.fixture(autouse=True, scope="session")
