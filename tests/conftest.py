@@ -51,16 +51,26 @@ def _no_network_beyond_this_machine() -> Iterator[None]:
         socket.socket.connect = connect  # type: ignore[method-assign]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_for_what_tests_share() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        _without_settings(patch)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("CRM_SYNC_"):
-            monkeypatch.delenv(name)
+def _no_settings_of_this_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    _without_settings(monkeypatch)
     if {"postgres_url", "database_url"} & set(request.fixturenames):
         # A PostgreSQL's state file lies in the working directory, where each test's would be another's.
-        monkeypatch.setenv("CRM_SYNC_STATE_FILE", str(tmp_path / "crm_sync.instance"))
+        # The folder is made for them alone: it costs as much as most tests.
+        monkeypatch.setenv("CRM_SYNC_STATE_FILE", str(request.getfixturevalue("tmp_path") / "crm_sync.instance"))
+
+
+def _without_settings(patch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("CRM_SYNC_"):
+            patch.delenv(name)
 
 
 @pytest.fixture(scope="session")
