@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -250,10 +251,11 @@ def office_of(crm: str, database_url: str, monkeypatch: pytest.MonkeyPatch, **op
 
 
 @pytest.fixture
-def open_phones(crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPhones]:
+def open_phones(crm: str, tmp_path: Path, migrated_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPhones]:
     """open_phones(contacts=…, **sandbox options) -> PhoneOffice."""
     from contextlib import ExitStack
 
+    shutil.copy(migrated_file, tmp_path / "crm_sync.db")
     with ExitStack() as stack:
 
         def open_(**options: Any) -> PhoneOffice:
