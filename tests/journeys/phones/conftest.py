@@ -16,6 +16,7 @@ import pytest
 import requests
 from sqlalchemy import func, select
 
+from crm_sync import workers
 from crm_sync.bootstrap import App, web_app
 from crm_sync.config.starter import starter
 from crm_sync.pipeline.resolve import Resolved, Resolver
@@ -236,6 +237,13 @@ class PhoneOffice(Office):
 
 
 OpenPhones = Callable[..., PhoneOffice]
+
+
+@pytest.fixture(autouse=True)
+def _quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of this process look as often as a test does."""
+    monkeypatch.setattr(workers, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(workers, "_TRY_AGAIN_S", 0.2)
 
 
 @contextmanager
