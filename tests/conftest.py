@@ -120,7 +120,7 @@ def _migrate(url: str) -> None:
 
 
 #: Those who bring `database_url` to the newest schema before the test begins, whatever it holds.
-_MIGRATING = {"store", "office", "open_unattended"}
+_MIGRATING = {"store", "office", "open_unattended", "app"}
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
