@@ -146,7 +146,7 @@ def _story(app: App, sync: str, url: str, sandbox: Sandbox, out: Console) -> Tol
     phones = render.counted(ordered, "phone")
     out.print(f"\n[bold]crm-sync run {sync}[/]: {phones} ordered, by Apollo's own ids, ten to a call\n")
     render.print_run(out, run)
-    lost = _lost(sandbox)
+    lost = _lost(app, run.id, sandbox)
     out.print(
         "\nApollo calls back; the first delivery comes twice, as deliveries do"
         + (", and one is lost on the way." if lost else ".")
@@ -168,10 +168,11 @@ def _settled(app: App, run_id: str) -> int:
     return sum(count for state, count in app.reveals.counts(run_id=run_id).items() if state not in ("due", "waiting"))
 
 
-def _lost(sandbox: Sandbox) -> int:
-    """How many people are in the orders whose delivery is lost."""
+def _lost(app: App, run_id: str, sandbox: Sandbox) -> int:
+    """How many of a run's records wait for an order whose delivery is lost; two of them may be one person."""
     orders = sandbox.apps["apollo"].extensions["simulator"].state()["phones"]["by_request"]
-    return sum(len(order["people"]) for order in orders if order["what"] == "never")
+    people = {app.reveals.person(each) for order in orders if order["what"] == "never" for each in order["people"]}
+    return sum(wait.run_id == run_id and wait.person in people for wait in app.reveals.waiting(limit=10_000))
 
 
 def _until(is_so: Callable[[], bool]) -> None:

@@ -89,7 +89,7 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        # Together: each takes up to half a second to notice.
+        # Together: each waits until its threads have noticed.
         with ThreadPoolExecutor(len(self.servers)) as stopping:
             list(stopping.map(Server.stop, self.servers.values()))
 

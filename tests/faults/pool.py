@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import signal
 import tempfile
 import traceback
@@ -14,16 +13,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
+from tests.memory import memory_folder
 from tests.postgres import postgres_in
-
-#: A container's memory file system may have 64 MiB, and a PostgreSQL's log alone takes a gigabyte.
-_ROOM = 4 << 30
-
-
-def memory_folder() -> str | None:
-    """Where small files cost least: what is killed here is a process, not the machine, so that no disk is needed."""
-    folder = "/dev/shm"
-    return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM else None
 
 
 @contextmanager

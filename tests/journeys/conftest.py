@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -123,9 +124,10 @@ def crm(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def open_office(crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def open_office(crm: str, tmp_path: Path, migrated_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """open_office(contacts=…, **sandbox options) -> Office."""
     running: list[tuple[Sandbox, Office]] = []
+    shutil.copy(migrated_file, tmp_path / "crm_sync.db")
 
     def open_(**options: Any) -> Office:
         sandbox = Sandbox(**{"contacts": 60, "unlimited": True, "per_minute": None, **options}).start()

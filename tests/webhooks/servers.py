@@ -15,7 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import psutil
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from crm_sync.bootstrap import App
 from crm_sync.store.hook_tokens import new_order_id
@@ -31,6 +31,7 @@ class Installation:
 
     def __init__(self, folder: Path, database_url: str) -> None:
         self.folder = folder
+        self._before = 0
         env = folder / ".env"
         env.write_text(
             f"CRM_SYNC_DATABASE_URL={database_url}\nCRM_SYNC_SECRET_KEY={SECRET_KEY}\n"
@@ -44,6 +45,10 @@ class Installation:
 
     def __exit__(self, *_: object) -> None:
         self.app.close()
+
+    def begin_anew(self) -> None:
+        """What came until now is no longer counted as kept."""
+        self._before = self._newest()
 
     def order(self) -> str:
         order = new_order_id()
@@ -60,8 +65,12 @@ class Installation:
     def kept(self) -> Counter[bytes]:
         """How often each body is in the database."""
         with self.app.store.read() as connection:
-            ids = connection.execute(select(deliveries.c.id)).scalars().all()
+            ids = connection.execute(select(deliveries.c.id).where(deliveries.c.id > self._before)).scalars().all()
         return Counter(self.app.deliveries.body(each) for each in ids)
+
+    def _newest(self) -> int:
+        with self.app.store.read() as connection:
+            return connection.execute(select(func.max(deliveries.c.id))).scalar() or 0
 
 
 class Served:

@@ -6,15 +6,40 @@ import gzip
 import re
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from tests.webhooks.servers import Installation, Served, raw
+from tests.webhooks.servers import SERVERS, Installation, Served, raw, served
 from webhooks.receiver import MAX_BODY
 
 BODY = b'{"status": "success", "people": []}'
 CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Served, Installation]]:
+    """A server for a module: it keeps nothing of a request but what is in the database."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with (
+        Installation(folder, f"sqlite:///{folder}/crm_sync.db") as installation,
+        served(request.param, folder) as server,
+    ):
+        yield server, installation
+
+
+@pytest.fixture
+def server(place: tuple[Served, Installation]) -> Served:
+    return place[0]
+
+
+@pytest.fixture
+def installation(place: tuple[Served, Installation]) -> Installation:
+    place[1].begin_anew()
+    return place[1]
 
 
 def request(address: str, *headers: str, body: bytes = b"") -> bytes:

@@ -40,6 +40,7 @@ from crm_sync.sandbox.apollo.people import (
     person_index,
 )
 from crm_sync.sandbox.apollo.phones import Reveals
+from crm_sync.sandbox.server import Api
 from crm_sync.sandbox.world import Person, World
 
 API_KEY = "sandbox-apollo-key"
@@ -122,7 +123,7 @@ def create(
     """
     if variant not in ("a", "b"):
         raise ValueError('variant is "a" or "b"')
-    app = Flask(__name__, static_folder=None)
+    app = Api(__name__, static_folder=None)
     limits = Limits((per_minute, per_hour, per_day), now=now)
     poll_limits = Limits((poll_per_minute, poll_per_hour, poll_per_day), now=now)
     ledger = Ledger(Decimal(credits_left))

@@ -16,6 +16,7 @@ from crm_sync.sandbox.hubspot.errors import RequestError, bad_json, correlation_
 from crm_sync.sandbox.hubspot.limits import Limits
 from crm_sync.sandbox.hubspot.portal import PORTAL_ID, UI_DOMAIN, Portal
 from crm_sync.sandbox.hubspot.records import Table
+from crm_sync.sandbox.server import Api
 
 #: Somewhere above 5 KiB an address is too long (contracts/hubspot.md 5, 2026-11).
 MAX_URI = 5_120
@@ -42,7 +43,7 @@ class Shuffler:
 
 
 def build(portal: Portal, tokens: Tokens, limits: Limits, batches: Batches, shuffle: Shuffler, time_zone: str) -> Flask:
-    app = Flask(__name__, static_folder=None)
+    app = Api(__name__, static_folder=None)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     _admission(app, portal, tokens, limits)

@@ -20,6 +20,7 @@ from crm_sync.sandbox.salesforce.jobs import KeptJobs
 from crm_sync.sandbox.salesforce.org import Org
 from crm_sync.sandbox.salesforce.query import Queries
 from crm_sync.sandbox.salesforce.writes import Writes
+from crm_sync.sandbox.server import Api
 
 #: API versions the platform serves (contracts/salesforce.md 1).
 FIRST_VERSION, LAST_VERSION = 31, 68
@@ -65,7 +66,7 @@ def build(
     query_jobs: QueryJobs,
     usage: Usage,
 ) -> Flask:
-    app = Flask(__name__, static_folder=None)
+    app = Api(__name__, static_folder=None)
     # The service answers with and without the slash at the end, never with a redirect.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 import requests
 from sqlalchemy import func, select
 
+from crm_sync import workers
 from crm_sync.bootstrap import App, web_app
 from crm_sync.config.starter import starter
 from crm_sync.pipeline.resolve import Resolved, Resolver
@@ -237,6 +239,13 @@ class PhoneOffice(Office):
 OpenPhones = Callable[..., PhoneOffice]
 
 
+@pytest.fixture(autouse=True)
+def _quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of this process look as often as a test does."""
+    monkeypatch.setattr(workers, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(workers, "_TRY_AGAIN_S", 0.2)
+
+
 @contextmanager
 def office_of(crm: str, database_url: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[PhoneOffice]:
     with Sandbox(**{"contacts": 60, "unlimited": True, "per_minute": None, **options}) as sandbox:
@@ -250,10 +259,11 @@ def office_of(crm: str, database_url: str, monkeypatch: pytest.MonkeyPatch, **op
 
 
 @pytest.fixture
-def open_phones(crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPhones]:
+def open_phones(crm: str, tmp_path: Path, migrated_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPhones]:
     """open_phones(contacts=…, **sandbox options) -> PhoneOffice."""
     from contextlib import ExitStack
 
+    shutil.copy(migrated_file, tmp_path / "crm_sync.db")
     with ExitStack() as stack:
 
         def open_(**options: Any) -> PhoneOffice:

@@ -32,7 +32,7 @@ def office(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     crm, database = request.param
     monkeypatch.chdir(tmp_path)
     with (
-        database_of(database, request, tmp_path) as url,
+        database_of(database, request, tmp_path, is_empty=False) as url,
         office_of(crm, url, monkeypatch, tidy=True, contacts=CONTACTS, latency_ms=100) as made,
     ):
         made.text = made.text.replace("workers: 4", "workers: 1")

@@ -39,7 +39,7 @@ def office(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("CRM_SYNC_SECRET_KEY", SECRET)
     monkeypatch.chdir(tmp_path)
     with (
-        database_of(database, request, tmp_path) as url,
+        database_of(database, request, tmp_path, is_empty=False) as url,
         office_of(crm, url, monkeypatch, contacts=30, tidy=True) as opened,
     ):
         yield opened

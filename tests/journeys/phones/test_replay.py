@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from crm_sync import crash
+from crm_sync.clock import SystemClock
 from crm_sync.domain.runs import RunKind
 from crm_sync.store.exclusive import Exclusive
 from tests.cli.conftest import ROOT, Desk
@@ -34,6 +36,8 @@ def crm() -> str:
 @pytest.fixture
 def office(crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[PhoneOffice]:
     monkeypatch.chdir(tmp_path)
+    # Back-off is real and does not hold up the tests; a command waits for another one in steps of a quarter.
+    monkeypatch.setattr(SystemClock, "sleep", lambda _self, seconds: time.sleep(min(seconds, 0.25)))
     with office_of(crm, database_url, monkeypatch, tidy=True, contacts=50) as made:
         assert len(made.targets) > 10
         yield made

@@ -23,7 +23,7 @@ def _open(
     town: Sandbox, crm: str, database: str, folder: Path, patch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[PrivacyOffice]:
     town.renew()
-    with database_of(database, request, folder) as url:
+    with database_of(database, request, folder, is_empty=False) as url:
         office = PrivacyOffice(town, crm, url, patch, folder)
         try:
             yield office
