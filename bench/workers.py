@@ -120,6 +120,7 @@ def _shared(
         "cpu_s": [round(each, 1) for each in cpu],
         "peak_mib": [round(each) for each in memory],
         "connections": connections,
+        "crm_calls_per_1k": round(1000 * _crm_calls(row) / contacts, 1),
         "database_mib": round(size / 2**20, 1),
     }
 
@@ -187,6 +188,10 @@ def _ended(engine: Any) -> tuple[Any, int]:
         if row.finished_at is not None:
             return row, most
         time.sleep(0.5)
+
+
+def _crm_calls(row: Any) -> int:
+    return sum(count for name, count in orjson.loads(row.calls).items() if not name.startswith("apollo"))
 
 
 def _peak_mib(pid: int) -> float:
