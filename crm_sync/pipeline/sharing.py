@@ -7,11 +7,12 @@ a share with an owner and a heartbeat of its own; what a dead or stopped one has
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 from crm_sync import crash, errors
@@ -36,6 +37,7 @@ from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import Due, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.writing_desk import WritingDesk
 from crm_sync.services import Services
+from crm_sync.spans import span
 from crm_sync.store.answers import StoredAnswer
 from crm_sync.store.shares import Chunk, Giving, Share, Standing, Tally, merged
 
@@ -184,8 +186,12 @@ def take_part(
     """
     before = Counter(services.calls_so_far(sync.crm))
     try:
-        with alive(lambda: services.shares.beat(share, now=services.clock.now()), stop):
+        with (
+            alive(lambda: services.shares.beat(share, now=services.clock.now()), stop),
+            span("share", run=run.id, sync=run.sync, number=share.number) as open_,
+        ):
             tally = _walked(share, run, sync, services, asked, stop, meanwhile, at_hand, is_guest)
+            open_.tell(**asdict(tally.counts))
         if is_guest:
             calls = Counter(services.calls_so_far(sync.crm))
             calls.subtract(before)
@@ -287,7 +293,9 @@ class _Cutter:
         self._run = run
         self._services = services
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._select, name="selecting", daemon=True)
+        #: Its log lines carry the ids of whoever begins it.
+        work = contextvars.copy_context().run
+        self._thread = threading.Thread(target=work, args=(self._select,), name="selecting", daemon=True)
         self._lock = threading.Lock()
         #: What was read of the newest chunks, so that this process need not read them once more.
         self._read: dict[int, DuePage] = {}

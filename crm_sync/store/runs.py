@@ -368,10 +368,9 @@ class Runs:
                 rows = connection.execute(select(run_records).where(*which).order_by(run_records.c.share)).all()
                 made = one_of([record_of(row) for row in rows])
                 connection.execute(delete(run_records).where(*which))
-                at = max(row.at for row in rows)
-                run_many(connection, _RECORDED, _RECORD, [_record_row(run_id, 0, made, millis(at))])
+                row = _record_row(run_id, rows[-1].share, made, max(millis(each.at) for each in rows))
+                run_many(connection, _RECORDED, _RECORD, [row])
             crash.point("runs.make_one.inside")
-            connection.execute(update(run_records).where(of_run, run_records.c.share != 0).values(share=0))
 
     def records(
         self,

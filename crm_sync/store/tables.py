@@ -138,7 +138,7 @@ run_records = Table(
     Column("run_id", String(32), ForeignKey("runs.id"), primary_key=True),
     Column("object_type", String(100), primary_key=True),
     Column("record_id", String(64), primary_key=True),
-    # Whose work it was while several workers share the run; at its end a record has one row again, of share 0.
+    # Whose work it was where several workers share the run; at its end a record has one row again.
     Column("share", Integer, primary_key=True, autoincrement=False, server_default=text("0")),
     Column("outcome", String(20), nullable=False),
     Column("reason", Text, nullable=False),

@@ -197,7 +197,6 @@ def test_a_run_is_closed_when_nobody_is_at_it(shares: Shares, runs: Runs) -> Non
     for _ in range(2):
         shares.close(RUN.id)
         assert list(runs.records(RUN.id)) == [a_record("1"), a_record("2")]
-        assert list(runs.records(RUN.id, share=0)) == [a_record("1"), a_record("2")]
         assert runs.reasons(RUN.id) == [("Contact", "Updated", "", 2)]
 
 
