@@ -264,6 +264,11 @@ class Store:
         try:
             yield
         except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", "") in LENT:
+                raise StoreError(
+                    f"The database {self.shown_url} did not take the request: {_cause(error)}. It is a pooler that "
+                    "lends out sessions by the transaction: let it keep them (pool_mode = session)"
+                ) from error
             if isinstance(error, IntegrityError | ProgrammingError | DataError):
                 raise  # a fault of ours, not of the database
             raise StoreError(
@@ -465,6 +470,10 @@ _CURES = {
     "SQLITE_BUSY": "Another program holds it; try again, and end that program if it lasts",
 }
 _IS_IT_THERE = "Check that it is running and takes connections, and what CRM_SYNC_DATABASE_URL says of it"
+
+
+#: What was prepared is there already, or is not there: in another client's session.
+LENT = ("42P05", "26000")
 
 
 def _cure(error: DBAPIError) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from crm_sync.errors import StoreError
-from crm_sync.store.engine import Store
+from crm_sync.store.engine import LENT, Store
 
 KEEP_SESSIONS = "let PgBouncer pool by the session (pool_mode = session), or name the server in CRM_SYNC_DATABASE_URL"
 
@@ -100,13 +100,16 @@ class Exclusive:
             connection.close()
 
 
+_ASK_IN_TURN = 4
+
+
 def why_not_exclusive(store: Store) -> str:
     """Why such a lock would not hold, "" when it does.
 
     A pooler (PgBouncer) that lends the server's sessions out by the transaction gives two connections of ours one
     session, in which an advisory lock keeps nobody out; and a statement that the driver prepared is looked for in a
-    session that never saw it. It lends the one that was given back last, so the second
-    connection meets the first one's, unless others are quick; and where it does not, the first one gets another.
+    session that never saw it. It lends the one that was given back last, so that two connections which ask in turn meet
+    each other's, unless others are quick, or it is slow to take one back: so they ask several times.
 
     Raises:
         StoreError: the database cannot be asked.
@@ -117,11 +120,17 @@ def why_not_exclusive(store: Store) -> str:
     try:
         with store.engine.connect() as first, store.engine.connect() as second:
             first.execution_options(isolation_level="AUTOCOMMIT")
-            mine = first.execute(session).scalar()
-            is_lent = second.execute(session).scalar() == mine  # in a transaction, which keeps it
-            is_lent = is_lent or first.execute(session).scalar() != mine
+            met: list[set[int]] = [set(), set()]
+            for _ in range(_ASK_IN_TURN):
+                met[0].add(first.execute(session).scalar_one())
+                with second.begin():  # which keeps it until its end
+                    met[1].add(second.execute(session).scalar_one())
+                    met[0].add(first.execute(session).scalar_one())
+            is_lent = len(met[0]) > 1 or met[0] == met[1]
     except DBAPIError as error:
-        raise StoreError(f"The database {store.shown_url} cannot be asked whether it keeps sessions") from error
+        if getattr(error.orig, "sqlstate", "") not in LENT:
+            raise StoreError(f"The database {store.shown_url} cannot be asked whether it keeps sessions") from error
+        is_lent = True
     if not is_lent:
         return ""
     return (
