@@ -514,7 +514,8 @@ class Runs:
     # --- picklist values nobody mapped --------------------------------------------------------------------------
 
     def count_unmapped(self, sync: str, seen: Mapping[tuple[str, str], int], *, now: datetime) -> None:
-        """Add to the tally of (CRM field, Apollo value) pairs that no table maps."""
+        """Add to the tally of (CRM field, Apollo value) pairs that no table maps. In one order: the workers of a run come
+        to their end together."""
         if not seen:
             return
         with self._store.write() as connection:
@@ -528,7 +529,7 @@ class Runs:
                 statement,
                 [
                     {"sync": sync, "field": field, "value": value[:400], "seen": count, "first_at": now, "last_at": now}
-                    for (field, value), count in seen.items()
+                    for (field, value), count in sorted(seen.items())
                 ],
             )
 

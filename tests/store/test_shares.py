@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -255,3 +256,12 @@ _CITY = a_decision(field="City", old="Rome", new="Oslo")
 )
 def test_what_several_did_with_one_record_is_told_as_one(rows: list[RunRecord], told: RunRecord) -> None:
     assert one_of(rows) == told
+
+
+def test_workers_who_come_to_their_end_together_count_what_is_unmapped_together(store: Store, runs: Runs) -> None:
+    pairs = [("Industry", f"value {number}") for number in range(2000)]
+    one, other = dict.fromkeys(pairs, 1), dict.fromkeys(reversed(pairs), 1)
+    with ThreadPoolExecutor(2) as pool:
+        for counted in [pool.submit(runs.count_unmapped, RUN.sync, each, now=NOON) for each in (one, other) * 3]:
+            counted.result()
+    assert {seen for *_, seen in runs.unmapped()} == {6}
