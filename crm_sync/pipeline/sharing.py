@@ -265,13 +265,15 @@ def _pages(walk: Walk, share: Share, run: SyncRun, services: Services, at_hand: 
     while not walk.stop:
         chunk = shares.take(share, now=services.clock.now())
         if chunk is not None:
+            # A worker that was stopped may have had it before and done some of it.
+            undone = shares.undone(run, chunk.record_ids)
             page = at_hand.page_of(chunk) if at_hand is not None else None
-            if page is not None:
+            if page is None:
+                yield from named_pages(walk, undone)
+            elif len(undone) == len(chunk.record_ids):
                 yield page
             else:
-                yield from named_pages(
-                    walk, shares.undone(run, chunk.record_ids) if chunk.attempt else chunk.record_ids
-                )
+                yield replace(page, due=tuple(each for each in page.due if each.record.ref.id in set(undone)))
             continue
         if shares.standing(run.id) is not Standing.SELECTING:
             return

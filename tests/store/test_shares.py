@@ -251,6 +251,11 @@ _CITY = a_decision(field="City", old="Rome", new="Oslo")
             a_record("1", "No match", reason="nobody"),
             id="nothing written",
         ),
+        pytest.param(
+            [a_record("1", "No match", reason="nobody"), a_record("1", "Skipped", reason="stopped")],
+            a_record("1", "No match", reason="nobody"),
+            id="told by one, and left alone by another, whose clock is ahead",
+        ),
         pytest.param([a_record("1", "Skipped", _FIRST)], a_record("1", "Skipped", _FIRST), id="one row stays as it is"),
     ],
 )
@@ -265,3 +270,17 @@ def test_workers_who_come_to_their_end_together_count_what_is_unmapped_together(
         for counted in [pool.submit(runs.count_unmapped, RUN.sync, each, now=NOON) for each in (one, other) * 3]:
             counted.result()
     assert {seen for *_, seen in runs.unmapped()} == {6}
+
+
+def test_who_began_first_may_have_written_last(shares: Shares, runs: Runs) -> None:
+    shares.add(RUN.id, ["1"], now=NOON)
+    first, second = joined(shares), joined(shares, "worker:2:x")
+    for share, decision, now in ((second, _FIRST, NOON), (first, _AGAIN, LATER)):
+        runs.settle(
+            RUN.id, sync=RUN.sync, confirmed=(), amended=(), others=[a_record("1", "Updated", decision)], states=(),
+            now=now, share=share.number,
+        )  # fmt: skip
+        shares.end(share, RUN, tally=Tally(), giving=Giving.HELD, now=now)
+    assert runs.record(RUN.id, "Contact", "1") == a_record("1", "Updated", a_decision(old=None, new="CTO"))
+    shares.close(RUN.id)
+    assert runs.record(RUN.id, "Contact", "1") == a_record("1", "Updated", a_decision(old=None, new="CTO"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -351,3 +352,21 @@ def test_a_chunk_is_not_read_twice_by_the_one_who_cut_it(open_unattended: OpenUn
     alone = office.calls("salesforce")
     assert sharing.CHUNK == 40
     assert alone.get("GET query", 0) + alone.get("query", 0) <= 6, alone
+
+
+def test_what_a_stopped_worker_left_to_the_others_is_told_as_they_found_it(open_unattended: OpenUnattended) -> None:
+    office = open_unattended(contacts=800, latency_ms=200)
+    run_id = queued(office)
+    with at_work(office, 1):
+        office.until(lambda: sum(office.charged.values()) > 10)
+        for _ in range(2):
+            with at_work(office, 1):
+                seen = workers_of(office, run_id)
+                office.until(lambda: workers_of(office, run_id) > seen or ended(office.runs[-1]))  # noqa: B023
+        office.until(lambda: all(ended(run) for run in office.runs))
+    (run,) = office.runs
+    reasons = office.app.runs.reasons(run_id)
+    assert run.counts.no_match
+    assert not [each for each in reasons if "crm-sync was stopped" in each[2]], (run.reason, reasons)
+    is_told_once(office, run)
+    office.books_balance()
