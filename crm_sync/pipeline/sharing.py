@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -230,16 +231,17 @@ def _walked(
         pages = _pages(walk, share, run, services, at_hand)
         stages = Stages(walk, on_expected=lambda _: None, pages=pages, revealing=with_match(walk, services))
         looked_at = services.clock.now()
-        for group in stages.answered():
-            desk.take(group)
-            now = services.clock.now()
-            if now - looked_at > _LOOK_EVERY:
-                looked_at = now
-                tally = _tally(desk.audit, stages)
-                services.shares.beat(share, now=now, tally=tally)
-                if not walk.free:
-                    restore.advance(services)
-                meanwhile()
+        with closing(stages.answered()) as groups, _told_first(stop):
+            for group in groups:
+                desk.take(group)
+                now = services.clock.now()
+                if now - looked_at > _LOOK_EVERY:
+                    looked_at = now
+                    tally = _tally(desk.audit, stages)
+                    services.shares.beat(share, now=now, tally=tally)
+                    if not walk.free:
+                        restore.advance(services)
+                    meanwhile()
         desk.finish()
         tally = _tally(desk.audit, stages)
         services.runs.count_unmapped(sync.name, desk.unmapped, now=services.clock.now())
@@ -257,6 +259,16 @@ def _walked(
         tally.stopped = stop.reason
         tally.stopped_by = type(stop.error).__name__ if stop.error is not None else ""
     return tally
+
+
+@contextmanager
+def _told_first(stop: Stop) -> Iterator[None]:
+    """An error is why the walk stops, before the stages are ended, who know of none."""
+    try:
+        yield
+    except CrmSyncError as error:
+        stop.raise_(str(error), error)
+        raise
 
 
 def _pages(walk: Walk, share: Share, run: SyncRun, services: Services, at_hand: _Cutter | None) -> Iterator[DuePage]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,13 +10,14 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from crm_sync.bootstrap import App
 from crm_sync.domain.runs import Asked, RecordOutcome, RunKind, RunStatus, SyncRun
-from crm_sync.errors import LostRunError
+from crm_sync.errors import LostRunError, StoreError
 from crm_sync.pipeline import sharing
 from crm_sync.pipeline.recover import recover
 from crm_sync.pipeline.run import opened
@@ -26,6 +26,7 @@ from crm_sync.pipeline.select import due_pages
 from crm_sync.pipeline.walk import compiled
 from crm_sync.services import Services
 from crm_sync.store.journal import Intent, Room
+from crm_sync.store.runs import Runs
 from crm_sync.store.tables import batches, chunks, run_records, shares
 from crm_sync.workers import RunWorker
 from tests.conftest import database_of
@@ -369,4 +370,24 @@ def test_what_a_stopped_worker_left_to_the_others_is_told_as_they_found_it(open_
     assert run.counts.no_match
     assert not [each for each in reasons if "crm-sync was stopped" in each[2]], (run.reason, reasons)
     is_told_once(office, run)
+    office.books_balance()
+
+
+def test_a_database_that_fails_is_why_the_run_ended(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = open_unattended(contacts=400, latency_ms=50)
+    queued(office)
+    failing = iter([True])
+
+    def settle(runs: Runs, *arguments: Any, **more: Any) -> None:
+        if next(failing, False):
+            raise StoreError("the database did not take it")
+        settled(runs, *arguments, **more)
+
+    settled = Runs.settle
+    monkeypatch.setattr(Runs, "settle", settle)
+    together(office, 1)
+    (run,) = office.runs
+    assert (run.status, run.reason) == (RunStatus.FAILED, "the database did not take it")
     office.books_balance()
