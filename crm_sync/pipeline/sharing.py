@@ -100,9 +100,10 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
                 take_part(
                     share, run, sync, services, asked, stop=walk.stop, meanwhile=look, at_hand=cutter, is_guest=False
                 )
-            elif cutter.is_done and not others.are_at_it() and not shares.waiting(run.id):
+            elif cutter.is_done and shares.is_over(run.id):
                 break
             else:
+                others.are_at_it()
                 time.sleep(_LOOK_FOR_CHUNKS_EVERY_S)
             if services.clock.now() - looked_at > _LOOK_EVERY:
                 looked_at = services.clock.now()

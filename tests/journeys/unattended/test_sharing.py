@@ -19,7 +19,7 @@ from crm_sync.bootstrap import App
 from crm_sync.domain.runs import Asked, RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.errors import LostRunError, StoreError
 from crm_sync.pipeline import sharing
-from crm_sync.pipeline.recover import recover
+from crm_sync.pipeline.recover import owner, recover
 from crm_sync.pipeline.run import opened
 from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.pipeline.select import due_pages
@@ -27,6 +27,7 @@ from crm_sync.pipeline.walk import compiled
 from crm_sync.services import Services
 from crm_sync.store.journal import Intent, Room
 from crm_sync.store.runs import Runs
+from crm_sync.store.shares import Giving, Share, Tally
 from crm_sync.store.tables import batches, chunks, run_records, shares
 from crm_sync.workers import RunWorker
 from tests.conftest import database_of
@@ -391,3 +392,45 @@ def test_a_database_that_fails_is_why_the_run_ended(
     (run,) = office.runs
     assert (run.status, run.reason) == (RunStatus.FAILED, "the database did not take it")
     office.books_balance()
+
+
+def test_nothing_is_lost_that_is_given_back_and_taken_between_two_looks(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = open_unattended(contacts=200, tidy=True, latency_ms=50)
+    run_id = queued(office)
+    looked = threading.Event()
+    with office.another() as app, at_work(office, 1):
+        office.until(office.app.shares.working)
+        first, second = (app.shares.join(run_id, owner=f"{owner()}", now=app.clock.now()) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        assert app.shares.take(first, now=app.clock.now()) is not None
+        run = app.runs.get(run_id)
+        assert run is not None
+
+        def gives(share: Share) -> None:
+            tally = Tally(stopped="stopped")
+            app.shares.end(share, run, tally=tally, giving=Giving.UNFINISHED, now=app.clock.now())
+
+        def are_at_it(others: Any) -> bool:
+            is_only_he = {share.number for share in app.shares.working()} == {first.number}
+            if not is_only_he or looked.is_set():
+                return at_it(others)
+            gives(first)
+            found = at_it(others)
+            third = app.shares.join(run_id, owner=owner(), now=app.clock.now())
+            assert third is not None
+            assert app.shares.take(third, now=app.clock.now()) is not None
+            threading.Timer(0.5, gives, (third,)).start()
+            looked.set()
+            return found
+
+        at_it = sharing._Others.are_at_it
+        monkeypatch.setattr(sharing._Others, "are_at_it", are_at_it)
+        gives(second)
+        office.until(lambda: all(ended(run) for run in office.runs))
+    (run,) = office.runs
+    assert looked.is_set()
+    assert (run.status, run.counts.updated) == (RunStatus.COMPLETED, 200), (run.reason, run.left_out)
+    is_told_once(office, run)
