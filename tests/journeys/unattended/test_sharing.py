@@ -27,7 +27,7 @@ from crm_sync.pipeline.walk import compiled
 from crm_sync.services import Services
 from crm_sync.store.journal import Intent, Room
 from crm_sync.store.runs import Runs
-from crm_sync.store.shares import Giving, Share, Tally
+from crm_sync.store.shares import Giving, Share, Standing, Tally
 from crm_sync.store.tables import batches, chunks, run_records, shares
 from crm_sync.workers import RunWorker
 from tests.conftest import database_of
@@ -434,3 +434,38 @@ def test_nothing_is_lost_that_is_given_back_and_taken_between_two_looks(
     assert looked.is_set()
     assert (run.status, run.counts.updated) == (RunStatus.COMPLETED, 200), (run.reason, run.left_out)
     is_told_once(office, run)
+
+
+def test_who_joins_a_run_that_is_just_taken_over_keeps_nobody_from_work(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = open_unattended(contacts=100, tidy=True)
+    queued(office)
+    now = office.app.clock.now()
+    with office.another() as app:
+        taken = app.queue.take(owner="elsewhere:1:x", config_version=1, now=now)
+        assert taken is not None
+        run = taken[0]
+        app.shares.begin(run.id, now=now)
+        for start in (0, 20):
+            app.shares.add(run.id, [office.id_of(index) for index in range(start, start + 20)], now=now)
+        office.later(timedelta(seconds=46))
+        joined: list[Share] = []
+
+        def take_over(runs: Runs, *arguments: Any, **more: Any) -> bool:
+            share = app.shares.join(run.id, owner=owner(), now=app.clock.now())
+            joined.extend([share] if share is not None else [])
+            return taken_over(runs, *arguments, **more)
+
+        taken_over = Runs.take_over
+        monkeypatch.setattr(Runs, "take_over", take_over)
+        services = office.app.services()
+        assert recover(services, "salesforce") == []
+        (share,) = joined
+        assert app.shares.standing(run.id) is Standing.STOPPING
+        assert app.shares.join(run.id, owner=owner(), now=app.clock.now()) is None
+        app.shares.end(share, run, tally=Tally(stopped="stopped"), giving=Giving.UNFINISHED, now=app.clock.now())
+        assert [each.id for each in recover(services, "salesforce")] == [run.id]
+    together(office, 1)
+    assert [each.status for each in office.runs] == [RunStatus.FAILED, RunStatus.COMPLETED]
+    assert office.runs[-1].counts.updated == 100
