@@ -25,7 +25,7 @@ from crm_sync.ports import WriteRequest
 from crm_sync.services import Services
 from crm_sync.store.journal import PHONES, Call, Expansion
 from crm_sync.store.runs import WRITING, RunRecord
-from crm_sync.store.shares import Giving, Share
+from crm_sync.store.shares import Giving, Share, Standing
 from crm_sync.store.write_jobs import OpenJob
 
 #: A run that gave no sign of life for so long is dead; it gives one every BEAT_S seconds (pipeline/heartbeat.py).
@@ -99,13 +99,20 @@ def _recover(services: Services, crm: str) -> list[SyncRun]:
         # One that others still work at has its end after theirs: they see that its own process is gone, and stop.
         is_dead = run.id not in shared and _is_ours_to_close(run, its_owner, alive_at, services)
         (dead if is_dead else alive).append(run)
+    for run in dead:
+        services.shares.stand(run.id, Standing.STOPPING)
+    ours = {(share.run_id, share.number) for share in dead_shares}
+    # Somebody may have joined one until it was this process's: it is closed after them as well.
+    joined = {each.run_id for each in services.shares.working() if (each.run_id, each.number) not in ours}
+    alive += [run for run in dead if run.id in joined]
+    dead = [run for run in dead if run.id not in joined]
     for share in dead_shares:
         settle_calls(share.run_id, services, share=share.number)
     for run in dead:
         crash.point("recover.found")
         settle_calls(run.id, services)
     under_way = {(run.id, 0) for run in alive} | {(each.run_id, each.number) for each in services.shares.working()}
-    under_way -= {(each.run_id, each.number) for each in dead_shares}
+    under_way -= ours
     for job in services.write_jobs.open():
         # Also of a run that ended while its CRM could not be asked what became of the job.
         if (job.run_id, job.share) not in under_way and job.crm in services.config.crms:

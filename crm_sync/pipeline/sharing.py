@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
@@ -101,9 +102,10 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
                 take_part(
                     share, run, sync, services, asked, stop=walk.stop, meanwhile=look, at_hand=cutter, is_guest=False
                 )
-            elif cutter.is_done and not others.are_at_it() and not shares.waiting(run.id):
+            elif cutter.is_done and shares.is_over(run.id):
                 break
             else:
+                others.are_at_it()
                 time.sleep(_LOOK_FOR_CHUNKS_EVERY_S)
             if services.clock.now() - looked_at > _LOOK_EVERY:
                 looked_at = services.clock.now()
@@ -236,16 +238,17 @@ def _walked(
         pages = _pages(walk, share, run, services, at_hand)
         stages = Stages(walk, on_expected=lambda _: None, pages=pages, revealing=with_match(walk, services))
         looked_at = services.clock.now()
-        for group in stages.answered():
-            desk.take(group)
-            now = services.clock.now()
-            if now - looked_at > _LOOK_EVERY:
-                looked_at = now
-                tally = _tally(desk.audit, stages)
-                services.shares.beat(share, now=now, tally=tally)
-                if not walk.free:
-                    restore.advance(services)
-                meanwhile()
+        with closing(stages.answered()) as groups, _told_first(stop):
+            for group in groups:
+                desk.take(group)
+                now = services.clock.now()
+                if now - looked_at > _LOOK_EVERY:
+                    looked_at = now
+                    tally = _tally(desk.audit, stages)
+                    services.shares.beat(share, now=now, tally=tally)
+                    if not walk.free:
+                        restore.advance(services)
+                    meanwhile()
         desk.finish()
         tally = _tally(desk.audit, stages)
         services.runs.count_unmapped(sync.name, desk.unmapped, now=services.clock.now())
@@ -265,19 +268,31 @@ def _walked(
     return tally
 
 
+@contextmanager
+def _told_first(stop: Stop) -> Iterator[None]:
+    """An error is why the walk stops, before the stages are ended, who know of none."""
+    try:
+        yield
+    except CrmSyncError as error:
+        stop.raise_(str(error), error)
+        raise
+
+
 def _pages(walk: Walk, share: Share, run: SyncRun, services: Services, at_hand: _Cutter | None) -> Iterator[DuePage]:
     """What this share has taken, chunk by chunk; a page of nobody where it waits for more to be selected."""
     shares = services.shares
     while not walk.stop:
         chunk = shares.take(share, now=services.clock.now())
         if chunk is not None:
+            # A worker that was stopped may have had it before and done some of it.
+            undone = shares.undone(run, chunk.record_ids)
             page = at_hand.page_of(chunk) if at_hand is not None else None
-            if page is not None:
+            if page is None:
+                yield from named_pages(walk, undone)
+            elif len(undone) == len(chunk.record_ids):
                 yield page
             else:
-                yield from named_pages(
-                    walk, shares.undone(run, chunk.record_ids) if chunk.attempt else chunk.record_ids
-                )
+                yield replace(page, due=tuple(each for each in page.due if each.record.ref.id in set(undone)))
             continue
         if shares.standing(run.id) is not Standing.SELECTING:
             return

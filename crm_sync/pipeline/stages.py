@@ -11,7 +11,7 @@ import contextvars
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 from crm_sync import crash
@@ -65,7 +65,7 @@ class Stages:
         self.left_out: Counter[str] = Counter()
         self.selected = 0
 
-    def answered(self) -> Iterator[list[Answered]]:
+    def answered(self) -> Generator[list[Answered]]:
         """Every selected record exactly once, in no particular order; an empty group every second nothing comes."""
         walk = self._walk
         threads = [_thread(self._asking, f"asking-{n}") for n in range(walk.workers)]

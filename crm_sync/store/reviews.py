@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, select, text, update
 
 from crm_sync.store.engine import Store
 from crm_sync.store.tables import reviews
@@ -17,6 +17,8 @@ OPEN, ACCEPTED, REFUSED = "open", "accepted", "refused"
 #: Kinds of a review: one field, or the whole record.
 FIELD, MATCH, JOB_CHANGE = "field", "match", "job_change"
 _AT_ONCE = 500
+#: Of PostgreSQL: one at a time puts something on the list. SQLite's writers take turns anyway.
+_PUTTING_LOCK = int.from_bytes(b"reviews", "big")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,9 @@ class Reviews:
 
 
 def _put(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    if connection.dialect.name == "postgresql":
+        # Workers that share a run may propose for the same companies at the same moment, in another order.
+        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _PUTTING_LOCK})
     for row in rows:
         known = connection.execute(
             select(reviews.c.id, reviews.c.proposal, reviews.c.state).where(_place(row))

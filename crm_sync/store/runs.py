@@ -365,7 +365,7 @@ class Runs:
             self.refuse_lost(connection, run_id, 0)
             for object_type, record_id in connection.execute(several).all():
                 which = (of_run, run_records.c.object_type == object_type, run_records.c.record_id == record_id)
-                rows = connection.execute(select(run_records).where(*which).order_by(run_records.c.share)).all()
+                rows = connection.execute(select(run_records).where(*which).order_by(*_OF_WORK)).all()
                 made = one_of([record_of(row) for row in rows])
                 connection.execute(delete(run_records).where(*which))
                 row = _record_row(run_id, rows[-1].share, made, max(millis(each.at) for each in rows))
@@ -407,7 +407,7 @@ class Runs:
                 run_records.c.object_type == object_type,
                 run_records.c.record_id == record_id,
             )
-            .order_by(run_records.c.share)
+            .order_by(*_OF_WORK)
         )
         with self._store.read() as connection:
             rows = connection.execute(query).all()
@@ -513,7 +513,8 @@ class Runs:
     # --- picklist values nobody mapped --------------------------------------------------------------------------
 
     def count_unmapped(self, sync: str, seen: Mapping[tuple[str, str], int], *, now: datetime) -> None:
-        """Add to the tally of (CRM field, Apollo value) pairs that no table maps."""
+        """Add to the tally of (CRM field, Apollo value) pairs that no table maps. In one order: the workers of a run
+        come to their end together."""
         if not seen:
             return
         with self._store.write() as connection:
@@ -527,7 +528,7 @@ class Runs:
                 statement,
                 [
                     {"sync": sync, "field": field, "value": value[:400], "seen": count, "first_at": now, "last_at": now}
-                    for (field, value), count in seen.items()
+                    for (field, value), count in sorted(seen.items())
                 ],
             )
 
@@ -705,13 +706,13 @@ def record_of(row: Row[Any]) -> RunRecord:
 def one_of(rows: Sequence[RunRecord]) -> RunRecord:
     """What several workers of a run did with one record, told as one; `rows` in the order of their work.
 
-    The last one says what became of it, unless an earlier one has written and it found nothing left to do: also where
-    that one died before it could confirm it. Of a field that was written, once or again, the value before the first
-    write is the old one, so that an undo brings it back.
+    The last one that did not leave it to another says what became of it, unless an earlier one has written and it found
+    nothing left to do: also where that one died before it could confirm it. Of a field that was written, once or again,
+    the value before the first write is the old one, so that an undo brings it back.
     """
     if len(rows) == 1:
         return rows[0]
-    told = next((row for row in reversed(rows) if row.outcome == RecordOutcome.UPDATED.value), rows[-1])
+    told = max(reversed(rows), key=lambda row: _SAYS.get(row.outcome, 1))
     decisions = {decision.field: decision for decision in told.decisions}
     for row in reversed(rows):
         for decision in row.decisions:
@@ -727,6 +728,10 @@ def one_of(rows: Sequence[RunRecord]) -> RunRecord:
 
 
 _WRITTEN = (FieldOutcome.WRITTEN, FieldOutcome.UNCONFIRMED)
+#: How much a worker's outcome says of what became of a record; any other: 1.
+_SAYS = {RecordOutcome.UPDATED.value: 2, RecordOutcome.SKIPPED.value: 0}
+#: A worker may have begun before another one and have taken up later what that one left.
+_OF_WORK = (run_records.c.at, run_records.c.share)
 
 #: What a later run may leave out when nothing changed since (pipeline/select.py).
 SETTLED = tuple(

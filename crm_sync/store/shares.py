@@ -129,6 +129,14 @@ class Shares:
         with self._store.read() as connection:
             return int(connection.execute(query).scalar() or 0)
 
+    def is_over(self, run_id: str) -> bool:
+        """Whether nothing waits and nobody is at it: seen at one moment, since what is taken is given back, and what is
+        given back is taken."""
+        waits = exists().where(chunks.c.run_id == run_id, _OPEN)
+        at_it = exists().where(shares.c.run_id == run_id, shares.c.state == _WORKING)
+        with self._store.read() as connection:
+            return bool(connection.execute(select(~(waits | at_it))).scalar())
+
     def tallies(self, run_id: str) -> dict[int, Tally]:
         """What the run's shares tell, by number."""
         query = select(shares.c.number, shares.c.tally).where(shares.c.run_id == run_id, shares.c.number > 0)

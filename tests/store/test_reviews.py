@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from threading import Event
 
 import pytest
 
@@ -240,3 +242,32 @@ def test_a_proposal_is_kept_as_a_digest(desk: Desk) -> None:
 
     assert len(desk.only().proposal) == 16
     assert b"ada" not in desk.only().proposal
+
+
+def test_two_workers_may_propose_for_one_company_at_the_same_moment(store: Store) -> None:
+    """Each knows of nobody else until it commits."""
+    if store.dialect == "sqlite":
+        pytest.skip("writers take turns")
+    list_ = Reviews(store, a_vault(store))
+    Runs(store).open(a_run(id="r", started_at=NOON), owner="here:1")
+    one, other = (
+        Proposal(object_type="Account", record_id=each, field="Name", kind=FIELD, what="Acme", reason="differs")
+        for each in ("1", "2")
+    )
+
+    def proposed(*proposals: Proposal) -> None:
+        put = list_.proposing(proposals, run_id="r", sync="contacts", crm="salesforce", now=NOON)
+        assert put is not None
+        with store.write() as connection:
+            put(connection)
+            first.set()
+            begun.wait(timeout=0.3)
+
+    first, begun = Event(), Event()
+    with ThreadPoolExecutor(2) as pool:
+        ahead = pool.submit(proposed, one, other)
+        assert first.wait(timeout=5)
+        behind = pool.submit(proposed, other, one)
+        ahead.result()
+        behind.result()
+    assert [review.record_id for review in list_.listed()] == ["1", "2"]

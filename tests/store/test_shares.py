@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -249,8 +250,36 @@ _CITY = a_decision(field="City", old="Rome", new="Oslo")
             a_record("1", "No match", reason="nobody"),
             id="nothing written",
         ),
+        pytest.param(
+            [a_record("1", "No match", reason="nobody"), a_record("1", "Skipped", reason="stopped")],
+            a_record("1", "No match", reason="nobody"),
+            id="told by one, and left alone by another, whose clock is ahead",
+        ),
         pytest.param([a_record("1", "Skipped", _FIRST)], a_record("1", "Skipped", _FIRST), id="one row stays as it is"),
     ],
 )
 def test_what_several_did_with_one_record_is_told_as_one(rows: list[RunRecord], told: RunRecord) -> None:
     assert one_of(rows) == told
+
+
+def test_workers_who_come_to_their_end_together_count_what_is_unmapped_together(store: Store, runs: Runs) -> None:
+    pairs = [("Industry", f"value {number}") for number in range(2000)]
+    one, other = dict.fromkeys(pairs, 1), dict.fromkeys(reversed(pairs), 1)
+    with ThreadPoolExecutor(2) as pool:
+        for counted in [pool.submit(runs.count_unmapped, RUN.sync, each, now=NOON) for each in (one, other) * 3]:
+            counted.result()
+    assert {seen for *_, seen in runs.unmapped()} == {6}
+
+
+def test_who_began_first_may_have_written_last(shares: Shares, runs: Runs) -> None:
+    shares.add(RUN.id, ["1"], now=NOON)
+    first, second = joined(shares), joined(shares, "worker:2:x")
+    for share, decision, now in ((second, _FIRST, NOON), (first, _AGAIN, LATER)):
+        runs.settle(
+            RUN.id, sync=RUN.sync, confirmed=(), amended=(), others=[a_record("1", "Updated", decision)], states=(),
+            now=now, share=share.number,
+        )  # fmt: skip
+        shares.end(share, RUN, tally=Tally(), giving=Giving.HELD, now=now)
+    assert runs.record(RUN.id, "Contact", "1") == a_record("1", "Updated", a_decision(old=None, new="CTO"))
+    shares.close(RUN.id)
+    assert runs.record(RUN.id, "Contact", "1") == a_record("1", "Updated", a_decision(old=None, new="CTO"))

@@ -10,21 +10,24 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from crm_sync.bootstrap import App
 from crm_sync.domain.runs import Asked, RecordOutcome, RunKind, RunStatus, SyncRun
-from crm_sync.errors import LostRunError
+from crm_sync.errors import LostRunError, StoreError
 from crm_sync.pipeline import sharing
-from crm_sync.pipeline.recover import recover
+from crm_sync.pipeline.recover import owner, recover
 from crm_sync.pipeline.run import opened
 from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.pipeline.select import due_pages
 from crm_sync.pipeline.walk import compiled
 from crm_sync.services import Services
 from crm_sync.store.journal import Intent, Room
+from crm_sync.store.runs import Runs
+from crm_sync.store.shares import Giving, Share, Standing, Tally
 from crm_sync.store.tables import batches, chunks, run_records, shares
 from crm_sync.workers import RunWorker
 from tests.conftest import database_of
@@ -350,3 +353,118 @@ def test_a_chunk_is_not_read_twice_by_the_one_who_cut_it(open_unattended: OpenUn
     alone = office.calls("salesforce")
     assert sharing.CHUNK == 40
     assert alone.get("GET query", 0) + alone.get("query", 0) <= 6, alone
+
+
+def test_what_a_stopped_worker_left_to_the_others_is_told_as_they_found_it(open_unattended: OpenUnattended) -> None:
+    office = open_unattended(contacts=800, latency_ms=200)
+    run_id = queued(office)
+    with at_work(office, 1):
+        office.until(lambda: sum(office.charged.values()) > 10)
+        for _ in range(2):
+            with at_work(office, 1):
+                seen = workers_of(office, run_id)
+                office.until(lambda: workers_of(office, run_id) > seen or ended(office.runs[-1]))  # noqa: B023
+        office.until(lambda: all(ended(run) for run in office.runs))
+    (run,) = office.runs
+    reasons = office.app.runs.reasons(run_id)
+    assert run.counts.no_match
+    assert not [each for each in reasons if "crm-sync was stopped" in each[2]], (run.reason, reasons)
+    is_told_once(office, run)
+    office.books_balance()
+
+
+def test_a_database_that_fails_is_why_the_run_ended(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = open_unattended(contacts=400, latency_ms=50)
+    queued(office)
+    failing = iter([True])
+
+    def settle(runs: Runs, *arguments: Any, **more: Any) -> None:
+        if next(failing, False):
+            raise StoreError("the database did not take it")
+        settled(runs, *arguments, **more)
+
+    settled = Runs.settle
+    monkeypatch.setattr(Runs, "settle", settle)
+    together(office, 1)
+    (run,) = office.runs
+    assert (run.status, run.reason) == (RunStatus.FAILED, "the database did not take it")
+    office.books_balance()
+
+
+def test_nothing_is_lost_that_is_given_back_and_taken_between_two_looks(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = open_unattended(contacts=200, tidy=True, latency_ms=50)
+    run_id = queued(office)
+    looked = threading.Event()
+    with office.another() as app, at_work(office, 1):
+        office.until(office.app.shares.working)
+        first, second = (app.shares.join(run_id, owner=f"{owner()}", now=app.clock.now()) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        assert app.shares.take(first, now=app.clock.now()) is not None
+        run = app.runs.get(run_id)
+        assert run is not None
+
+        def gives(share: Share) -> None:
+            tally = Tally(stopped="stopped")
+            app.shares.end(share, run, tally=tally, giving=Giving.UNFINISHED, now=app.clock.now())
+
+        def are_at_it(others: Any) -> bool:
+            is_only_he = {share.number for share in app.shares.working()} == {first.number}
+            if not is_only_he or looked.is_set():
+                return at_it(others)
+            gives(first)
+            found = at_it(others)
+            third = app.shares.join(run_id, owner=owner(), now=app.clock.now())
+            assert third is not None
+            assert app.shares.take(third, now=app.clock.now()) is not None
+            threading.Timer(0.5, gives, (third,)).start()
+            looked.set()
+            return found
+
+        at_it = sharing._Others.are_at_it
+        monkeypatch.setattr(sharing._Others, "are_at_it", are_at_it)
+        gives(second)
+        office.until(lambda: all(ended(run) for run in office.runs))
+    (run,) = office.runs
+    assert looked.is_set()
+    assert (run.status, run.counts.updated) == (RunStatus.COMPLETED, 200), (run.reason, run.left_out)
+    is_told_once(office, run)
+
+
+def test_who_joins_a_run_that_is_just_taken_over_keeps_nobody_from_work(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = open_unattended(contacts=100, tidy=True)
+    queued(office)
+    now = office.app.clock.now()
+    with office.another() as app:
+        taken = app.queue.take(owner="elsewhere:1:x", config_version=1, now=now)
+        assert taken is not None
+        run = taken[0]
+        app.shares.begin(run.id, now=now)
+        for start in (0, 20):
+            app.shares.add(run.id, [office.id_of(index) for index in range(start, start + 20)], now=now)
+        office.later(timedelta(seconds=46))
+        joined: list[Share] = []
+
+        def take_over(runs: Runs, *arguments: Any, **more: Any) -> bool:
+            share = app.shares.join(run.id, owner=owner(), now=app.clock.now())
+            joined.extend([share] if share is not None else [])
+            return taken_over(runs, *arguments, **more)
+
+        taken_over = Runs.take_over
+        monkeypatch.setattr(Runs, "take_over", take_over)
+        services = office.app.services()
+        assert recover(services, "salesforce") == []
+        (share,) = joined
+        assert app.shares.standing(run.id) is Standing.STOPPING
+        assert app.shares.join(run.id, owner=owner(), now=app.clock.now()) is None
+        app.shares.end(share, run, tally=Tally(stopped="stopped"), giving=Giving.UNFINISHED, now=app.clock.now())
+        assert [each.id for each in recover(services, "salesforce")] == [run.id]
+    together(office, 1)
+    assert [each.status for each in office.runs] == [RunStatus.FAILED, RunStatus.COMPLETED]
+    assert office.runs[-1].counts.updated == 100
