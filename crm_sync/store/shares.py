@@ -9,14 +9,14 @@ another one takes it. What was done is told by the attempts that are remembered 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, delete, exists, func, insert, select, update
 
 from crm_sync import crash
 from crm_sync.domain.runs import Counts, RunStatus, SyncRun
@@ -345,32 +345,32 @@ def _next(run_id: str, now: datetime) -> Select[Any]:
     )
 
 
-def _done(connection: Connection, run: SyncRun, record_ids: Collection[str]) -> set[str]:
+def _done(connection: Connection, run: SyncRun, record_ids: Sequence[str]) -> set[str]:
     """Those whose attempt of this run is remembered."""
-    found: set[str] = set()
-    ids = list(record_ids)
-    for start in range(0, len(ids), _AT_ONCE):
-        query = select(record_states.c.record_id).where(
-            record_states.c.sync == run.sync,
-            record_states.c.object_type == run.object_type,
-            record_states.c.record_id.in_(ids[start : start + _AT_ONCE]),
-            record_states.c.run_id == run.id,
-        )
-        found.update(connection.execute(query).scalars())
-    return found
+    mine = (
+        record_states.c.sync == run.sync,
+        record_states.c.object_type == run.object_type,
+        record_states.c.run_id == run.id,
+    )
+    return _found(connection, record_states.c.record_id, record_ids, *mine)
 
 
-def _met(connection: Connection, share: Share, run: SyncRun, record_ids: Collection[str]) -> set[str]:
+def _met(connection: Connection, share: Share, run: SyncRun, record_ids: Sequence[str]) -> set[str]:
     """Those that the share has told something about."""
+    its = (
+        run_records.c.run_id == share.run_id,
+        run_records.c.object_type == run.object_type,
+        run_records.c.share == share.number,
+    )
+    return _found(connection, run_records.c.record_id, record_ids, *its)
+
+
+def _found(
+    connection: Connection, column: Column[str], record_ids: Sequence[str], *which: ColumnElement[bool]
+) -> set[str]:
     found: set[str] = set()
-    ids = list(record_ids)
-    for start in range(0, len(ids), _AT_ONCE):
-        query = select(run_records.c.record_id).where(
-            run_records.c.run_id == share.run_id,
-            run_records.c.object_type == run.object_type,
-            run_records.c.record_id.in_(ids[start : start + _AT_ONCE]),
-            run_records.c.share == share.number,
-        )
+    for start in range(0, len(record_ids), _AT_ONCE):
+        query = select(column).where(column.in_(record_ids[start : start + _AT_ONCE]), *which)
         found.update(connection.execute(query).scalars())
     return found
 
