@@ -613,4 +613,5 @@ def _free_failure(response: requests.Response, operation: str) -> ProviderError:
 
 def _window_words(seconds: float, limit: int) -> str:
     unit = {60.0: "minute", 3600.0: "hour", 86400.0: "day"}.get(seconds, f"{seconds:g} s")
-    return f"unlimited a {unit}" if limit >= UNLIMITED else f"{limit} a {unit}"
+    each = f"an {unit}" if unit == "hour" else f"a {unit}"
+    return f"unlimited {each}" if limit >= UNLIMITED else f"{limit} {each}"
