@@ -10,14 +10,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from crm_sync import crash, errors
 from crm_sync.config.model import Sync
-from crm_sync.domain.runs import Asked, SyncRun
+from crm_sync.domain.runs import Asked, RecordOutcome, SyncRun
 from crm_sync.errors import CrmSyncError, LostRunError, ProviderError, StoreError
 from crm_sync.log_ids import log_ids
 from crm_sync.pipeline import restore
@@ -120,7 +120,8 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
     told, cut = merged(shares.tallies(run.id)), shares.cut(run.id)
     shares.close(run.id)
     left_out = dict(cutter.left_out)
-    kept = sum(count for kind, _, _, count in services.runs.reasons(run.id) if kind == run.object_type)
+    reasons = services.runs.reasons(run.id)
+    kept = sum(count for kind, _, _, count in reasons if kind == run.object_type)
     if not walk.stop and cut > kept:
         left_out[LEFT_OUT_GONE] = cut - kept
     audit = Audit(
@@ -129,7 +130,7 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
         unstamped=told.unstamped,
         put_back=told.put_back,
         conflicts=told.conflicts,
-        unwritten=Counter(told.unwritten),
+        unwritten=_still(told.unwritten, reasons),
     )
     return Shared(audit=audit, calls=told.calls, left_out=left_out, expected=cutter.expected)
 
@@ -405,6 +406,15 @@ def _tally(audit: Audit, stages: Stages) -> Tally:
         conflicts=audit.conflicts,
         unwritten=dict(audit.unwritten),
     )
+
+
+def _still(unwritten: dict[str, int], reasons: Sequence[tuple[str, str, str, int]]) -> Counter[str]:
+    """What the shares could not write, without what another one has written since."""
+    left: Counter[str] = Counter()
+    for _, outcome, reason, count in reasons:
+        if outcome == RecordOutcome.SKIPPED.value and reason in unwritten:
+            left[reason] += count
+    return left
 
 
 def _told_error(tally: Tally) -> Exception:

@@ -10,20 +10,22 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import select
 
 from crm_sync.bootstrap import App
 from crm_sync.domain.runs import Asked, RecordOutcome, RunKind, RunStatus, SyncRun
-from crm_sync.errors import LostRunError, StoreError
+from crm_sync.errors import LostRunError, StoreError, TransientError
 from crm_sync.pipeline import sharing
 from crm_sync.pipeline.recover import owner, recover
 from crm_sync.pipeline.run import opened
 from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.pipeline.select import due_pages
-from crm_sync.pipeline.walk import compiled
+from crm_sync.pipeline.sharing import help_out
+from crm_sync.pipeline.walk import Stop, compiled
+from crm_sync.ports import Crm
 from crm_sync.services import Services
 from crm_sync.store.journal import Intent, Room
 from crm_sync.store.runs import Runs
@@ -469,3 +471,34 @@ def test_who_joins_a_run_that_is_just_taken_over_keeps_nobody_from_work(
     together(office, 1)
     assert [each.status for each in office.runs] == [RunStatus.FAILED, RunStatus.COMPLETED]
     assert office.runs[-1].counts.updated == 100
+
+
+class _Unwritable:
+    """A CRM that this machine's writes do not reach."""
+
+    def __init__(self, crm: Crm) -> None:
+        self._crm = crm
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._crm, name)
+
+    def write(self, *_: Any, **__: Any) -> Any:
+        raise TransientError("the line is cut", provider="salesforce", operation="write")
+
+
+def test_what_one_worker_could_not_write_and_another_did_is_written(open_unattended: OpenUnattended) -> None:
+    office = open_unattended(contacts=400, tidy=True, latency_ms=200)
+    run_id = queued(office)
+    with at_work(office, 1), office.another() as app:
+        office.until(lambda: sum(office.charged.values()) > 10)
+        services = app.services()
+        cut_off = replace(services, hint=lambda: None, crm=lambda name: cast("Crm", _Unwritable(services.crm(name))))
+        with pytest.raises(TransientError):
+            help_out(cut_off, stop=Stop())
+        assert any(tally.unwritten for tally in app.shares.tallies(run_id).values())
+        office.until(lambda: all(ended(run) for run in office.runs))
+    (run,) = office.runs
+    assert (run.status, run.reason) == (RunStatus.COMPLETED, "")
+    assert run.counts.updated == 400
+    is_told_once(office, run)
+    office.books_balance()
