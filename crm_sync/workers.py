@@ -6,10 +6,11 @@ The only module that knows the distributed engine, Dramatiq.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +36,8 @@ _LOOK_WITHOUT_A_HINT_EVERY_S = 5.0
 _STOP_LISTENING_MS = 60_000
 #: A broker that takes longer is away: a run does not wait for it.
 _BROKER_TAKES_S = 5.0
+#: More are not worth keeping: whoever is free has heard of the work.
+_HINTS_THAT_WAIT = 100
 BROKER_SETTING = "CRM_SYNC_BROKER_URL"
 _AWAY = (
     f"the broker of {BROKER_SETTING} is away: start it, or correct the address; until then workers look for work by "
@@ -61,21 +64,36 @@ class Hints:
         Raises:
             ConfigError: the address is none, or the libraries are not installed.
         """
-        logging.getLogger("dramatiq").setLevel(logging.CRITICAL)  # a broker that is away is told of once, by us
+        for name in ("dramatiq", "pika"):  # a broker that is away is told of once, by us
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._queue = f"crm-sync-{name}"
         self._broker = _broker(url)
         self._complaints = Complaints(_log, "hints")
         self._look: Callable[[], None] = _deaf
         self._actor = self._message()
+        self._given: queue.Queue[str] = queue.Queue(maxsize=_HINTS_THAT_WAIT)
+        self._sending: threading.Thread | None = None
+        self._begun = threading.Lock()
 
     def give(self) -> None:
-        """Tell one worker that is free. Never raises: it looks by itself a little later."""
-        try:
-            self._actor.send()
-        except Exception as error:  # noqa: BLE001 - whatever the broker's library raises
-            self._complaints.tell(f"{_AWAY} ({type(error).__name__})")
-        else:
-            self._complaints.over()
+        """Tell one worker that is free. Never raises, and never waits for the broker: a free one looks by itself a
+        little later."""
+        with self._begun:
+            if self._sending is None:
+                self._sending = threading.Thread(target=self._send, name="hints", daemon=True)
+                self._sending.start()
+        with suppress(queue.Full):
+            self._given.put_nowait("look")
+
+    def _send(self) -> None:
+        """One thread for all of a process: each that speaks to RabbitMQ has a connection, which outlives it."""
+        while self._given.get():
+            try:
+                self._actor.send()
+            except Exception as error:  # noqa: BLE001 - whatever the broker's library raises
+                self._complaints.tell(f"{_AWAY} ({type(error).__name__})")
+            else:
+                self._complaints.over()
 
     @contextmanager
     def listening(self, look: Callable[[], None]) -> Iterator[None]:
@@ -115,6 +133,11 @@ class Hints:
             raise TransientError(told, provider="broker", operation="connect") from None
 
     def close(self) -> None:
+        """What was given is sent first, where the broker takes it in time."""
+        if self._sending is not None:
+            with suppress(queue.Full):  # nobody takes them
+                self._given.put_nowait("")
+                self._sending.join(timeout=_BROKER_TAKES_S)
         self._broker.close()
 
     def _message(self) -> Any:

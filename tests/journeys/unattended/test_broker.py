@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,3 +138,30 @@ def test_what_the_broker_setting_cannot_be(
     away.give()  # which nobody hears
     with pytest.raises(TransientError, match="is away"):
         away.check()
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a broker that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_never_answers_keeps_no_run_waiting(silent: int, scheme: str) -> None:
+    hints = Hints(f"{scheme}://127.0.0.1:{silent}/", name="x")
+    begun = time.monotonic()
+    for _ in range(1000):
+        hints.give()
+    assert time.monotonic() - begun < 1
+
+
+def test_what_was_given_is_sent_before_the_process_ends(redis: RedisServer) -> None:
+    heard = threading.Semaphore(0)
+    giver, listener = Hints(redis.url, name="last-words"), Hints(redis.url, name="last-words")
+    with listener.listening(heard.release):
+        for _ in range(3):
+            giver.give()
+        giver.close()
+        for _ in range(3):
+            assert heard.acquire(timeout=10)
