@@ -193,7 +193,7 @@ def take_part(
             calls = Counter(services.calls_so_far(sync.crm))
             calls.subtract(before)
             tally.calls = {name: count for name, count in calls.items() if count}
-        giving = Giving.UNFINISHED if stop else Giving.HELD
+        giving = Giving.UNFINISHED if stop else Giving.NOTHING if asked.free else Giving.HELD
         services.shares.end(share, run, tally=tally, giving=giving, now=services.clock.now())
     except LostRunError:
         raise  # whoever has it gives it its end

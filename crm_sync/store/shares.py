@@ -44,11 +44,12 @@ class Standing(StrEnum):
 
 
 class Giving(StrEnum):
-    """What a share gives back at its end: all that has no outcome (it was to stop, or has died), or what was left open
-    because others were asking for it (it came to its end)."""
+    """What a share gives back at its end: all that has no outcome (it was to stop, or has died), what was left open
+    because others were asking for it (it came to its end), or nothing (nobody is asked for)."""
 
     UNFINISHED = "unfinished"
     HELD = "held"
+    NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +271,8 @@ class Shares:
         with self._store.write() as connection:
             if connection.execute(mine.values(state=_ENDED, alive_at=now, **told)).rowcount != 1:
                 raise lost_run(share.run_id)
-            self._give_back(connection, share, run, giving, counted=not (tally and tally.stopped), now=now)
+            if giving is not Giving.NOTHING:
+                self._give_back(connection, share, run, giving, counted=not (tally and tally.stopped), now=now)
             crash.point("shares.end.inside")
         self._runs.own_share(share.run_id, share.number, "")
         crash.point("shares.end.after")

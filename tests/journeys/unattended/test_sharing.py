@@ -29,7 +29,7 @@ from crm_sync.ports import Crm
 from crm_sync.services import Services
 from crm_sync.store.journal import Intent, Room
 from crm_sync.store.runs import Runs
-from crm_sync.store.shares import Giving, Share, Standing, Tally
+from crm_sync.store.shares import Chunk, Giving, Share, Shares, Standing, Tally
 from crm_sync.store.tables import batches, chunks, run_records, shares
 from crm_sync.workers import RunWorker
 from tests.conftest import database_of
@@ -502,3 +502,25 @@ def test_what_one_worker_could_not_write_and_another_did_is_written(open_unatten
     assert run.counts.updated == 400
     is_told_once(office, run)
     office.books_balance()
+
+
+def test_who_is_not_asked_for_since_only_stored_answers_are_used_is_looked_at_once(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = open_unattended(contacts=100, tidy=True)
+    run_id = queued(office, Asked(free=True))
+    taken: list[Chunk] = []
+
+    def take(shares: Shares, *arguments: Any, **more: Any) -> Chunk | None:
+        chunk = of_store(shares, *arguments, **more)
+        taken.extend([chunk] if chunk is not None else [])
+        return chunk
+
+    of_store = Shares.take
+    monkeypatch.setattr(Shares, "take", take)
+    together(office, 1)
+    run = office.app.runs.get(run_id)
+    assert run is not None
+    assert (run.counts.skipped, run.credits) == (100, 0)
+    assert [chunk.number for chunk in taken] == [1, 2, 3]
+    is_told_once(office, run)
