@@ -18,7 +18,7 @@ from datetime import timedelta
 from crm_sync import crash, errors
 from crm_sync.config.model import Sync
 from crm_sync.domain.runs import Asked, RecordOutcome, SyncRun
-from crm_sync.errors import CrmSyncError, LostRunError, ProviderError, StoreError
+from crm_sync.errors import CrmSyncError, HeldError, LostRunError, ProviderError, StoreError
 from crm_sync.log_ids import log_ids
 from crm_sync.pipeline import restore
 from crm_sync.pipeline.audit import Audit
@@ -160,7 +160,7 @@ def help_out(services: Services, *, stop: Stop) -> Share | None:
 
         with log_ids(run=run.id, sync=sync.name):
             take_part(share, run, sync, services, asked, stop=stop, meanwhile=look, is_guest=True)
-        if isinstance(stop.error, CrmSyncError) and type(stop.error).__name__ not in _FOR_ALL:
+        if isinstance(stop.error, CrmSyncError) and not _is_for_all(stop.error):
             raise stop.error
         return share
     return None
@@ -259,7 +259,7 @@ def _walked(
         raise stop.error
     if stop:
         tally.stopped = stop.reason
-        tally.stopped_by = type(stop.error).__name__ if stop.error is not None else ""
+        tally.stopped_by = type(stop.error).__name__ if stop.error is not None and _is_for_all(stop.error) else ""
     return tally
 
 
@@ -415,6 +415,10 @@ def _still(unwritten: dict[str, int], reasons: Sequence[tuple[str, str, str, int
         if outcome == RecordOutcome.SKIPPED.value and reason in unwritten:
             left[reason] += count
     return left
+
+
+def _is_for_all(error: Exception) -> bool:
+    return type(error).__name__ in _FOR_ALL and not (isinstance(error, HeldError) and error.here_only)
 
 
 def _told_error(tally: Tally) -> Exception:

@@ -74,7 +74,7 @@ class Share:
 @dataclass(slots=True, kw_only=True)
 class Tally:
     """What a share has to say beside its audit. `stopped`: why it ended before its time, and `stopped_by` the class of
-    the error, "" where a person or a deploy asked for it."""
+    the error that is to stop the run for all, "" where it is not."""
 
     counts: Counts = field(default_factory=Counts)
     calls: dict[str, int] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from crm_sync.bootstrap import App
 from crm_sync.domain.runs import Asked, RecordOutcome, RunKind, RunStatus, SyncRun
-from crm_sync.errors import LostRunError, StoreError, TransientError
+from crm_sync.errors import HeldError, LostRunError, StoreError, TransientError
 from crm_sync.pipeline import sharing
 from crm_sync.pipeline.recover import owner, recover
 from crm_sync.pipeline.run import opened
@@ -27,6 +27,7 @@ from crm_sync.pipeline.sharing import help_out
 from crm_sync.pipeline.walk import Stop, compiled
 from crm_sync.ports import Crm
 from crm_sync.services import Services
+from crm_sync.store.instance import Mark, StateFile
 from crm_sync.store.journal import Intent, Room
 from crm_sync.store.runs import Runs
 from crm_sync.store.shares import Chunk, Giving, Share, Shares, Standing, Tally
@@ -524,3 +525,22 @@ def test_who_is_not_asked_for_since_only_stored_answers_are_used_is_looked_at_on
     assert (run.counts.skipped, run.credits) == (100, 0)
     assert [chunk.number for chunk in taken] == [1, 2, 3]
     is_told_once(office, run)
+
+
+def test_a_machine_that_may_not_spend_itself_stops_nobody_else(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    office = open_unattended(contacts=200, tidy=True, latency_ms=200)
+    run_id = queued(office)
+    StateFile(tmp_path / "of another").note(Mark(id="another", epoch=3, at=office.app.clock.now()))
+    with at_work(office, 1):
+        office.until(lambda: sum(office.charged.values()) > 10)
+        with monkeypatch.context() as here:
+            here.setenv("CRM_SYNC_STATE_FILE", str(tmp_path / "of another"))
+            with office.another() as app, pytest.raises(HeldError, match="belongs to another database"):
+                help_out(shared(app)(), stop=Stop())
+        office.until(lambda: all(ended(run) for run in office.runs))
+    run = office.app.runs.get(run_id)
+    assert run is not None
+    assert (run.status, run.counts.updated) == (RunStatus.COMPLETED, 200), run.reason
+    office.books_balance()
