@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, exists, func, insert, or_, select, update
 
 from crm_sync import crash
 from crm_sync.domain.runs import Counts, RunStatus, SyncRun
@@ -29,6 +29,8 @@ from crm_sync.store.tables import chunks, record_states, run_records, runs, shar
 _MOST_ATTEMPTS = 3
 #: Somebody whom another worker is asking for at this moment has an answer by then.
 _TRY_AGAIN_AFTER = timedelta(seconds=2)
+#: A time so far ahead is that of another clock, or of this one before it was set back.
+_NOBODY_WAITS_FOR = timedelta(seconds=15)
 _AT_ONCE = 500
 
 _OPEN = chunks.c.share.is_(None) & (chunks.c.attempt < _MOST_ATTEMPTS)
@@ -339,12 +341,8 @@ def merged(tallies: Mapping[int, Tally]) -> Tally:
 
 
 def _next(run_id: str, now: datetime) -> Select[Any]:
-    return (
-        select(chunks)
-        .where(chunks.c.run_id == run_id, _OPEN, chunks.c.try_at <= now)
-        .order_by(chunks.c.number)
-        .limit(1)
-    )
+    is_time = or_(chunks.c.try_at <= now, chunks.c.try_at > now + _NOBODY_WAITS_FOR)
+    return select(chunks).where(chunks.c.run_id == run_id, _OPEN, is_time).order_by(chunks.c.number).limit(1)
 
 
 def _done(connection: Connection, run: SyncRun, record_ids: Collection[str]) -> set[str]:

@@ -319,3 +319,12 @@ def test_many_records_are_made_one_in_short_commits(
         *(("Contact", each, "CTO") for each in "345"),
     ]
     assert len(list(runs.records(RUN.id))) == len(made)
+
+
+def test_a_clock_that_was_set_back_holds_up_no_run(shares: Shares, runs: Runs) -> None:
+    shares.add(RUN.id, ["1"], now=LATER)
+    first = joined(shares)
+    assert shares.take(first, now=NOON) is not None
+    settled(runs, first, "1", reached=False)
+    shares.end(first, RUN, tally=Tally(), giving=Giving.HELD, now=LATER)
+    assert shares.take(joined(shares), now=NOON) is not None
