@@ -544,3 +544,38 @@ def test_a_machine_that_may_not_spend_itself_stops_nobody_else(
     assert run is not None
     assert (run.status, run.counts.updated) == (RunStatus.COMPLETED, 200), run.reason
     office.books_balance()
+
+
+def test_whom_another_worker_asks_for_slowly_is_not_left_to_the_next_run(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two records of one person, in chunks of two workers, and Apollo asks to wait."""
+    monkeypatch.setattr("crm_sync.store.shares._TRY_AGAIN_AFTER", timedelta(seconds=0.2))
+    office = open_unattended(contacts=100, tidy=True)
+    with office.another() as app:
+        services = app.services()
+        walk = compiled(services.config.syncs["contacts"], services)
+        page = next(iter(due_pages(walk, Counter())))
+        run_id = queued(office)
+        now = app.clock.now()
+        intent = Intent(
+            run_id=run_id,
+            sync="contacts",
+            purpose=walk.purpose,
+            calls=(tuple(due.keys for due in page.due[:3]),),
+            single=False,
+            endpoint="people/bulk_match",
+            most=Decimal(1),
+            day=now.date().isoformat(),
+            fresh_since=walk.fresh_since,
+            no_match_since=walk.no_match_since,
+            share=99,
+        )
+        plan = app.journal.plan(intent, lambda _spent: Room(), now=now)
+        with at_work(office, 1):
+            office.until(lambda: len(app.shares.tallies(run_id)) > 5 or ended(office.runs[-1]))
+            app.journal.not_charged(plan.calls[0].id, "unsent", "", now=app.clock.now())
+            office.until(lambda: all(ended(run) for run in office.runs))
+    (run,) = office.runs
+    assert (run.counts.updated, run.counts.skipped) == (100, 0), office.app.runs.reasons(run_id)
+    is_told_once(office, run)
