@@ -160,8 +160,11 @@ def help_out(services: Services, *, stop: Stop) -> Share | None:
 
         with log_ids(run=run.id, sync=sync.name):
             take_part(share, run, sync, services, asked, stop=stop, meanwhile=look, is_guest=True)
-        if isinstance(stop.error, CrmSyncError) and not _is_for_all(stop.error):
-            raise stop.error
+        if stop.error is not None and _is_for_all(stop.error):
+            # The run's own process may not look for a while, and would be joined again at once.
+            services.shares.stand(run.id, Standing.STOPPING, why=stop.reason)
+        elif stop.error is not None:
+            raise stop.error  # whatever it is: whoever looks for work tells of it, and rests
         return share
     return None
 

@@ -121,9 +121,11 @@ class Shares:
         return number
 
     def stand(self, run_id: str, standing: Standing, *, why: str = "") -> None:
-        """`why`: it is stopping."""
+        """`why`: it is stopping, and does not go on."""
+        own = update(shares).where(shares.c.run_id == run_id, shares.c.number == 0)
+        if standing is not Standing.STOPPING:
+            own = own.where(shares.c.state != Standing.STOPPING.value)
         with self._store.write() as connection:
-            own = update(shares).where(shares.c.run_id == run_id, shares.c.number == 0)
             connection.execute(own.values(state=standing.value, tally=_text(Tally(stopped=why))))
 
     def waiting(self, run_id: str) -> int:

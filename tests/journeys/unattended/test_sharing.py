@@ -579,3 +579,43 @@ def test_whom_another_worker_asks_for_slowly_is_not_left_to_the_next_run(
     (run,) = office.runs
     assert (run.counts.updated, run.counts.skipped) == (100, 0), office.app.runs.reasons(run_id)
     is_told_once(office, run)
+
+
+def test_a_helper_that_finds_no_credit_left_comes_back_no_more(open_unattended: OpenUnattended) -> None:
+    """The run's own process may be at a bulk job for half an hour before it sees that."""
+    office = open_unattended(contacts=100, tidy=True)
+    queued(office, Asked(max_credits=Decimal(10)))
+    with office.another() as app, office.another() as helper:
+        now = app.clock.now()
+        taken = app.queue.take(owner=owner(), config_version=1, now=now)
+        assert taken is not None
+        run = taken[0]
+        app.shares.begin(run.id, now=now)
+        for start in (0, 20, 40):
+            app.shares.add(run.id, [office.id_of(index) for index in range(start, start + 20)], now=now)
+        worker = RunWorker(shared(helper))
+        assert worker.help(threading.Event())
+        assert not worker.help(threading.Event())
+        app.shares.stand(run.id, Standing.SELECTED)
+        assert app.shares.standing(run.id) is Standing.STOPPING
+        (tally,) = app.shares.tallies(run.id).values()
+        assert tally.stopped_by == "BudgetError"
+        assert app.shares.why_stopping(run.id) == tally.stopped
+
+
+def test_a_helper_that_meets_a_bug_tells_of_it(open_unattended: OpenUnattended) -> None:
+    office = open_unattended(contacts=200, tidy=True, latency_ms=200)
+    queued(office)
+
+    def select(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    with at_work(office, 1), office.another() as app:
+        office.until(lambda: sum(office.charged.values()) > 10)
+        crm = app.services().crm("salesforce")
+        crm.select = select  # type: ignore[method-assign]
+        with pytest.raises(ZeroDivisionError):
+            help_out(replace(app.services(), hint=lambda: None, crm=lambda _: crm), stop=Stop())
+        office.until(lambda: all(ended(run) for run in office.runs))
+    assert [run.status for run in office.runs] == [RunStatus.COMPLETED]
+    assert office.runs[0].counts.updated == 200
