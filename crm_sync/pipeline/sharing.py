@@ -189,13 +189,18 @@ def take_part(
         CrmSyncError: nothing of this share's end could be written down; the next one closes it.
     """
     before = Counter(services.calls_so_far(sync.crm))
+
+    def calls() -> dict[str, int]:
+        if not is_guest:
+            return {}
+        made = Counter(services.calls_so_far(sync.crm))
+        made.subtract(before)
+        return {name: count for name, count in made.items() if count}
+
     try:
         with alive(lambda: services.shares.beat(share, now=services.clock.now()), stop):
-            tally = _walked(share, run, sync, services, asked, stop, meanwhile, at_hand, is_guest)
-        if is_guest:
-            calls = Counter(services.calls_so_far(sync.crm))
-            calls.subtract(before)
-            tally.calls = {name: count for name, count in calls.items() if count}
+            tally = _walked(share, run, sync, services, asked, stop, meanwhile, at_hand, calls)
+        tally.calls = calls()
         giving = Giving.UNFINISHED if stop else Giving.NOTHING if asked.free else Giving.HELD
         services.shares.end(share, run, tally=tally, giving=giving, now=services.clock.now())
     except LostRunError:
@@ -214,7 +219,7 @@ def _walked(
     stop: Stop,
     meanwhile: Callable[[], None],
     at_hand: _Cutter | None,
-    is_guest: bool,
+    calls: Callable[[], dict[str, int]],
 ) -> Tally:
     tally = Tally()
     try:
@@ -230,7 +235,7 @@ def _walked(
             enricher=services.enricher(),
         )
         walk = replace(walk, stop=stop, at_most=None)  # whoever selects counts
-        if is_guest and not walk.free:
+        if at_hand is None and not walk.free:
             restore.begin(walk, services)
         desk = WritingDesk(walk)
         pages = _pages(walk, share, run, services, at_hand)
@@ -243,6 +248,7 @@ def _walked(
                 if now - looked_at > _LOOK_EVERY:
                     looked_at = now
                     tally = _tally(desk.audit, stages)
+                    tally.calls = calls()  # it may be killed
                     services.shares.beat(share, now=now, tally=tally)
                     if not walk.free:
                         restore.advance(services)

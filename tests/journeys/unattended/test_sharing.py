@@ -191,7 +191,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_done(open_unattende
         office.until(lambda: sum(office.charged.values()) > 10)
         with at_work(office, 1):  # joins, and is stopped in the middle
             office.until(lambda: len(workers_of(office, run_id)) == 2)
-            office.until(lambda: office.app.shares.tallies(run_id))
+            office.until(lambda: any(tally.calls for tally in office.app.shares.tallies(run_id).values()))
         office.until(lambda: all(ended(run) for run in office.runs))
         assert not first._walking
     (run,) = office.runs
