@@ -127,10 +127,19 @@ class Hints:
             if (redis := getattr(self._broker, "client", None)) is not None:
                 redis.ping()
             else:
-                self._broker.connection  # noqa: B018 - opens it
+                self._speak()
         except Exception as error:  # noqa: BLE001 - whatever the broker's library raises
             told = f"{_AWAY} ({type(error).__name__})"
             raise TransientError(told, provider="broker", operation="connect") from None
+
+    def _speak(self) -> None:
+        """With RabbitMQ, on this thread's connection: one on which nobody has spoken for a minute was closed by it."""
+        connection = self._broker.connection
+        try:
+            connection.process_data_events(time_limit=0)
+        except Exception:  # noqa: BLE001 - whatever the broker's library raises
+            del self._broker.connection
+            self._broker.connection  # noqa: B018 - opens it
 
     def close(self) -> None:
         """What was given is sent first, where the broker takes it in time."""

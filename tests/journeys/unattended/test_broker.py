@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pika.exceptions import AMQPConnectionError
 from sqlalchemy import select
 
 from crm_sync.domain.runs import Asked, RunStatus
@@ -165,3 +166,38 @@ def test_what_was_given_is_sent_before_the_process_ends(redis: RedisServer) -> N
         giver.close()
         for _ in range(3):
             assert heard.acquire(timeout=10)
+
+
+def test_a_rabbitmq_that_goes_away_is_noticed_on_a_connection_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server of it is at hand: what holds is what pika says of a connection."""
+    is_up, opened = threading.Event(), []
+
+    class Connection:
+        def __init__(self, **_: object) -> None:
+            if not is_up.is_set():
+                raise AMQPConnectionError
+            self.is_open, self.of = True, len(opened)
+            opened.append(self)
+
+        def process_data_events(self, **_: object) -> None:
+            if not is_up.is_set() or not self.is_open:
+                self.is_open = False
+                raise AMQPConnectionError
+
+        def close(self) -> None:
+            self.is_open = False
+
+    monkeypatch.setattr("pika.BlockingConnection", Connection)
+    hints = Hints("amqp://127.0.0.1/", name="x")
+    is_up.set()
+    for _ in range(3):
+        hints.check()
+    assert len(opened) == 1
+    is_up.clear()
+    with pytest.raises(TransientError, match="is away"):
+        hints.check()
+    is_up.set()
+    hints.check()
+    opened[-1].is_open = False  # nobody spoke for so long that the server has closed it
+    hints.check()
+    assert len(opened) == 3
