@@ -92,7 +92,11 @@ class LostRunError(CrmSyncError):
 
 class HeldError(CrmSyncError):
     """This database may have forgotten what was bought: nothing is spent until a person has looked
-    (`crm-sync restore`)."""
+    (`crm-sync restore`). `here_only`: it is this machine that is at fault, and others may go on."""
+
+    def __init__(self, message: str, *, here_only: bool = False) -> None:
+        super().__init__(message)
+        self.here_only = here_only
 
 
 class StoreError(CrmSyncError):

@@ -6,10 +6,11 @@ The only module that knows the distributed engine, Dramatiq.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +36,8 @@ _LOOK_WITHOUT_A_HINT_EVERY_S = 5.0
 _STOP_LISTENING_MS = 60_000
 #: A broker that takes longer is away: a run does not wait for it.
 _BROKER_TAKES_S = 5.0
+#: More are not worth keeping: whoever is free has heard of the work.
+_HINTS_THAT_WAIT = 100
 BROKER_SETTING = "CRM_SYNC_BROKER_URL"
 _AWAY = (
     f"the broker of {BROKER_SETTING} is away: start it, or correct the address; until then workers look for work by "
@@ -61,21 +64,36 @@ class Hints:
         Raises:
             ConfigError: the address is none, or the libraries are not installed.
         """
-        logging.getLogger("dramatiq").setLevel(logging.CRITICAL)  # a broker that is away is told of once, by us
+        for name in ("dramatiq", "pika"):  # a broker that is away is told of once, by us
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._queue = f"crm-sync-{name}"
         self._broker = _broker(url)
         self._complaints = Complaints(_log, "hints")
         self._look: Callable[[], None] = _deaf
         self._actor = self._message()
+        self._given: queue.Queue[str] = queue.Queue(maxsize=_HINTS_THAT_WAIT)
+        self._sending: threading.Thread | None = None
+        self._begun = threading.Lock()
 
     def give(self) -> None:
-        """Tell one worker that is free. Never raises: it looks by itself a little later."""
-        try:
-            self._actor.send()
-        except Exception as error:  # noqa: BLE001 - whatever the broker's library raises
-            self._complaints.tell(f"{_AWAY} ({type(error).__name__})")
-        else:
-            self._complaints.over()
+        """Tell one worker that is free. Never raises, and never waits for the broker: a free one looks by itself a
+        little later."""
+        with self._begun:
+            if self._sending is None:
+                self._sending = threading.Thread(target=self._send, name="hints", daemon=True)
+                self._sending.start()
+        with suppress(queue.Full):
+            self._given.put_nowait("look")
+
+    def _send(self) -> None:
+        """One thread for all of a process: each that speaks to RabbitMQ has a connection, which outlives it."""
+        while self._given.get():
+            try:
+                self._actor.send()
+            except Exception as error:  # noqa: BLE001 - whatever the broker's library raises
+                self._complaints.tell(f"{_AWAY} ({type(error).__name__})")
+            else:
+                self._complaints.over()
 
     @contextmanager
     def listening(self, look: Callable[[], None]) -> Iterator[None]:
@@ -109,12 +127,26 @@ class Hints:
             if (redis := getattr(self._broker, "client", None)) is not None:
                 redis.ping()
             else:
-                self._broker.connection  # noqa: B018 - opens it
+                self._speak()
         except Exception as error:  # noqa: BLE001 - whatever the broker's library raises
             told = f"{_AWAY} ({type(error).__name__})"
             raise TransientError(told, provider="broker", operation="connect") from None
 
+    def _speak(self) -> None:
+        """With RabbitMQ, on this thread's connection: one on which nobody has spoken for a minute was closed by it."""
+        connection = self._broker.connection
+        try:
+            connection.process_data_events(time_limit=0)
+        except Exception:  # noqa: BLE001 - whatever the broker's library raises
+            del self._broker.connection
+            self._broker.connection  # noqa: B018 - opens it
+
     def close(self) -> None:
+        """What was given is sent first, where the broker takes it in time."""
+        if self._sending is not None:
+            with suppress(queue.Full):  # nobody takes them
+                self._given.put_nowait("")
+                self._sending.join(timeout=_BROKER_TAKES_S)
         self._broker.close()
 
     def _message(self) -> Any:

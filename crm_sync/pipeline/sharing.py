@@ -11,15 +11,15 @@ import contextvars
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 from crm_sync import crash, errors
 from crm_sync.config.model import Sync
-from crm_sync.domain.runs import Asked, SyncRun
-from crm_sync.errors import CrmSyncError, LostRunError, ProviderError, StoreError
+from crm_sync.domain.runs import Asked, RecordOutcome, SyncRun
+from crm_sync.errors import CrmSyncError, HeldError, LostRunError, ProviderError, StoreError
 from crm_sync.log_ids import log_ids
 from crm_sync.pipeline import restore
 from crm_sync.pipeline.audit import Audit
@@ -122,7 +122,8 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
     told, cut = merged(shares.tallies(run.id)), shares.cut(run.id)
     shares.close(run.id)
     left_out = dict(cutter.left_out)
-    kept = sum(count for kind, _, _, count in services.runs.reasons(run.id) if kind == run.object_type)
+    reasons = services.runs.reasons(run.id)
+    kept = sum(count for kind, _, _, count in reasons if kind == run.object_type)
     if not walk.stop and cut > kept:
         left_out[LEFT_OUT_GONE] = cut - kept
     audit = Audit(
@@ -131,7 +132,7 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
         unstamped=told.unstamped,
         put_back=told.put_back,
         conflicts=told.conflicts,
-        unwritten=Counter(told.unwritten),
+        unwritten=_still(told.unwritten, reasons),
     )
     return Shared(audit=audit, calls=told.calls, left_out=left_out, expected=cutter.expected)
 
@@ -161,8 +162,11 @@ def help_out(services: Services, *, stop: Stop) -> Share | None:
 
         with log_ids(run=run.id, sync=sync.name):
             take_part(share, run, sync, services, asked, stop=stop, meanwhile=look, is_guest=True)
-        if isinstance(stop.error, CrmSyncError) and type(stop.error).__name__ not in _FOR_ALL:
-            raise stop.error
+        if stop.error is not None and _is_for_all(stop.error):
+            # The run's own process may not look for a while, and would be joined again at once.
+            services.shares.stand(run.id, Standing.STOPPING, why=stop.reason)
+        elif stop.error is not None:
+            raise stop.error  # whatever it is: whoever looks for work tells of it, and rests
         return share
     return None
 
@@ -187,18 +191,23 @@ def take_part(
         CrmSyncError: nothing of this share's end could be written down; the next one closes it.
     """
     before = Counter(services.calls_so_far(sync.crm))
+
+    def calls() -> dict[str, int]:
+        if not is_guest:
+            return {}
+        made = Counter(services.calls_so_far(sync.crm))
+        made.subtract(before)
+        return {name: count for name, count in made.items() if count}
+
     try:
         with (
             alive(lambda: services.shares.beat(share, now=services.clock.now()), stop),
             span("share", run=run.id, sync=run.sync, number=share.number) as open_,
         ):
-            tally = _walked(share, run, sync, services, asked, stop, meanwhile, at_hand, is_guest)
+            tally = _walked(share, run, sync, services, asked, stop, meanwhile, at_hand, calls)
             open_.tell(**asdict(tally.counts))
-        if is_guest:
-            calls = Counter(services.calls_so_far(sync.crm))
-            calls.subtract(before)
-            tally.calls = {name: count for name, count in calls.items() if count}
-        giving = Giving.UNFINISHED if stop else Giving.HELD
+        tally.calls = calls()
+        giving = Giving.UNFINISHED if stop else Giving.NOTHING if asked.free else Giving.HELD
         services.shares.end(share, run, tally=tally, giving=giving, now=services.clock.now())
     except LostRunError:
         raise  # whoever has it gives it its end
@@ -216,7 +225,7 @@ def _walked(
     stop: Stop,
     meanwhile: Callable[[], None],
     at_hand: _Cutter | None,
-    is_guest: bool,
+    calls: Callable[[], dict[str, int]],
 ) -> Tally:
     tally = Tally()
     try:
@@ -232,7 +241,7 @@ def _walked(
             enricher=services.enricher(),
         )
         walk = replace(walk, stop=stop, at_most=None)  # whoever selects counts
-        if is_guest and not walk.free:
+        if at_hand is None and not walk.free:
             restore.begin(walk, services)
         desk = WritingDesk(walk)
         pages = _pages(walk, share, run, services, at_hand)
@@ -245,6 +254,7 @@ def _walked(
                 if now - looked_at > _LOOK_EVERY:
                     looked_at = now
                     tally = _tally(desk.audit, stages)
+                    tally.calls = calls()  # it may be killed
                     services.shares.beat(share, now=now, tally=tally)
                     if not walk.free:
                         restore.advance(services)
@@ -264,7 +274,7 @@ def _walked(
         raise stop.error
     if stop:
         tally.stopped = stop.reason
-        tally.stopped_by = type(stop.error).__name__ if stop.error is not None else ""
+        tally.stopped_by = type(stop.error).__name__ if stop.error is not None and _is_for_all(stop.error) else ""
     return tally
 
 
@@ -413,6 +423,19 @@ def _tally(audit: Audit, stages: Stages) -> Tally:
         conflicts=audit.conflicts,
         unwritten=dict(audit.unwritten),
     )
+
+
+def _still(unwritten: dict[str, int], reasons: Sequence[tuple[str, str, str, int]]) -> Counter[str]:
+    """What the shares could not write, without what another one has written since."""
+    left: Counter[str] = Counter()
+    for _, outcome, reason, count in reasons:
+        if outcome == RecordOutcome.SKIPPED.value and reason in unwritten:
+            left[reason] += count
+    return left
+
+
+def _is_for_all(error: Exception) -> bool:
+    return type(error).__name__ in _FOR_ALL and not (isinstance(error, HeldError) and error.here_only)
 
 
 def _told_error(tally: Tally) -> Exception:

@@ -239,7 +239,7 @@ class Instance:
             elif not hold.here_only and not (standing is not None and standing.held):
                 _hold(connection, standing, hold, home, now)
         if hold is not None:
-            raise HeldError(hold.sentence)
+            raise HeldError(hold.sentence, here_only=hold.here_only)
         assert raised is not None
         crash.point("epoch.raised")
         self.file.note(Mark(id=raised.id, epoch=raised.epoch, at=now))

@@ -16,19 +16,21 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-from sqlalchemy import Column, ColumnElement, Connection, Select, delete, exists, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, delete, exists, func, insert, or_, select, update
 
 from crm_sync import crash
 from crm_sync.domain.runs import Counts, RunStatus, SyncRun
 from crm_sync.errors import BusyError
 from crm_sync.store.engine import Store
 from crm_sync.store.runs import Runs, lost_run, run_of
-from crm_sync.store.tables import chunks, record_states, run_records, runs, shares
+from crm_sync.store.tables import batches, chunks, record_states, run_records, runs, shares
 
 #: A chunk that is given back so often is left to the next run: whoever takes it dies, or cannot do it.
 _MOST_ATTEMPTS = 3
 #: Somebody whom another worker is asking for at this moment has an answer by then.
 _TRY_AGAIN_AFTER = timedelta(seconds=2)
+#: A time so far ahead is that of another clock, or of this one before it was set back.
+_NOBODY_WAITS_FOR = timedelta(seconds=15)
 _AT_ONCE = 500
 
 _OPEN = chunks.c.share.is_(None) & (chunks.c.attempt < _MOST_ATTEMPTS)
@@ -44,11 +46,12 @@ class Standing(StrEnum):
 
 
 class Giving(StrEnum):
-    """What a share gives back at its end: all that has no outcome (it was to stop, or has died), or what was left open
-    because others were asking for it (it came to its end)."""
+    """What a share gives back at its end: all that has no outcome (it was to stop, or has died), what was left open
+    because others were asking for it (it came to its end), or nothing (nobody is asked for)."""
 
     UNFINISHED = "unfinished"
     HELD = "held"
+    NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,7 @@ class Share:
 @dataclass(slots=True, kw_only=True)
 class Tally:
     """What a share has to say beside its audit. `stopped`: why it ended before its time, and `stopped_by` the class of
-    the error, "" where a person or a deploy asked for it."""
+    the error that is to stop the run for all, "" where it is not."""
 
     counts: Counts = field(default_factory=Counts)
     calls: dict[str, int] = field(default_factory=dict)
@@ -118,9 +121,11 @@ class Shares:
         return number
 
     def stand(self, run_id: str, standing: Standing, *, why: str = "") -> None:
-        """`why`: it is stopping."""
+        """`why`: it is stopping, and does not go on."""
+        own = update(shares).where(shares.c.run_id == run_id, shares.c.number == 0)
+        if standing is not Standing.STOPPING:
+            own = own.where(shares.c.state != Standing.STOPPING.value)
         with self._store.write() as connection:
-            own = update(shares).where(shares.c.run_id == run_id, shares.c.number == 0)
             connection.execute(own.values(state=standing.value, tally=_text(Tally(stopped=why))))
 
     def waiting(self, run_id: str) -> int:
@@ -270,7 +275,10 @@ class Shares:
         with self._store.write() as connection:
             if connection.execute(mine.values(state=_ENDED, alive_at=now, **told)).rowcount != 1:
                 raise lost_run(share.run_id)
-            self._give_back(connection, share, run, giving, counted=not (tally and tally.stopped), now=now)
+            if giving is not Giving.NOTHING:
+                is_early = giving is Giving.HELD and _others_ask(connection, share)
+                is_counted = not (tally and tally.stopped) and not is_early
+                self._give_back(connection, share, run, giving, counted=is_counted, now=now)
             crash.point("shares.end.inside")
         self._runs.own_share(share.run_id, share.number, "")
         crash.point("shares.end.after")
@@ -337,12 +345,19 @@ def merged(tallies: Mapping[int, Tally]) -> Tally:
 
 
 def _next(run_id: str, now: datetime) -> Select[Any]:
-    return (
-        select(chunks)
-        .where(chunks.c.run_id == run_id, _OPEN, chunks.c.try_at <= now)
-        .order_by(chunks.c.number)
-        .limit(1)
+    is_time = or_(chunks.c.try_at <= now, chunks.c.try_at > now + _NOBODY_WAITS_FOR)
+    return select(chunks).where(chunks.c.run_id == run_id, _OPEN, is_time).order_by(chunks.c.number).limit(1)
+
+
+def _others_ask(connection: Connection, share: Share) -> bool:
+    """Whether others of its run are asking: for whom it has left open, maybe, and for as long as Apollo lets them
+    wait."""
+    under_way = exists().where(
+        batches.c.run_id == share.run_id,
+        batches.c.share != share.number,
+        batches.c.state.in_(("planned", "sent", "received")),
     )
+    return bool(connection.execute(select(under_way)).scalar())
 
 
 def _done(connection: Connection, run: SyncRun, record_ids: Sequence[str]) -> set[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from crm_sync.domain.changes import FieldDecision, FieldOutcome
 from crm_sync.domain.runs import Counts, RunStatus
@@ -283,3 +285,44 @@ def test_who_began_first_may_have_written_last(shares: Shares, runs: Runs) -> No
     assert runs.record(RUN.id, "Contact", "1") == a_record("1", "Updated", a_decision(old=None, new="CTO"))
     shares.close(RUN.id)
     assert runs.record(RUN.id, "Contact", "1") == a_record("1", "Updated", a_decision(old=None, new="CTO"))
+
+
+def test_many_records_are_made_one_in_short_commits(
+    shares: Shares, runs: Runs, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 300,000 records held the run's row for ten seconds: it could not show that it was alive."""
+    monkeypatch.setattr("crm_sync.store.runs._MADE_ONE_AT_ONCE", 2)
+    shares.add(RUN.id, ["1"], now=NOON)
+    first, second = joined(shares), joined(shares, "worker:2:x")
+    told = {"Account": "3", "Contact": "12345"}
+    for share, decision in ((first, _FIRST), (second, _AGAIN)):
+        rows = [
+            replace(a_record(record_id, "Updated", decision), object_type=object_type)
+            for object_type, ids in told.items()
+            for record_id in ids
+            if share is first or record_id in "345"
+        ]
+        runs.settle(
+            RUN.id, sync=RUN.sync, confirmed=(), amended=(), others=rows, states=(), now=NOON, share=share.number
+        )
+        shares.end(share, RUN, tally=Tally(), giving=Giving.HELD, now=NOON)
+    commits = []
+    event.listen(store.engine, "commit", commits.append)
+    runs.make_one(RUN.id)
+    assert len(commits) >= 4
+    made = [(each.object_type, each.record_id, each.decisions[0].new) for each in runs.records(RUN.id)]
+    assert sorted(made) == [
+        ("Account", "3", "CTO"),
+        ("Contact", "1", "VP Sales"),
+        ("Contact", "2", "VP Sales"),
+        *(("Contact", each, "CTO") for each in "345"),
+    ]
+
+
+def test_a_clock_that_was_set_back_holds_up_no_run(shares: Shares, runs: Runs) -> None:
+    shares.add(RUN.id, ["1"], now=LATER)
+    first = joined(shares)
+    assert shares.take(first, now=NOON) is not None
+    settled(runs, first, "1", reached=False)
+    shares.end(first, RUN, tally=Tally(), giving=Giving.HELD, now=LATER)
+    assert shares.take(joined(shares), now=NOON) is not None

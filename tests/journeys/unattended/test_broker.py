@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pika.exceptions import AMQPConnectionError
 from sqlalchemy import select
 
 from crm_sync.domain.runs import Asked, RunStatus
@@ -136,3 +139,65 @@ def test_what_the_broker_setting_cannot_be(
     away.give()  # which nobody hears
     with pytest.raises(TransientError, match="is away"):
         away.check()
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a broker that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_never_answers_keeps_no_run_waiting(silent: int, scheme: str) -> None:
+    hints = Hints(f"{scheme}://127.0.0.1:{silent}/", name="x")
+    begun = time.monotonic()
+    for _ in range(1000):
+        hints.give()
+    assert time.monotonic() - begun < 1
+
+
+def test_what_was_given_is_sent_before_the_process_ends(redis: RedisServer) -> None:
+    heard = threading.Semaphore(0)
+    giver, listener = Hints(redis.url, name="last-words"), Hints(redis.url, name="last-words")
+    with listener.listening(heard.release):
+        for _ in range(3):
+            giver.give()
+        giver.close()
+        for _ in range(3):
+            assert heard.acquire(timeout=10)
+
+
+def test_a_rabbitmq_that_goes_away_is_noticed_on_a_connection_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server of it is at hand: what holds is what pika says of a connection."""
+    is_up, opened = threading.Event(), []
+
+    class Connection:
+        def __init__(self, **_: object) -> None:
+            if not is_up.is_set():
+                raise AMQPConnectionError
+            self.is_open, self.of = True, len(opened)
+            opened.append(self)
+
+        def process_data_events(self, **_: object) -> None:
+            if not is_up.is_set() or not self.is_open:
+                self.is_open = False
+                raise AMQPConnectionError
+
+        def close(self) -> None:
+            self.is_open = False
+
+    monkeypatch.setattr("pika.BlockingConnection", Connection)
+    hints = Hints("amqp://127.0.0.1/", name="x")
+    is_up.set()
+    for _ in range(3):
+        hints.check()
+    assert len(opened) == 1
+    is_up.clear()
+    with pytest.raises(TransientError, match="is away"):
+        hints.check()
+    is_up.set()
+    hints.check()
+    opened[-1].is_open = False  # nobody spoke for so long that the server has closed it
+    hints.check()
+    assert len(opened) == 3

@@ -10,24 +10,27 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import select
 
 from crm_sync.bootstrap import App
 from crm_sync.domain.runs import Asked, RecordOutcome, RunKind, RunStatus, SyncRun
-from crm_sync.errors import LostRunError, StoreError
+from crm_sync.errors import HeldError, LostRunError, StoreError, TransientError
 from crm_sync.pipeline import sharing
 from crm_sync.pipeline.recover import owner, recover
 from crm_sync.pipeline.run import opened
 from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.pipeline.select import due_pages
-from crm_sync.pipeline.walk import compiled
+from crm_sync.pipeline.sharing import help_out
+from crm_sync.pipeline.walk import Stop, compiled
+from crm_sync.ports import Crm
 from crm_sync.services import Services
+from crm_sync.store.instance import Mark, StateFile
 from crm_sync.store.journal import Intent, Room
 from crm_sync.store.runs import Runs
-from crm_sync.store.shares import Giving, Share, Standing, Tally
+from crm_sync.store.shares import Chunk, Giving, Share, Shares, Standing, Tally
 from crm_sync.store.tables import batches, chunks, run_records, shares
 from crm_sync.workers import RunWorker
 from tests.conftest import database_of
@@ -187,7 +190,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_done(open_unattende
         office.until(lambda: sum(office.charged.values()) > 10)
         with at_work(office, 1):  # joins, and is stopped in the middle
             office.until(lambda: len(workers_of(office, run_id)) == 2)
-            office.until(lambda: office.app.shares.tallies(run_id))
+            office.until(lambda: any(tally.calls for tally in office.app.shares.tallies(run_id).values()))
         office.until(lambda: all(ended(run) for run in office.runs))
         assert not first._walking
     (run,) = office.runs
@@ -468,3 +471,150 @@ def test_who_joins_a_run_that_is_just_taken_over_keeps_nobody_from_work(
     together(office, 1)
     assert [each.status for each in office.runs] == [RunStatus.FAILED, RunStatus.COMPLETED]
     assert office.runs[-1].counts.updated == 100
+
+
+class _Unwritable:
+    """A CRM that this machine's writes do not reach."""
+
+    def __init__(self, crm: Crm) -> None:
+        self._crm = crm
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._crm, name)
+
+    def write(self, *_: Any, **__: Any) -> Any:
+        raise TransientError("the line is cut", provider="salesforce", operation="write")
+
+
+def test_what_one_worker_could_not_write_and_another_did_is_written(open_unattended: OpenUnattended) -> None:
+    office = open_unattended(contacts=400, tidy=True, latency_ms=200)
+    run_id = queued(office)
+    with at_work(office, 1), office.another() as app:
+        office.until(lambda: sum(office.charged.values()) > 10)
+        services = app.services()
+        cut_off = replace(services, hint=lambda: None, crm=lambda name: cast("Crm", _Unwritable(services.crm(name))))
+        with pytest.raises(TransientError):
+            help_out(cut_off, stop=Stop())
+        assert any(tally.unwritten for tally in app.shares.tallies(run_id).values())
+        office.until(lambda: all(ended(run) for run in office.runs))
+    (run,) = office.runs
+    assert (run.status, run.reason) == (RunStatus.COMPLETED, "")
+    assert run.counts.updated == 400
+    is_told_once(office, run)
+    office.books_balance()
+
+
+def test_who_is_not_asked_for_since_only_stored_answers_are_used_is_looked_at_once(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = open_unattended(contacts=100, tidy=True)
+    run_id = queued(office, Asked(free=True))
+    taken: list[Chunk] = []
+
+    def take(shares: Shares, *arguments: Any, **more: Any) -> Chunk | None:
+        chunk = of_store(shares, *arguments, **more)
+        taken.extend([chunk] if chunk is not None else [])
+        return chunk
+
+    of_store = Shares.take
+    monkeypatch.setattr(Shares, "take", take)
+    together(office, 1)
+    run = office.app.runs.get(run_id)
+    assert run is not None
+    assert (run.counts.skipped, run.credits) == (100, 0)
+    assert [chunk.number for chunk in taken] == [1, 2, 3]
+    is_told_once(office, run)
+
+
+def test_a_machine_that_may_not_spend_itself_stops_nobody_else(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    office = open_unattended(contacts=200, tidy=True, latency_ms=200)
+    run_id = queued(office)
+    StateFile(tmp_path / "of another").note(Mark(id="another", epoch=3, at=office.app.clock.now()))
+    with at_work(office, 1):
+        office.until(lambda: sum(office.charged.values()) > 10)
+        with monkeypatch.context() as here:
+            here.setenv("CRM_SYNC_STATE_FILE", str(tmp_path / "of another"))
+            with office.another() as app, pytest.raises(HeldError, match="belongs to another database"):
+                help_out(shared(app)(), stop=Stop())
+        office.until(lambda: all(ended(run) for run in office.runs))
+    run = office.app.runs.get(run_id)
+    assert run is not None
+    assert (run.status, run.counts.updated) == (RunStatus.COMPLETED, 200), run.reason
+    office.books_balance()
+
+
+def test_whom_another_worker_asks_for_slowly_is_not_left_to_the_next_run(
+    open_unattended: OpenUnattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two records of one person, in chunks of two workers, and Apollo asks to wait."""
+    monkeypatch.setattr("crm_sync.store.shares._TRY_AGAIN_AFTER", timedelta(seconds=0.2))
+    office = open_unattended(contacts=100, tidy=True)
+    with office.another() as app:
+        services = app.services()
+        walk = compiled(services.config.syncs["contacts"], services)
+        page = next(iter(due_pages(walk, Counter())))
+        run_id = queued(office)
+        now = app.clock.now()
+        intent = Intent(
+            run_id=run_id,
+            sync="contacts",
+            purpose=walk.purpose,
+            calls=(tuple(due.keys for due in page.due[:3]),),
+            single=False,
+            endpoint="people/bulk_match",
+            most=Decimal(1),
+            day=now.date().isoformat(),
+            fresh_since=walk.fresh_since,
+            no_match_since=walk.no_match_since,
+            share=99,
+        )
+        plan = app.journal.plan(intent, lambda _spent: Room(), now=now)
+        with at_work(office, 1):
+            office.until(lambda: len(app.shares.tallies(run_id)) > 5 or ended(office.runs[-1]))
+            app.journal.not_charged(plan.calls[0].id, "unsent", "", now=app.clock.now())
+            office.until(lambda: all(ended(run) for run in office.runs))
+    (run,) = office.runs
+    assert (run.counts.updated, run.counts.skipped) == (100, 0), office.app.runs.reasons(run_id)
+    is_told_once(office, run)
+
+
+def test_a_helper_that_finds_no_credit_left_comes_back_no_more(open_unattended: OpenUnattended) -> None:
+    """The run's own process may be at a bulk job for half an hour before it sees that."""
+    office = open_unattended(contacts=100, tidy=True)
+    queued(office, Asked(max_credits=Decimal(10)))
+    with office.another() as app, office.another() as helper:
+        now = app.clock.now()
+        taken = app.queue.take(owner=owner(), config_version=1, now=now)
+        assert taken is not None
+        run = taken[0]
+        app.shares.begin(run.id, now=now)
+        for start in (0, 20, 40):
+            app.shares.add(run.id, [office.id_of(index) for index in range(start, start + 20)], now=now)
+        worker = RunWorker(shared(helper))
+        assert worker.help(threading.Event())
+        assert not worker.help(threading.Event())
+        app.shares.stand(run.id, Standing.SELECTED)
+        assert app.shares.standing(run.id) is Standing.STOPPING
+        (tally,) = app.shares.tallies(run.id).values()
+        assert tally.stopped_by == "BudgetError"
+        assert app.shares.why_stopping(run.id) == tally.stopped
+
+
+def test_a_helper_that_meets_a_bug_tells_of_it(open_unattended: OpenUnattended) -> None:
+    office = open_unattended(contacts=200, tidy=True, latency_ms=200)
+    queued(office)
+
+    def select(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    with at_work(office, 1), office.another() as app:
+        office.until(lambda: sum(office.charged.values()) > 10)
+        crm = app.services().crm("salesforce")
+        crm.select = select  # type: ignore[method-assign]
+        with pytest.raises(ZeroDivisionError):
+            help_out(replace(app.services(), hint=lambda: None, crm=lambda _: crm), stop=Stop())
+        office.until(lambda: all(ended(run) for run in office.runs))
+    assert [run.status for run in office.runs] == [RunStatus.COMPLETED]
+    assert office.runs[0].counts.updated == 200
