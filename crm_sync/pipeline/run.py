@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -355,15 +355,15 @@ def _end_of_shared(walk: Walk, run: SyncRun, services: Services, shared: Shared)
     """The books and the second leg of a run that several workers have walked."""
     run = with_books(run, services)
     run = replace(run, left_out=_with_more(walk, shared.expected, run.counts, shared.left_out), calls=shared.calls)
-    return _with_phones(walk, run, services, shared.audit)
+    return _with_phones(walk, run, services, shared.audit, shared.remarks)
 
 
-def _with_phones(walk: Walk, run: SyncRun, services: Services, audit: Audit) -> SyncRun:
+def _with_phones(walk: Walk, run: SyncRun, services: Services, audit: Audit, remarks: Sequence[str] = ()) -> SyncRun:
     """The second leg, and the run's end."""
     phones = order_phones(walk, services)
     not_asked = {reason: count for reason, count in phones.left_out.items() if count}
     run = replace(run, left_out=run.left_out | not_asked)
-    return end(run, services, *_verdict(walk, run, audit, phones))
+    return end(run, services, *_verdict(walk, run, audit, phones, remarks))
 
 
 def _advance(walk: Walk, services: Services) -> None:
@@ -398,11 +398,14 @@ def _progress(walk: Walk, desk: WritingDesk, expected: list[int], counts: Counts
     )
 
 
-def _verdict(walk: Walk, run: SyncRun, audit: Audit, phones: Ordered) -> tuple[RunStatus, str]:
+def _verdict(walk: Walk, run: SyncRun, audit: Audit, phones: Ordered, also: Sequence[str]) -> tuple[RunStatus, str]:
     remarks = [
-        f"nothing was stamped on {target.object_type}: {target.stamping.problem}"
-        for target in (walk.target, walk.parent)
-        if target is not None and target.stamping.problem and run.counts.selected
+        *also,
+        *(
+            f"nothing was stamped on {target.object_type}: {target.stamping.problem}"
+            for target in (walk.target, walk.parent)
+            if target is not None and target.stamping.problem and run.counts.selected
+        ),
     ]
     if phones.problem:
         remarks.append(f"no phone was ordered: {phones.problem}")

@@ -106,11 +106,11 @@ def _pages(walk: Walk) -> Iterator[_Read]:
                 yield _Read(others, untold=True)
 
 
-def named_pages(walk: Walk, record_ids: Sequence[str]) -> Iterator[DuePage]:
-    """As due_pages, of records that were selected before: those that are gone since, or are to be left alone, are not
-    among them."""
+def named_pages(walk: Walk, record_ids: Sequence[str], left_out: Counter[str]) -> Iterator[DuePage]:
+    """As due_pages, of records that were selected before: those that are gone since, are to be left alone or are in
+    doubt by now are not among them."""
     for read in _named(walk, record_ids):
-        page = _sift(walk, read, Counter())
+        page = _sift(walk, read, left_out)
         if page.due:
             yield page
 

@@ -33,7 +33,7 @@ from crm_sync.pipeline.recover import (
     settle_calls,
 )
 from crm_sync.pipeline.reveal import with_match
-from crm_sync.pipeline.select import DuePage, due_pages, named_pages
+from crm_sync.pipeline.select import LEFT_OUT_DOUBT, DuePage, due_pages, named_pages
 from crm_sync.pipeline.stages import Stages
 from crm_sync.pipeline.walk import Due, Spending, Stop, Walk, prepare
 from crm_sync.pipeline.writing_desk import WritingDesk
@@ -61,12 +61,14 @@ _FOR_ALL = ("BudgetError", "HeldError", "CredentialsError", "QuotaError", "Contr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What came of a run's shares: its audit's sums, the calls of the other processes, and what was left out."""
+    """What came of a run's shares: its audit's sums, the calls of the other processes, what was left out, and
+    sentences about what went wrong."""
 
     audit: Audit
     calls: dict[str, int]
     left_out: dict[str, int]
     expected: list[int]
+    remarks: tuple[str, ...] = ()
 
 
 def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: Asked) -> Shared:
@@ -119,13 +121,21 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
         while others.are_at_it():
             time.sleep(_LOOK_FOR_CHUNKS_EVERY_S)
     look()
-    told, cut = merged(shares.tallies(run.id)), shares.cut(run.id)
-    shares.close(run.id)
-    left_out = dict(cutter.left_out)
+    return _told(walk, run, services, cutter)
+
+
+def _told(walk: Walk, run: SyncRun, services: Services, cutter: _Cutter) -> Shared:
+    """What came of it, when nobody is at it any more; from here on its records are told as one."""
+    told, cut = merged(services.shares.tallies(run.id)), services.shares.cut(run.id)
+    services.shares.close(run.id)
     reasons = services.runs.reasons(run.id)
-    kept = sum(count for kind, _, _, count in reasons if kind == run.object_type)
-    if not walk.stop and cut > kept:
-        left_out[LEFT_OUT_GONE] = cut - kept
+    # Selected, and when their turn came not among those who were walked.
+    missing = cut - sum(count for kind, _, _, count in reasons if kind == run.object_type)
+    left_out = Counter(cutter.left_out)
+    in_doubt = 0
+    if not walk.stop and missing > 0:
+        in_doubt = min(told.left_out.get(LEFT_OUT_DOUBT, 0), missing)
+        left_out.update({LEFT_OUT_DOUBT: in_doubt, LEFT_OUT_GONE: missing - in_doubt})
     audit = Audit(
         context=walk,
         refused_fields=told.refused_fields,
@@ -134,7 +144,13 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
         conflicts=told.conflicts,
         unwritten=_still(told.unwritten, reasons),
     )
-    return Shared(audit=audit, calls=told.calls, left_out=left_out, expected=cutter.expected)
+    return Shared(
+        audit=audit,
+        calls=told.calls,
+        left_out={reason: count for reason, count in left_out.items() if count},
+        expected=cutter.expected,
+        remarks=(f"{in_doubt} in doubt, since a worker ended while Apollo was being asked",) if in_doubt else (),
+    )
 
 
 def help_out(services: Services, *, stop: Stop) -> Share | None:
@@ -244,7 +260,8 @@ def _walked(
         if at_hand is None and not walk.free:
             restore.begin(walk, services)
         desk = WritingDesk(walk)
-        pages = _pages(walk, share, run, services, at_hand)
+        left_out: Counter[str] = Counter()
+        pages = _pages(walk, share, run, services, at_hand, left_out)
         stages = Stages(walk, on_expected=lambda _: None, pages=pages, revealing=with_match(walk, services))
         looked_at = services.clock.now()
         with closing(stages.answered()) as groups, _told_first(stop):
@@ -253,14 +270,14 @@ def _walked(
                 now = services.clock.now()
                 if now - looked_at > _LOOK_EVERY:
                     looked_at = now
-                    tally = _tally(desk.audit, stages)
+                    tally = _tally(desk.audit, stages, left_out)
                     tally.calls = calls()  # it may be killed
                     services.shares.beat(share, now=now, tally=tally)
                     if not walk.free:
                         restore.advance(services)
                     meanwhile()
         desk.finish()
-        tally = _tally(desk.audit, stages)
+        tally = _tally(desk.audit, stages, left_out)
         services.runs.count_unmapped(sync.name, desk.unmapped, now=services.clock.now())
     except LostRunError:
         raise
@@ -288,7 +305,9 @@ def _told_first(stop: Stop) -> Iterator[None]:
         raise
 
 
-def _pages(walk: Walk, share: Share, run: SyncRun, services: Services, at_hand: _Cutter | None) -> Iterator[DuePage]:
+def _pages(
+    walk: Walk, share: Share, run: SyncRun, services: Services, at_hand: _Cutter | None, left_out: Counter[str]
+) -> Iterator[DuePage]:
     """What this share has taken, chunk by chunk; a page of nobody where it waits for more to be selected."""
     shares = services.shares
     while not walk.stop:
@@ -298,7 +317,7 @@ def _pages(walk: Walk, share: Share, run: SyncRun, services: Services, at_hand: 
             undone = shares.undone(run, chunk.record_ids)
             page = at_hand.page_of(chunk) if at_hand is not None else None
             if page is None:
-                yield from named_pages(walk, undone)
+                yield from named_pages(walk, undone, left_out)
             elif len(undone) == len(chunk.record_ids):
                 yield page
             else:
@@ -414,9 +433,10 @@ def _lives(run_id: str, services: Services) -> bool:
     )
 
 
-def _tally(audit: Audit, stages: Stages) -> Tally:
+def _tally(audit: Audit, stages: Stages, left_out: Counter[str]) -> Tally:
     return Tally(
         counts=audit.counts(stages.selected),
+        left_out=dict(left_out),
         refused_fields=audit.refused_fields,
         unstamped=audit.unstamped,
         put_back=audit.put_back,
