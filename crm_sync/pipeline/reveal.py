@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from crm_sync import crash
@@ -64,9 +65,10 @@ def order_phones(walk: Walk, services: Services) -> Ordered:
     leg = _leg(walk, phones, services)
     stages = Stages(leg, on_expected=lambda _: None, pages=_pages(walk, leg, services, found))
     try:
-        for _group in stages.answered():
-            if services.runs.cancel_asked(walk.run_id):
-                walk.stop.raise_("cancelled by crm-sync cancel")
+        with closing(stages.answered()) as groups, walk.stop.told_first():
+            for _group in groups:
+                if services.runs.cancel_asked(walk.run_id):
+                    walk.stop.raise_("cancelled by crm-sync cancel")
         crash.point("reveals.ordered")
         services.reveals.join(walk.run_id, now=services.clock.now())
     except CrmSyncError as error:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
@@ -264,7 +264,7 @@ def _walked(
         pages = _pages(walk, share, run, services, at_hand, left_out)
         stages = Stages(walk, on_expected=lambda _: None, pages=pages, revealing=with_match(walk, services))
         looked_at = services.clock.now()
-        with closing(stages.answered()) as groups, _told_first(stop):
+        with closing(stages.answered()) as groups, stop.told_first():
             for group in groups:
                 desk.take(group)
                 now = services.clock.now()
@@ -293,16 +293,6 @@ def _walked(
         tally.stopped = stop.reason
         tally.stopped_by = type(stop.error).__name__ if stop.error is not None and _is_for_all(stop.error) else ""
     return tally
-
-
-@contextmanager
-def _told_first(stop: Stop) -> Iterator[None]:
-    """An error is why the walk stops, before the stages are ended, who know of none."""
-    try:
-        yield
-    except CrmSyncError as error:
-        stop.raise_(str(error), error)
-        raise
 
 
 def _pages(

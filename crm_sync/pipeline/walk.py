@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,6 +15,7 @@ from crm_sync.domain.changes import WriteMode, WriteRule
 from crm_sync.domain.enrichment import Enrichment, MatchKeys, Purpose
 from crm_sync.domain.records import ObjectSchema, Record, Value
 from crm_sync.domain.runs import RecordOutcome, RunKind
+from crm_sync.errors import CrmSyncError
 from crm_sync.mapping.apply import Mapper, sources
 from crm_sync.mapping.blanks import placeholder_form
 from crm_sync.mapping.match_keys import compile_keys
@@ -58,6 +60,16 @@ class Stop:
             if not self._event.is_set():
                 self.reason, self.error = reason, error
                 self._event.set()
+
+    @contextmanager
+    def told_first(self) -> Iterator[None]:
+        """An error of whoever reads from the stages is why the walk stops; they themselves, when they are ended in
+        mid-walk, know of none."""
+        try:
+            yield
+        except CrmSyncError as error:
+            self.raise_(str(error), error)
+            raise
 
     def __bool__(self) -> bool:
         return self._event.is_set()

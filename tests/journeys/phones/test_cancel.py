@@ -12,9 +12,11 @@ import pytest
 
 from crm_sync.bootstrap import App
 from crm_sync.domain.runs import RunKind, RunStatus, SyncRun
+from crm_sync.errors import StoreError
 from crm_sync.pipeline.resolve import Resolver
 from crm_sync.pipeline.run import run_sync
 from crm_sync.pipeline.walk import AS_BUDGETED, Stop
+from crm_sync.store.runs import Runs
 from tests.cli.conftest import Desk
 from tests.conftest import database_of
 from tests.journeys.phones.conftest import PHONES, PhoneOffice, office_of
@@ -228,3 +230,19 @@ def test_a_run_that_writes_what_came_is_not_cancelled_but_told_how_it_ends(offic
     assert "crm-sync serve" in said.flat
     office.carry_out()
     assert office.with_mobile == office.targets
+
+
+def test_a_database_that_fails_while_phones_are_ordered_is_why_the_run_ended(
+    office: PhoneOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told as cancelled by somebody."""
+    asked = Runs.cancel_asked
+
+    def cancel_asked(runs: Runs, run_id: str) -> bool:
+        if office.sold["ordered"]:
+            raise StoreError("the database did not answer")
+        return asked(runs, run_id)
+
+    monkeypatch.setattr(Runs, "cancel_asked", cancel_asked)
+    run = office.walk()
+    assert (run.status, run.reason) == (RunStatus.COMPLETED_WITH_ERRORS, "the database did not answer")
