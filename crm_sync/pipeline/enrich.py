@@ -48,6 +48,8 @@ DOUBTS_IN_A_ROW = 3
 REFUSED_ALONE = 3
 #: Index so many answers in one commit.
 _EXPAND_AT = 16
+#: How soon it is looked again what other workers of the run have reserved.
+_OTHERS_TAKE_S = 1.0
 #: A wait that an admin should hear of.
 _WORTH_TELLING_S = 3.0
 
@@ -229,7 +231,13 @@ class EnrichRoom:
             ):
                 pass
         self.flush()
-        return self._settlements != settlements
+        if self._settlements != settlements:
+            return True
+        walk = self._walk
+        if walk.stop or not walk.share or not walk.journal.others_ask(walk.run_id, walk.share):
+            return False
+        walk.clock.sleep(_OTHERS_TAKE_S)  # what other workers of the run have reserved is settled in their processes
+        return True
 
     def _stop_at_budget(self, plan: Plan) -> None:
         crash.point("budget.stop")

@@ -701,6 +701,11 @@ class Journal:
         with self._store.read() as connection:
             return int(connection.execute(query).scalar() or 0)
 
+    def others_ask(self, run_id: str, share: int) -> bool:
+        """Whether other workers of a run are asking: what that costs less than was reserved is free afterwards."""
+        with self._store.read() as connection:
+            return others_ask(connection, run_id, share)
+
     def told_between(self, since: datetime, until: datetime) -> Decimal:
         """What the calls that were answered in that time cost at least: only what Apollo itself reported."""
         query = select(func.sum(batches.c.told)).where(
@@ -858,6 +863,16 @@ _OLDER_THAN_STAMP = and_(
 #: What came with somebody else's answer, or is known by another name than the one asked by.
 _BESIDE = ("employer", "alias")
 _JOURNAL = select(batches)
+
+
+def others_ask(connection: Connection, run_id: str, share: int) -> bool:
+    """Whether calls of other workers of a run than `share` have no end yet."""
+    open_ = exists().where(
+        batches.c.run_id == run_id,
+        batches.c.share != share,
+        batches.c.state.in_(("planned", "sent", "received")),
+    )
+    return bool(connection.execute(select(open_)).scalar())
 
 
 def _lock_planning(connection: Connection) -> None:

@@ -22,8 +22,9 @@ from crm_sync import crash
 from crm_sync.domain.runs import Counts, RunStatus, SyncRun
 from crm_sync.errors import BusyError
 from crm_sync.store.engine import Store
+from crm_sync.store.journal import others_ask
 from crm_sync.store.runs import Runs, lost_run, run_of
-from crm_sync.store.tables import batches, chunks, record_states, run_records, runs, shares
+from crm_sync.store.tables import chunks, record_states, run_records, runs, shares
 
 #: A chunk that is given back so often is left to the next run: whoever takes it dies, or cannot do it.
 _MOST_ATTEMPTS = 3
@@ -276,7 +277,7 @@ class Shares:
             if connection.execute(mine.values(state=_ENDED, alive_at=now, **told)).rowcount != 1:
                 raise lost_run(share.run_id)
             if giving is not Giving.NOTHING:
-                is_early = giving is Giving.HELD and _others_ask(connection, share)
+                is_early = giving is Giving.HELD and others_ask(connection, share.run_id, share.number)
                 is_counted = not (tally and tally.stopped) and not is_early
                 self._give_back(connection, share, run, giving, counted=is_counted, now=now)
             crash.point("shares.end.inside")
@@ -347,17 +348,6 @@ def merged(tallies: Mapping[int, Tally]) -> Tally:
 def _next(run_id: str, now: datetime) -> Select[Any]:
     is_time = or_(chunks.c.try_at <= now, chunks.c.try_at > now + _NOBODY_WAITS_FOR)
     return select(chunks).where(chunks.c.run_id == run_id, _OPEN, is_time).order_by(chunks.c.number).limit(1)
-
-
-def _others_ask(connection: Connection, share: Share) -> bool:
-    """Whether others of its run are asking: for whom it has left open, maybe, and for as long as Apollo lets them
-    wait."""
-    under_way = exists().where(
-        batches.c.run_id == share.run_id,
-        batches.c.share != share.number,
-        batches.c.state.in_(("planned", "sent", "received")),
-    )
-    return bool(connection.execute(select(under_way)).scalar())
 
 
 def _done(connection: Connection, run: SyncRun, record_ids: Sequence[str]) -> set[str]:

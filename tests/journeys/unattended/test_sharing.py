@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -16,6 +17,7 @@ import pytest
 from sqlalchemy import select
 
 from crm_sync.bootstrap import App
+from crm_sync.domain.enrichment import MatchKeys, Purpose
 from crm_sync.domain.runs import Asked, RecordOutcome, RunKind, RunStatus, SyncRun
 from crm_sync.errors import HeldError, LostRunError, StoreError, TransientError
 from crm_sync.pipeline import sharing
@@ -169,6 +171,51 @@ def test_a_limit_and_a_budget_hold_for_all_of_them(open_unattended: OpenUnattend
     office.books_balance()
 
 
+def test_what_another_worker_has_reserved_and_does_not_need_is_spent_by_the_others(
+    open_unattended: OpenUnattended,
+) -> None:
+    office = open_unattended(contacts=400, tidy=True, latency_ms=200)
+    run_id = queued(office, Asked(max_credits=Decimal(60)))
+    with at_work(office, 1), office.another() as app:
+        office.until(lambda: office.app.shares.waiting(run_id))
+        share = app.shares.join(run_id, owner="elsewhere:1:x", now=app.clock.now())
+        assert share is not None
+        everybody = [MatchKeys(purpose=Purpose.PERSON, email=f"{n}@elsewhere.example") for n in range(10)]
+        planned = app.journal.plan(_intent(app, run_id, everybody, share=share.number), _no_limit, now=app.clock.now())
+        office.until(lambda: sum(office.charged.values()) == 50)
+        time.sleep(2)  # nothing else happens while the other one asks
+        assert not ended(office.runs[-1])
+        app.journal.not_charged(planned.calls[0].id, "unsent", "", now=app.clock.now())
+        run = office.runs[-1]
+        app.shares.end(share, run, tally=Tally(stopped="stopped"), giving=Giving.UNFINISHED, now=app.clock.now())
+        office.until(lambda: ended(office.runs[-1]))
+    (run,) = office.runs
+    assert run.status is RunStatus.STOPPED_AT_BUDGET, run.reason
+    assert run.credits == sum(office.charged.values()) == 60
+    office.books_balance()
+
+
+def _no_limit(_spent: object) -> Room:
+    return Room()
+
+
+def _intent(app: App, run_id: str, keys: Sequence[MatchKeys], *, share: int = 0) -> Intent:
+    now = app.clock.now()
+    return Intent(
+        run_id=run_id,
+        sync="contacts",
+        purpose=Purpose.PERSON,
+        calls=(tuple(keys),),
+        single=False,
+        endpoint="people/bulk_match",
+        most=Decimal(1),
+        day=now.date().isoformat(),
+        fresh_since=now - timedelta(days=180),
+        no_match_since=now - timedelta(days=30),
+        share=share,
+    )
+
+
 def test_cancelling_stops_all_of_them(open_unattended: OpenUnattended) -> None:
     office = open_unattended(contacts=400, tidy=True, latency_ms=300)
     run_id = queued(office)
@@ -312,23 +359,8 @@ def test_whom_somebody_else_is_asking_for_is_looked_at_again(open_unattended: Op
         other = opened(
             services, sync="another", crm="salesforce", object_type="Contact", kind=RunKind.RUN, trigger="test"
         )
-        now = app.clock.now()
-        plan = app.journal.plan(
-            Intent(
-                run_id=other.id,
-                sync="another",
-                purpose=walk.purpose,
-                calls=(tuple(due.keys for due in asked_for),),
-                single=False,
-                endpoint="people/bulk_match",
-                most=Decimal(1),
-                day=now.date().isoformat(),
-                fresh_since=walk.fresh_since,
-                no_match_since=walk.no_match_since,
-            ),
-            lambda _spent: Room(),
-            now=now,
-        )
+        asking = _intent(app, other.id, [due.keys for due in asked_for])
+        plan = app.journal.plan(asking, _no_limit, now=app.clock.now())
         run_id = queued(office)
         with at_work(office, 1):
             office.until(lambda: _given_back(office, run_id))
