@@ -64,8 +64,8 @@ class Hints:
         Raises:
             ConfigError: the address is none, or the libraries are not installed.
         """
-        for name in ("dramatiq", "pika"):  # a broker that is away is told of once, by us
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        for library in ("dramatiq", "pika"):  # a broker that is away is told of once, by us
+            logging.getLogger(library).setLevel(logging.CRITICAL + 1)
         self._queue = f"crm-sync-{name}"
         self._broker = _broker(url)
         self._complaints = Complaints(_log, "hints")

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from crm_sync.bootstrap import App
-from crm_sync.domain.runs import RunStatus, SyncRun
+from crm_sync.domain.runs import Asked, RunStatus, SyncRun
+from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.sandbox.run import Sandbox
 from crm_sync.scheduler import Scheduler
 from crm_sync.store.exclusive import Exclusive
@@ -91,6 +92,12 @@ class UnattendedOffice(Office):
             assert run.counts.balanced, run
             assert "books" not in run.reason, run
         assert max(self.charged.values(), default=0) <= 1, "somebody was charged twice"
+
+
+def queued(office: UnattendedOffice, asked: Asked | None = None, sync: str = "contacts") -> str:
+    """A run that somebody asks for; its id."""
+    services = office.app.services()
+    return queue_by_hand(services.config.syncs[sync], services, asked or Asked()).id
 
 
 def scheduler_of(app: App) -> Scheduler:

@@ -13,13 +13,12 @@ import pytest
 from pika.exceptions import AMQPConnectionError
 from sqlalchemy import select
 
-from crm_sync.domain.runs import Asked, RunStatus
+from crm_sync.domain.runs import RunStatus
 from crm_sync.errors import ConfigError, TransientError
-from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.store.tables import batches
 from crm_sync.workers import Hints
 from tests.conftest import database_of
-from tests.journeys.unattended.conftest import OpenUnattended, UnattendedOffice, ended, process
+from tests.journeys.unattended.conftest import OpenUnattended, UnattendedOffice, ended, process, queued
 from tests.redis import RedisServer, redis_in
 
 pytestmark = pytest.mark.postgres
@@ -45,11 +44,6 @@ def office(
 ) -> Iterator[UnattendedOffice]:
     monkeypatch.setenv("CRM_SYNC_BROKER_URL", redis.url)
     return open_unattended(contacts=CONTACTS, tidy=True, latency_ms=300)
-
-
-def queued(office: UnattendedOffice) -> str:
-    services = office.app.services()
-    return queue_by_hand(services.config.syncs["contacts"], services, Asked()).id
 
 
 def sharers(office: UnattendedOffice, run_id: str) -> set[int]:
@@ -129,6 +123,22 @@ def test_a_broker_that_goes_away_keeps_nobody_from_work(
     logs = [log.read_text() for log in tmp_path.glob("worker-*.log")]
     assert sum(log.count("is away") for log in logs) in (1, 2, 3)
     assert all("Traceback" not in log for log in logs)
+
+
+def test_an_installation_hears_its_own_hints_alone(redis: RedisServer) -> None:
+    """Two of them may use one broker."""
+    ours, theirs = Hints(redis.url, name="ours"), Hints(redis.url, name="theirs")
+    heard: list[str] = []
+    with ours.listening(lambda: heard.append("ours")):
+        theirs.give()
+        theirs.close()  # sent
+        ours.give()
+        deadline = time.monotonic() + 20
+        while not heard and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+    ours.close()
+    assert heard == ["ours"]
 
 
 def test_what_the_broker_setting_cannot_be(

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from crm_sync.clock import SystemClock
-from crm_sync.domain.runs import Asked
-from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.store.exclusive import Exclusive
 from tests.cli.conftest import Desk, Said
-from tests.journeys.unattended.conftest import OpenUnattended, UnattendedOffice
+from tests.journeys.unattended.conftest import OpenUnattended, UnattendedOffice, queued
 from tests.notified import Hook, a_hook
 
 
@@ -32,11 +30,6 @@ def once(office: UnattendedOffice, monkeypatch: pytest.MonkeyPatch, *, later: ti
 
     monkeypatch.setattr("crm_sync.bootstrap.SystemClock", Later)
     return Desk(sandbox=office.sandbox, crm=office.crm, folder=Path()).run("worker", "--once")
-
-
-def queued(office: UnattendedOffice) -> None:
-    services = office.app.services()
-    queue_by_hand(services.config.syncs["contacts"], services, Asked())
 
 
 def test_a_run_that_fails_is_told_once_and_its_recovery_too(

@@ -14,14 +14,8 @@ import pytest
 from crm_sync.domain.runs import Asked, RunStatus, SyncRun
 from crm_sync.errors import LostRunError
 from crm_sync.pipeline.recover import recover
-from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.workers import RunWorker
-from tests.journeys.unattended.conftest import OpenUnattended, UnattendedOffice, ended, process
-
-
-def queued(office: UnattendedOffice, asked: Asked | None = None, sync: str = "contacts") -> str:
-    services = office.app.services()
-    return queue_by_hand(services.config.syncs[sync], services, asked or Asked()).id
+from tests.journeys.unattended.conftest import OpenUnattended, UnattendedOffice, ended, process, queued
 
 
 def everybody_is_filled(office: UnattendedOffice, contacts: int) -> bool:

@@ -23,7 +23,6 @@ from crm_sync.errors import HeldError, LostRunError, StoreError, TransientError
 from crm_sync.pipeline import sharing
 from crm_sync.pipeline.recover import owner, recover
 from crm_sync.pipeline.run import opened
-from crm_sync.pipeline.scheduling import queue_by_hand
 from crm_sync.pipeline.select import due_pages
 from crm_sync.pipeline.sharing import help_out
 from crm_sync.pipeline.walk import Stop, compiled
@@ -36,7 +35,7 @@ from crm_sync.store.shares import Chunk, Giving, Share, Shares, Standing, Tally
 from crm_sync.store.tables import batches, chunks, run_records, shares
 from crm_sync.workers import RunWorker
 from tests.conftest import database_of
-from tests.journeys.unattended.conftest import OpenUnattended, UnattendedOffice, ended
+from tests.journeys.unattended.conftest import OpenUnattended, UnattendedOffice, ended, queued
 
 pytestmark = pytest.mark.postgres
 
@@ -56,11 +55,6 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def shared(app: App) -> Callable[[], Services]:
     """Services of an installation with a broker, whose hints nobody hears: workers look by themselves."""
     return lambda: replace(app.services(), hint=lambda: None)
-
-
-def queued(office: UnattendedOffice, asked: Asked | None = None, sync: str = "contacts") -> str:
-    services = office.app.services()
-    return queue_by_hand(services.config.syncs[sync], services, asked or Asked()).id
 
 
 @contextmanager
