@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 from rich import box
@@ -24,7 +22,9 @@ from rich.table import Table
 from sqlalchemy import create_engine, text
 
 from bench.measure import ROOT, ask, command, controls, run, sandbox
+from tests.faults.forks import Databases
 from tests.faults.pool import postgres
+from tests.redis import RedisServer
 
 _ENDPOINT = "people/bulk_match"
 _READY_S = 6.0
@@ -81,7 +81,7 @@ def _shared(
     options = ("--latency-ms", str(given.latency_ms), "--per-minute", str(per_minute))
     with (
         sandbox(contacts, *options) as found,
-        _database(server) as (address, engine),
+        _database(server, folder) as (address, engine),
         tempfile.TemporaryDirectory(dir=folder) as name,
     ):
         place = Path(name)
@@ -127,38 +127,25 @@ def _shared(
 
 @contextmanager
 def _redis(program: str, folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    quiet = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder))
-    with subprocess.Popen([program, "--port", str(port), *quiet], stdout=subprocess.DEVNULL) as child:
-        try:
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            child.terminate()
+    server = RedisServer(program, folder)
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 @contextmanager
-def _database(server: str) -> Iterator[tuple[str, Any]]:
+def _database(server: str, folder: Path) -> Iterator[tuple[str, Any]]:
     """A new database of the server: its address, and an engine that looks at it."""
-    name = f"bench_{time.monotonic_ns()}"
-    parts = urlsplit(server)
-    address = urlunsplit((parts.scheme, parts.netloc, f"/{name}", parts.query, ""))
-    owner = create_engine(_driver(server), isolation_level="AUTOCOMMIT")
-    with owner.connect() as connection:
-        connection.execute(text(f'create database "{name}"'))
-    engine = create_engine(_driver(address))
+    databases = Databases(kind="postgresql", folder=folder, server=server)
+    address = databases.make("", None)
+    engine = create_engine(address.replace("postgresql://", "postgresql+psycopg://", 1))
     try:
         yield address, engine
     finally:
         engine.dispose()
-        with owner.connect() as connection:
-            connection.execute(text(f'drop database "{name}" with (force)'))
-        owner.dispose()
-
-
-def _driver(address: str) -> str:
-    return address.replace("postgresql://", "postgresql+psycopg://", 1)
+        databases.drop(address)
 
 
 @contextmanager

@@ -56,6 +56,11 @@ class Services:
     #: for queued ones by themselves.
     hint: Callable[[], None] | None = None
 
+    def tell_others(self) -> None:
+        """There is something to do: `hint`, where there is one."""
+        if self.hint is not None:
+            self.hint()
+
     def calls_so_far(self, crm_name: str) -> dict[str, int]:
         """Requests sent by this process, "provider operation" -> count."""
         crm = {f"{crm_name} {name}": count for name, count in self.crm(crm_name).calls().items()}

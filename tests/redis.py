@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.webhooks.servers import free_port
+
 #: Set where a machine without a redis-server is a mistake: .ci/run installs one.
 REQUIRED = "REDIS_REQUIRED"
 _STARTS_S = 10.0
@@ -24,7 +26,7 @@ class RedisServer:
     def __init__(self, program: str, folder: Path) -> None:
         self._program = program
         self._folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,9 +65,3 @@ def redis_in(folder: Path) -> Iterator[RedisServer]:
         yield server
     finally:
         server.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

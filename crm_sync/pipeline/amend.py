@@ -113,7 +113,7 @@ def _to_its_end(
                 saved_at = now
                 services.runs.save(replace(run, counts=audit.counts(selected)), now=now)
                 if services.runs.cancel_asked(run.id):
-                    stop.raise_("cancelled by crm-sync cancel")
+                    stop.cancel()
             if stop:
                 break
     except CrmSyncError as error:

@@ -360,7 +360,7 @@ class EnrichRoom:
         def leaving() -> None:
             walk.waiting_until = None
             if not walk.journal.sent(call.id, now=walk.clock.now(), orders_phones=bool(call.order_id)):
-                walk.stop.raise_("cancelled by crm-sync cancel")
+                walk.stop.cancel()
                 raise _StoppedError
 
         with span(

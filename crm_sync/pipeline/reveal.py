@@ -68,7 +68,7 @@ def order_phones(walk: Walk, services: Services) -> Ordered:
         with closing(stages.answered()) as groups, walk.stop.told_first():
             for _group in groups:
                 if services.runs.cancel_asked(walk.run_id):
-                    walk.stop.raise_("cancelled by crm-sync cancel")
+                    walk.stop.cancel()
         crash.point("reveals.ordered")
         services.reveals.join(walk.run_id, now=services.clock.now())
     except CrmSyncError as error:

@@ -337,7 +337,7 @@ def _walk(
             services.runs.save(replace(run, counts=counts, left_out=dict(stages.left_out), credits=spent), now=now)
             _advance(walk, services)
             if services.runs.cancel_asked(run.id):
-                walk.stop.raise_("cancelled by crm-sync cancel")
+                walk.stop.cancel()
     desk.finish()
     _advance(walk, services)
     if walk.kind is RunKind.RUN:

@@ -74,8 +74,7 @@ def queue_slot(sync_name: str, services: Services) -> SyncRun | None:
     run = _queued(sync, services, trigger=BY_SCHEDULE, slot=slot.at)
     if not services.queue.add_slot(run, Asked()):
         return None
-    if services.hint is not None:
-        services.hint()
+    services.tell_others()
     return run
 
 
@@ -96,8 +95,7 @@ def queue_by_hand(sync: Sync, services: Services, asked: Asked) -> SyncRun:
     """Queue a run that a person asks for."""
     run = _queued(sync, services, trigger=BY_HAND)
     services.queue.add(run, asked)
-    if services.hint is not None:
-        services.hint()
+    services.tell_others()
     return run
 
 

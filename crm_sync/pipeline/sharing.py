@@ -85,7 +85,7 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
 
     def look() -> None:
         if services.runs.cancel_asked(run.id):
-            walk.stop.raise_("cancelled by crm-sync cancel")
+            walk.stop.cancel()
         tallies = shares.tallies(run.id)
         for tally in tallies.values():
             if tally.stopped_by in _FOR_ALL:
@@ -101,9 +101,7 @@ def share_out(walk: Walk, run: SyncRun, sync: Sync, services: Services, asked: A
         while not walk.stop:
             share = shares.join(run.id, owner=owner(), now=services.clock.now())
             if share is not None:
-                take_part(
-                    share, run, sync, services, asked, stop=walk.stop, meanwhile=look, at_hand=cutter, is_guest=False
-                )
+                take_part(share, run, sync, services, asked, stop=walk.stop, meanwhile=look, at_hand=cutter)
             elif cutter.is_done and shares.is_over(run.id):
                 break
             else:
@@ -172,12 +170,12 @@ def help_out(services: Services, *, stop: Stop) -> Share | None:
 
         def look(run_id: str = run.id) -> None:
             if services.runs.cancel_asked(run_id):
-                stop.raise_("cancelled by crm-sync cancel")
+                stop.cancel()
             elif services.shares.standing(run_id) is Standing.STOPPING or not _lives(run_id, services):
                 stop.pause(services.shares.why_stopping(run_id) or PAUSED)
 
         with log_ids(run=run.id, sync=sync.name):
-            take_part(share, run, sync, services, asked, stop=stop, meanwhile=look, is_guest=True)
+            take_part(share, run, sync, services, asked, stop=stop, meanwhile=look)
         if stop.error is not None and _is_for_all(stop.error):
             # The run's own process may not look for a while, and would be joined again at once.
             services.shares.stand(run.id, Standing.STOPPING, why=stop.reason)
@@ -196,11 +194,10 @@ def take_part(
     *,
     stop: Stop,
     meanwhile: Callable[[], None],
-    is_guest: bool,
     at_hand: _Cutter | None = None,
 ) -> None:
-    """Walk chunks of a run until there are none, or `stop`. `meanwhile` is called every two seconds; `is_guest`: this
-    is not the run's own process, which counts its calls itself.
+    """Walk chunks of a run until there are none, or `stop`. `meanwhile` is called every two seconds; `at_hand`:
+    this is the run's own process, which counts its calls itself.
 
     Raises:
         LostRunError: this process was taken for dead, and others go on with what it had taken.
@@ -209,7 +206,7 @@ def take_part(
     before = Counter(services.calls_so_far(sync.crm))
 
     def calls() -> dict[str, int]:
-        if not is_guest:
+        if at_hand is not None:
             return {}
         made = Counter(services.calls_so_far(sync.crm))
         made.subtract(before)
@@ -308,10 +305,9 @@ def _pages(
             page = at_hand.page_of(chunk) if at_hand is not None else None
             if page is None:
                 yield from named_pages(walk, undone, left_out)
-            elif len(undone) == len(chunk.record_ids):
-                yield page
             else:
-                yield replace(page, due=tuple(each for each in page.due if each.record.ref.id in set(undone)))
+                left = set(undone)
+                yield replace(page, due=tuple(each for each in page.due if each.record.ref.id in left))
             continue
         if shares.standing(run.id) is not Standing.SELECTING:
             return
@@ -393,8 +389,7 @@ class _Cutter:
             self._read[number] = DuePage(due=tuple(due), stored=known, expected=None)
             while len(self._read) > _AHEAD:
                 del self._read[next(iter(self._read))]
-        if self._services.hint is not None:
-            self._services.hint()
+        self._services.tell_others()
 
 
 class _Others:

@@ -61,6 +61,10 @@ class Stop:
                 self.reason, self.error = reason, error
                 self._event.set()
 
+    def cancel(self) -> None:
+        """A person said `crm-sync cancel`."""
+        self.raise_("cancelled by crm-sync cancel")
+
     @contextmanager
     def told_first(self) -> Iterator[None]:
         """An error of whoever reads from the stages is why the walk stops; they themselves, when they are ended in

@@ -255,13 +255,8 @@ class Shares:
         Raises:
             LostRunError: this process was taken for dead.
         """
-        told = {} if tally is None else {"tally": _text(tally)}
-        mine = update(shares).where(
-            shares.c.run_id == share.run_id, shares.c.number == share.number, shares.c.owner == share.owner
-        )
         with self._store.write() as connection:
-            if connection.execute(mine.values(alive_at=now, **told)).rowcount != 1:
-                raise lost_run(share.run_id)
+            _note(connection, share, tally, alive_at=now)
 
     def end(self, share: Share, run: SyncRun, *, tally: Tally | None, giving: Giving, now: datetime) -> None:
         """A share's end; what it has not done is open again, in the same commit. `tally` None: as it told last.
@@ -269,13 +264,8 @@ class Shares:
         Raises:
             LostRunError: as beat.
         """
-        told = {} if tally is None else {"tally": _text(tally)}
-        mine = update(shares).where(
-            shares.c.run_id == share.run_id, shares.c.number == share.number, shares.c.owner == share.owner
-        )
         with self._store.write() as connection:
-            if connection.execute(mine.values(state=_ENDED, alive_at=now, **told)).rowcount != 1:
-                raise lost_run(share.run_id)
+            _note(connection, share, tally, state=_ENDED, alive_at=now)
             if giving is not Giving.NOTHING:
                 is_early = giving is Giving.HELD and others_ask(connection, share.run_id, share.number)
                 is_counted = not (tally and tally.stopped) and not is_early
@@ -330,7 +320,7 @@ class Shares:
 
 
 def merged(tallies: Mapping[int, Tally]) -> Tally:
-    """All that the shares of a run tell, as one; why it stopped is the first one's."""
+    """The sums of what the shares of a run tell; not why one of them stopped."""
     sums: dict[str, Counter[str]] = {name: Counter() for name in ("calls", "left_out", "unwritten")}
     made = Tally()
     counts: Counter[str] = Counter()
@@ -343,6 +333,20 @@ def merged(tallies: Mapping[int, Tally]) -> Tally:
     made.counts = Counts(**counts)
     made.calls, made.left_out, made.unwritten = (dict(counter) for counter in sums.values())
     return made
+
+
+def _note(connection: Connection, share: Share, tally: Tally | None, **values: object) -> None:
+    """
+    Raises:
+        LostRunError: another process has taken it over.
+    """
+    if tally is not None:
+        values["tally"] = _text(tally)
+    mine = update(shares).where(
+        shares.c.run_id == share.run_id, shares.c.number == share.number, shares.c.owner == share.owner
+    )
+    if connection.execute(mine.values(values)).rowcount != 1:
+        raise lost_run(share.run_id)
 
 
 def _next(run_id: str, now: datetime) -> Select[Any]:
